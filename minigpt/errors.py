@@ -1,0 +1,60 @@
+"""The errors a user can meet, as one small tree.
+
+Every message has three parts: what is wrong, the value that was seen, and the remedy. The command line prints them
+and exits with code 2; from Python they are ordinary exceptions. Mistakes of the programmer are assertions, not these.
+"""
+
+from __future__ import annotations
+
+
+class MiniGPTError(Exception):
+    """Something the user can mend.
+
+    Args:
+        what: what is wrong, as a sentence without its full stop.
+        seen: the value that was seen, if there is one.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, what: str, *, seen: object = None, remedy: str) -> None:
+        self.what, self.seen, self.remedy = what, seen, remedy
+        found = "" if seen is None else f" (seen: {seen})"
+        super().__init__(f"{what}{found}. {remedy}")
+
+
+class ConfigError(MiniGPTError, ValueError):
+    """A configuration that cannot work."""
+
+
+class TokenizerError(MiniGPTError, ValueError):
+    """A tokenizer that is unknown, damaged, or not the one a data set or run was made with."""
+
+
+class DataError(MiniGPTError, ValueError):
+    """Text or tokens that cannot be read, or that are too few."""
+
+
+class RunError(MiniGPTError):
+    """A run folder that is missing, incomplete, or in the way."""
+
+
+class CheckpointError(RunError):
+    """A checkpoint that is damaged or does not fit the model."""
+
+
+class DeviceError(MiniGPTError):
+    """A device, precision or feature that this machine does not have."""
+
+
+class MissingExtraError(MiniGPTError, ImportError):
+    """A part of Mini-GPT whose packages are not installed.
+
+    Args:
+        feature: what was asked for.
+        extra: the extra that brings it (`pip install 'minigpt[extra]'`).
+    """
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(
+            f"{feature} needs packages that are not installed", remedy=f"Run: pip install 'minigpt[{extra}]'"
+        )
