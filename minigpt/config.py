@@ -1,0 +1,370 @@
+"""Every setting of a model and its training: frozen dataclasses, filled from a preset, a TOML file and options.
+
+Three layers, each overriding the one before: a preset (a TOML file in `minigpt/presets`), the user's own TOML file,
+and what was given by name (`--train.lr 1e-3`, or `{"train.lr": 1e-3}` from Python). `resolve` joins them and reports
+every mistake at once. The comment under a field is its help on the command line.
+
+Nothing here imports torch: the command line reads these classes for its help, and that must be quick.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
+
+from minigpt.errors import ConfigError
+
+Position: TypeAlias = Literal["learned", "sinusoidal", "rope", "none"]
+Norm: TypeAlias = Literal["layernorm", "rmsnorm"]
+MLP: TypeAlias = Literal["gelu", "relu2", "swiglu"]
+Optimizer: TypeAlias = Literal["adam", "adamw", "muon"]
+Schedule: TypeAlias = Literal["constant", "linear", "cosine", "wsd", "one-cycle"]
+Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GPTConfig:
+    """The shape of the transformer. The defaults are the preset `seed`, with GPT-2's vocabulary."""
+
+    vocab_size: int = 50_257
+    "Token ids the model knows. Training takes it from the data set's tokenizer."
+    block_size: int = 512
+    "Context length: the most tokens the model sees at once."
+    n_layer: int = 2
+    "Number of transformer blocks."
+    n_head: int = 4
+    "Attention heads in each block; must divide n-embd."
+    n_embd: int = 128
+    "Width of the residual stream: the length of each token's vector."
+    n_hidden: int = 512
+    "Hidden units of each feed-forward layer, usually 4 x n-embd."
+    dropout: float = 0.1
+    "Share of activations dropped in training: embeddings, attention weights, and each block's two outputs."
+    bias: bool = True
+    "Whether linear layers and norms have a bias, as in GPT-2."
+    position: Position = "learned"
+    "How the model knows where a token stands: learned vectors (GPT-2), sinusoidal (Vaswani 2017), rope (Su 2021)."
+    norm: Norm = "layernorm"
+    "Normalisation before each sub-layer: layernorm (Ba 2016) or rmsnorm (Zhang 2019)."
+    mlp: MLP = "gelu"
+    "Feed-forward layer: gelu (GPT-2), relu2 (So 2021) or swiglu (Shazeer 2020)."
+    tied: bool = True
+    "Whether the output projection is the token embedding's own matrix (Press and Wolf 2017)."
+
+    @property
+    def head_dim(self) -> int:
+        """Length of one head's query, key and value vectors."""
+        return self.n_embd // self.n_head
+
+    def problems(self) -> Iterator[str]:
+        """Yields each mistake as a sentence with its remedy."""
+        for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd", "n_hidden"):
+            if getattr(self, name) < 1:
+                yield f"model.{name} is {getattr(self, name)}; give a positive number"
+        if self.n_head >= 1 and self.n_embd % self.n_head:
+            yield f"model.n_embd {self.n_embd} is not divisible by model.n_head {self.n_head}; change either"
+        elif self.n_head >= 1 and self.position == "rope" and self.head_dim % 2:
+            yield f"rope turns pairs of numbers, and {self.n_embd} / {self.n_head} heads is odd; change model.n_head"
+        if self.position == "sinusoidal" and self.n_embd % 2:
+            yield f"sinusoidal positions need an even model.n_embd, not {self.n_embd}"
+        if not 0 <= self.dropout < 1:
+            yield f"model.dropout is {self.dropout}; give a share from 0 up to, not including, 1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How long and how hard to train."""
+
+    epochs: int = 10
+    "Passes over the training split."
+    steps: int | None = None
+    "Stop after this many optimizer steps instead; the schedule is laid out over them."
+    batch_size: int = 8
+    "Sequences in each optimizer step, over all devices."
+    accumulate: int = 1
+    "Split each batch into this many parts, run one after another, to save memory. The result is the same."
+    lr: float = 5e-4
+    "Peak learning rate."
+    clip: float = 1.0
+    "Largest norm of the whole gradient; 0 switches clipping off."
+    validate_every: int | None = None
+    "Validate (and save) after this many steps as well as at each epoch's end."
+    log_every: int = 10
+    "Steps between two lines of metrics.jsonl."
+    keep: int = 2
+    "Newest checkpoints to keep, beside the best."
+    seed: int = 1
+    "Decides the initial weights, the order of the data and the dropout."
+
+    def problems(self) -> Iterator[str]:
+        """Yields each mistake as a sentence with its remedy."""
+        for name in ("epochs", "batch_size", "accumulate", "log_every", "keep"):
+            if getattr(self, name) < 1:
+                yield f"train.{name} is {getattr(self, name)}; give a positive number"
+        for name in ("steps", "validate_every"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                yield f"train.{name} is {getattr(self, name)}; give a positive number or leave it out"
+        if self.accumulate >= 1 and self.batch_size % self.accumulate:
+            yield f"train.batch_size {self.batch_size} does not split into train.accumulate {self.accumulate} equal parts"
+        if not (self.lr > 0 and math.isfinite(self.lr)):
+            yield f"train.lr is {self.lr}; give a positive number such as 5e-4"
+        if not (self.clip >= 0 and math.isfinite(self.clip)):
+            yield f"train.clip is {self.clip}; give a positive number, or 0 for none"
+        if not 0 <= self.seed < 2**63:
+            yield f"train.seed is {self.seed}; give a number from 0 to 2^63 - 1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Which optimizer, and its own settings."""
+
+    name: Optimizer = "adam"
+    "adam (Kingma 2015), adamw (Loshchilov 2019), or muon (Jordan 2024) for matrices with AdamW for the rest."
+    beta1: float = 0.9
+    "Adam's memory of the gradient."
+    beta2: float = 0.999
+    "Adam's memory of the squared gradient."
+    eps: float = 1e-8
+    "Added to Adam's denominator."
+    weight_decay: float = 0.0
+    "Pull of matrices towards zero (never of biases, norms); in adam it is added to the gradient."
+    momentum: float = 0.95
+    "Muon's momentum."
+
+    def problems(self) -> Iterator[str]:
+        """Yields each mistake as a sentence with its remedy."""
+        for name in ("beta1", "beta2", "momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                yield f"optimizer.{name} is {getattr(self, name)}; give a number from 0 up to, not including, 1"
+        if not self.eps > 0:
+            yield f"optimizer.eps is {self.eps}; give a small positive number such as 1e-8"
+        if not self.weight_decay >= 0:
+            yield f"optimizer.weight_decay is {self.weight_decay}; give 0 or a positive number"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """How the learning rate moves from step to step."""
+
+    name: Schedule = "constant"
+    "Shape after the warm-up: constant, linear, cosine, wsd (flat, then a linear decay), or one-cycle."
+    warmup_steps: int = 0
+    "Steps over which the rate rises to its peak (one-cycle: 0 means 30 % of all steps)."
+    final: float = 0.1
+    "The last step's rate, as a share of the peak."
+    decay: float = 0.2
+    "wsd: share of all steps spent decaying."
+
+    def problems(self) -> Iterator[str]:
+        """Yields each mistake as a sentence with its remedy."""
+        if self.warmup_steps < 0:
+            yield f"schedule.warmup_steps is {self.warmup_steps}; give 0 or a positive number"
+        if not 0 <= self.final <= 1:
+            yield f"schedule.final is {self.final}; give a share of the peak from 0 to 1"
+        if not 0 < self.decay <= 1:
+            yield f"schedule.decay is {self.decay}; give a share of all steps above 0, up to 1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineConfig:
+    """What to run on. `minigpt device` shows what `auto` chooses here, and why."""
+
+    device: str = "auto"
+    "auto, cpu, cuda, cuda:1, mps."
+    precision: Precision = "auto"
+    "Number format of the matrix products; weights and losses stay float32. auto takes what is fast here."
+    threads: int | None = None
+    "CPU threads; all cores when left out."
+
+    def problems(self) -> Iterator[str]:
+        """Yields each mistake as a sentence with its remedy."""
+        if self.threads is not None and self.threads < 1:
+            yield f"machine.threads is {self.threads}; give a positive number or leave it out"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole run's settings, in groups."""
+
+    model: GPTConfig = field(default_factory=GPTConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    machine: MachineConfig = field(default_factory=MachineConfig)
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Returns the settings as nested plain values."""
+        return asdict(self)
+
+    def to_toml(self) -> str:
+        """Returns the settings as TOML that `--config` reads; a setting that is None is left out."""
+        sections = []
+        for group, values in self.to_dict().items():
+            lines = [f"{name} = {_toml(value)}" for name, value in values.items() if value is not None]
+            sections.append("\n".join([f"[{group}]", *lines]))
+        return "\n\n".join(sections) + "\n"
+
+
+GROUPS: dict[str, Any] = {
+    "model": GPTConfig,
+    "train": TrainConfig,
+    "optimizer": OptimizerConfig,
+    "schedule": ScheduleConfig,
+    "machine": MachineConfig,
+}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named starting point.
+
+    Attributes:
+        name: what `--preset` takes.
+        summary: one line for the help.
+        tokenizer: the tokenizer it was measured with, as `minigpt prepare --tokenizer` takes it.
+        settings: dotted names to values.
+    """
+
+    name: str
+    summary: str
+    tokenizer: str
+    settings: dict[str, Any]
+
+
+def preset_names() -> list[str]:
+    """Returns the names of the presets, in alphabetical order."""
+    return sorted(file.name.removesuffix(".toml") for file in _presets().iterdir() if file.name.endswith(".toml"))
+
+
+def load_preset(name: str) -> Preset:
+    """Reads a preset of the package.
+
+    Raises:
+        ConfigError: if there is none of that name.
+    """
+    if name not in preset_names():
+        raise ConfigError(
+            "There is no such preset",
+            seen=name,
+            remedy=f"{_did_you_mean(name, preset_names())}Presets: {', '.join(preset_names())}.",
+        )
+    raw = tomllib.loads((_presets() / f"{name}.toml").read_text("utf-8"))
+    return Preset(name, raw.pop("summary"), raw.pop("tokenizer"), _flatten(raw))
+
+
+def resolve(
+    preset: str | None = None, file: Path | None = None, overrides: Mapping[str, Any] | None = None
+) -> Config:
+    """Joins a preset, a TOML file and single settings into one configuration.
+
+    Args:
+        preset: a preset's name; without one the file may name it (`preset = "laptop"`), else it is `seed`.
+        file: a TOML file with the groups of `Config`, every setting optional.
+        overrides: dotted names to values, such as `{"train.lr": 1e-3}`.
+
+    Raises:
+        ConfigError: naming every mistake: unknown names, wrong types, values that cannot work.
+    """
+    from_file = _read_toml(file) if file else {}
+    named = from_file.pop("preset", None)
+    layers = [load_preset(preset or named or "seed").settings, from_file, dict(overrides or {})]
+    settings = {name: value for layer in layers for name, value in layer.items()}
+    return _build(settings)
+
+
+def with_model(config: Config, **changes: Any) -> Config:
+    """Returns the configuration with some settings of its model changed."""
+    return replace(config, model=replace(config.model, **changes))
+
+
+def _presets() -> Traversable:
+    return resources.files("minigpt") / "presets"
+
+
+def _build(settings: Mapping[str, Any]) -> Config:
+    mistakes: list[str] = []
+    known = _known_settings()
+    values: dict[str, dict[str, Any]] = {name: {} for name in GROUPS}
+    for name, value in settings.items():
+        if name not in known:
+            mistakes.append(f"{name} is no setting. {_did_you_mean(name, list(known))}".rstrip())
+            continue
+        fitted, reason = _fit(value, known[name])
+        if reason:
+            mistakes.append(f"{name} is {value!r}; {reason}")
+            continue
+        group, _, key = name.partition(".")
+        values[group][key] = fitted
+    groups = {name: kind(**values[name]) for name, kind in GROUPS.items()}
+    for group in groups.values():
+        mistakes.extend(group.problems())
+    if mistakes:
+        count = "One setting is" if len(mistakes) == 1 else f"{len(mistakes)} settings are"
+        raise ConfigError(f"{count} wrong", remedy="\n".join(f"  - {mistake}" for mistake in mistakes).lstrip())
+    return Config(**groups)
+
+
+def _known_settings() -> dict[str, Any]:
+    """Returns the dotted name and type of every setting."""
+    return {
+        f"{group}.{name}": kind
+        for group, settings in GROUPS.items()
+        for name, kind in get_type_hints(settings).items()
+    }
+
+
+def _fit(value: Any, kind: Any) -> tuple[Any, str]:
+    """Returns the value as the type `kind`, and why it does not fit ('' when it does)."""
+    if get_origin(kind) is Literal:
+        choices = get_args(kind)
+        hint = _did_you_mean(str(value), list(choices))
+        return value, "" if value in choices else f"choose {', '.join(choices)}. {hint}".rstrip(" .")
+    options = get_args(kind) or (kind,)
+    if value is None and type(None) in options:
+        return None, ""
+    wanted = options[0]
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not wanted:
+        names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+        return value, f"give {names[wanted]}"
+    return value, ""
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return _flatten(tomllib.loads(file.read_text("utf-8")))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("The configuration file cannot be read", seen=f"{file}: {error}", remedy="Check its path.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError("The configuration file is not TOML", seen=f"{file}: {error}", remedy="Mend that line.") from None
+
+
+def _flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat.update({f"{name}.{key.replace('-', '_')}": item for key, item in value.items()})
+        else:
+            flat[name] = value
+    return flat
+
+
+def _did_you_mean(word: str, choices: list[str]) -> str:
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    return f"Did you mean {close[0]}? " if close else ""
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return repr(value)
