@@ -1,0 +1,178 @@
+"""Tokenizers: text to ids and back.
+
+`make_tokenizer` makes one from what the user wrote (`gpt2`, `char`, `byte`, `bpe:8192`), `load_tokenizer`
+reads the one that was saved beside a data set or a run. The table `KINDS` at the bottom lists them all.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minigpt.errors import TokenizerError
+from minigpt.tokenizers.base import (
+    CONFIG_FILE,
+    END_OF_TEXT,
+    FORMAT,
+    Ids,
+    Tokenizer,
+    safe_cut,
+    usable_cores,
+    utf8,
+)
+from minigpt.tokenizers.bpe import load_bpe, train_bpe
+from minigpt.tokenizers.bytepairs import BytePairTokenizer
+from minigpt.tokenizers.gpt2 import gpt2_tokenizer
+from minigpt.tokenizers.simple import ByteTokenizer, CharTokenizer
+
+__all__ = [
+    "CONFIG_FILE",
+    "END_OF_TEXT",
+    "KINDS",
+    "BytePairTokenizer",
+    "ByteTokenizer",
+    "CharTokenizer",
+    "Ids",
+    "Kind",
+    "Tokenizer",
+    "load_tokenizer",
+    "make_tokenizer",
+    "reads_training_text",
+    "safe_cut",
+    "usable_cores",
+    "utf8",
+]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of tokenizer.
+
+    Args:
+        summary: a line for the help.
+        make: makes one from the number behind the colon (0 if there is none) and the training text.
+        load: reads one from its folder and the content of its `tokenizer_config.json`.
+        reads_text: whether `make` reads the training text.
+        takes_size: whether the spec has a number behind a colon.
+    """
+
+    summary: str
+    make: Callable[[int, Iterable[str]], Tokenizer]
+    load: Callable[[Path, Mapping[str, Any]], Tokenizer]
+    reads_text: bool = False
+    takes_size: bool = False
+
+
+def make_tokenizer(spec: str, training_text: Iterable[str] = ()) -> Tokenizer:
+    """Makes the tokenizer that a spec names.
+
+    Args:
+        spec: a key of `KINDS`, for `bpe` followed by a colon and the number of ids: `bpe:8192`.
+        training_text: pieces of text; only the kinds that `reads_text` look at it, and they read it once.
+
+    Raises:
+        TokenizerError: there is no such kind, or its number is missing or too small.
+    """
+    kind, size = _parse(spec)
+    return kind.make(size, training_text)
+
+
+def reads_training_text(spec: str) -> bool:
+    """Whether making this tokenizer reads the training text.
+
+    Raises:
+        TokenizerError: the spec is wrong. Ask before a long pass over the text, not after it.
+    """
+    return _parse(spec)[0].reads_text
+
+
+def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
+    """Reads a saved tokenizer and makes sure that it is the one that was saved.
+
+    Args:
+        folder: a data set, a run, or any folder a tokenizer was saved in.
+
+    Raises:
+        TokenizerError: it is missing, damaged, or of a newer version.
+    """
+    path = Path(folder)
+    remedy = "Use a folder made by `minigpt prepare`, or prepare the data again."
+    try:
+        config = json.loads((path / CONFIG_FILE).read_bytes())
+        if config["format"] > FORMAT:
+            raise TokenizerError(
+                f"{path / CONFIG_FILE} was written by a newer Mini-GPT",
+                seen=f"format {config['format']}",
+                remedy=f"Update Mini-GPT; this version reads formats up to {FORMAT}.",
+            )
+        for name, sha256 in config["files"].items():
+            if hashlib.sha256((path / Path(name).name).read_bytes()).hexdigest() != sha256:
+                raise ValueError(f"{name} is not the file that was saved")
+        tokenizer = KINDS[config["kind"]].load(path, config)
+        saved = config["identity"]
+    except FileNotFoundError as error:
+        raise TokenizerError("A tokenizer's file is missing", seen=error.filename, remedy=remedy) from error
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        if isinstance(error, TokenizerError):
+            raise
+        raise TokenizerError(
+            f"The tokenizer in {path} is damaged", seen=repr(error), remedy=remedy
+        ) from error
+    if tokenizer.identity != saved:
+        raise TokenizerError(
+            f"The tokenizer in {path} is not the one that was saved there",
+            seen=f"identity {tokenizer.identity[:12]}..., saved {str(saved)[:12]}...",
+            remedy=remedy,
+        )
+    return tokenizer
+
+
+def _parse(spec: str) -> tuple[Kind, int]:
+    name, colon, size = spec.partition(":")
+    if name not in KINDS:
+        close = difflib.get_close_matches(name, KINDS, n=1)
+        guess = f"Did you mean {close[0]}? " if close else ""
+        raise TokenizerError(
+            "There is no such tokenizer", seen=spec, remedy=f"{guess}There are: {', '.join(KINDS)}:N."
+        )
+    kind = KINDS[name]
+    if kind.takes_size and not (size.isascii() and size.isdigit() and len(size) < 8):
+        raise TokenizerError(
+            f"{name} needs the number of ids behind a colon", seen=spec, remedy=f"For instance {name}:8192."
+        )
+    if colon and not kind.takes_size:
+        raise TokenizerError(f"{name} takes no number", seen=spec, remedy=f"Write just {name}.")
+    return kind, int(size) if kind.takes_size else 0
+
+
+KINDS: dict[str, Kind] = {
+    "gpt2": Kind(
+        "GPT-2's 50,257 ids; works offline",
+        make=lambda size, text: gpt2_tokenizer(),
+        load=lambda folder, config: gpt2_tokenizer(),
+    ),
+    "char": Kind(
+        "the characters of the training text",
+        make=lambda size, text: CharTokenizer.from_text(text),
+        load=lambda folder, config: CharTokenizer(config["characters"]),
+        reads_text=True,
+    ),
+    "byte": Kind(
+        "the 256 bytes",
+        make=lambda size, text: ByteTokenizer(),
+        load=lambda folder, config: ByteTokenizer(),
+    ),
+    "bpe": Kind(
+        "N ids learned from the training text",
+        make=train_bpe,
+        load=lambda folder, config: load_bpe(config["spec"], folder),
+        reads_text=True,
+        takes_size=True,
+    ),
+}

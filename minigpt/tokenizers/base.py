@@ -1,0 +1,164 @@
+"""What a tokenizer is: text to token ids and back.
+
+A tokenizer is a table of byte strings, one per id, and a way to cut text into entries of that table.
+Everything that follows from the table alone (decoding, the identity, saving) is here; the cutting is what the
+kinds differ in.
+
+Special tokens are never read out of text: `<|endoftext|>` inside a document is thirteen ordinary characters,
+and the id `end_of_text` appears only where the program itself puts it, between documents.
+
+Not here: which kinds there are (the package's `__init__`) and reading files of text (`minigpt.data`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from minigpt.errors import TokenizerError
+
+Ids = npt.NDArray[np.uint32]
+
+CONFIG_FILE = "tokenizer_config.json"
+FORMAT = 1
+END_OF_TEXT = "<|endoftext|>"
+
+_SAFE_PLACE = re.compile(r"\S(?=[ \n\r\t])")
+
+
+def usable_cores() -> int:
+    """The number of CPU cores this process may run on; a container may allow fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def utf8(text: str) -> bytes:
+    """The UTF-8 bytes of a text. Half a surrogate pair, which has none, becomes U+FFFD, as in tiktoken."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+
+
+def safe_cut(text: str) -> int:
+    """The last place where a text may be cut in two so that encoding the parts equals encoding the whole.
+
+    Such a place lies between a character that is not white space and one that is: GPT-2's pre-tokeniser
+    always splits there (only the first character of its pieces can be white space followed by something
+    else), and the other kinds look at no neighbours at all. The first part never ends in white space, so that
+    no rule about the end of the text applies to it.
+
+    Returns:
+        An index with `0 < index < len(text)`, or 0 if there is no such place.
+    """
+    for tail in (256, 65_536, len(text)):  # nearly always found at once; the last round makes it certain
+        places = [place.end() for place in _SAFE_PLACE.finditer(text, max(0, len(text) - tail))]
+        if places:
+            return places[-1]
+    return 0
+
+
+class Tokenizer(ABC):
+    """Text to ids and back.
+
+    Attributes:
+        spec: what the user asked for: `gpt2`, `char`, `byte`, `bpe:8192`.
+        vocabulary: the bytes of every id; `end_of_text` has none (`b""`).
+        end_of_text: the id that separates documents.
+        unknown: the id for what the vocabulary cannot say, or None if it can say everything.
+    """
+
+    spec: str
+    vocabulary: Sequence[bytes]
+    end_of_text: int
+    unknown: int | None = None
+
+    @abstractmethod
+    def encode(self, text: str) -> Ids:
+        """The ids of a text: uint32, shape (n_tokens,). Never contains `end_of_text`."""
+
+    def encode_batch(self, texts: Iterable[str]) -> list[Ids]:
+        """The ids of several texts, in their order, encoded on all cores."""
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            return list(pool.map(self.encode, texts))
+
+    @property
+    def kind(self) -> str:
+        """The part of `spec` before the colon, a key of `KINDS`."""
+        return self.spec.partition(":")[0]
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of ids, `end_of_text` among them."""
+        return len(self.vocabulary)
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 (hex) of everything that decides the ids. Equal identities encode every text equally."""
+        digest = hashlib.sha256(f"minigpt tokenizer {FORMAT} {self.kind} {self.end_of_text}\n".encode())
+        for token in self.vocabulary:
+            digest.update(len(token).to_bytes(4, "little") + token)
+        return digest.hexdigest()
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes that one id stands for; `end_of_text` stands for none.
+
+        Raises:
+            TokenizerError: there is no such id.
+        """
+        if not 0 <= token < self.vocab_size:
+            raise TokenizerError(
+                f"A token id is outside the vocabulary of {self.spec}",
+                seen=int(token),
+                remedy=f"Its ids are 0 to {self.vocab_size - 1}; is it the right tokenizer?",
+            )
+        return self.vocabulary[token]
+
+    def decode_bytes(self, ids: Iterable[int] | Ids) -> bytes:
+        """The bytes that ids stand for, joined. They need not be whole characters."""
+        return b"".join(self.token_bytes(int(token)) for token in ids)
+
+    def decode(self, ids: Iterable[int] | Ids) -> str:
+        """The text that ids stand for; bytes that are no whole character become U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes `tokenizer_config.json` (and the kind's own files) into a folder, which is made if it is
+        missing.
+
+        `minigpt.tokenizers.load_tokenizer` reads it back.
+        """
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        files = self._files()
+        for name, content in files.items():
+            (path / name).write_bytes(content)
+        config = {
+            "format": FORMAT,
+            "kind": self.kind,
+            "spec": self.spec,
+            "identity": self.identity,
+            "vocab_size": self.vocab_size,
+            "end_of_text": self.end_of_text,
+            "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+            **self._fields(),
+        }
+        text = json.dumps(config, indent=2) + "\n"
+        (path / CONFIG_FILE).write_text(text, encoding="utf-8", newline="\n")
+
+    def _fields(self) -> Mapping[str, object]:
+        """What the kind adds to `tokenizer_config.json`."""
+        return {}
+
+    def _files(self) -> Mapping[str, bytes]:
+        """The files the kind writes beside `tokenizer_config.json`, by name."""
+        return {}

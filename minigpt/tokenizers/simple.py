@@ -1,0 +1,72 @@
+"""The two tokenizers that need no algorithm: one id per byte, and one id per character.
+
+Both are tables and nothing else. `byte` can say everything in 257 ids; `char` knows the characters of the
+text it was made from, as the tutorials on Tiny Shakespeare do, and one id for all the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from minigpt.tokenizers.base import Ids, Tokenizer, utf8
+
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+N_CODE_POINTS = 0x110000
+
+
+class ByteTokenizer(Tokenizer):
+    """One id per byte of UTF-8 (0 to 255), then `end_of_text` (256)."""
+
+    spec = "byte"
+    end_of_text = 256
+
+    def __init__(self) -> None:
+        self.vocabulary = [*(bytes([value]) for value in range(256)), b""]
+
+    def encode(self, text: str) -> Ids:
+        """The bytes of the text's UTF-8 as ids: uint32, shape (n_bytes,)."""
+        return np.frombuffer(utf8(text), dtype=np.uint8).astype(np.uint32)
+
+
+class CharTokenizer(Tokenizer):
+    """One id per known character, in code point order; then `end_of_text`; then `unknown`, which decodes to
+    U+FFFD.
+
+    Args:
+        characters: the characters it knows, in any order; repeats count once.
+    """
+
+    spec = "char"
+
+    def __init__(self, characters: Iterable[str]) -> None:
+        self.characters = "".join(sorted(set(characters)))
+        self.end_of_text = len(self.characters)
+        self.unknown = self.end_of_text + 1
+        self.vocabulary = [*(utf8(character) for character in self.characters), b"", utf8(REPLACEMENT)]
+        codes = _code_points(self.characters)
+        # By code point. The last entry stands for every code point above the highest known one.
+        self._ids = np.full(int(codes.max(initial=0)) + 2, self.unknown, dtype=np.uint32)
+        self._ids[codes] = np.arange(len(codes), dtype=np.uint32)
+
+    @classmethod
+    def from_text(cls, texts: Iterable[str]) -> CharTokenizer:
+        """The tokenizer that knows every character of the texts. Reads them once, piece by piece."""
+        seen = np.zeros(N_CODE_POINTS, dtype=bool)
+        for text in texts:
+            seen[_code_points(text)] = True
+        seen[0xD800:0xE000] = False  # halves of surrogate pairs: UTF-8 has no bytes for them
+        return cls(chr(code) for code in np.flatnonzero(seen))
+
+    def encode(self, text: str) -> Ids:
+        """One id per character: uint32, shape (n_characters,)."""
+        return self._ids[np.minimum(_code_points(text), len(self._ids) - 1)]
+
+    def _fields(self) -> Mapping[str, object]:
+        return {"characters": self.characters}
+
+
+def _code_points(text: str) -> Ids:
+    """The code points of a text, shape (n_characters,). A hundred times a loop over `ord`."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
