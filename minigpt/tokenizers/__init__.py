@@ -121,9 +121,7 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         if isinstance(error, TokenizerError):
             raise
-        raise TokenizerError(
-            f"The tokenizer in {path} is damaged", seen=repr(error), remedy=remedy
-        ) from error
+        raise TokenizerError(f"The tokenizer in {path} is damaged", seen=repr(error), remedy=remedy) from error
     if tokenizer.identity != saved:
         raise TokenizerError(
             f"The tokenizer in {path} is not the one that was saved there",
@@ -138,9 +136,7 @@ def _parse(spec: str) -> tuple[Kind, int]:
     if name not in KINDS:
         close = difflib.get_close_matches(name, KINDS, n=1)
         guess = f"Did you mean {close[0]}? " if close else ""
-        raise TokenizerError(
-            "There is no such tokenizer", seen=spec, remedy=f"{guess}There are: {', '.join(KINDS)}:N."
-        )
+        raise TokenizerError("There is no such tokenizer", seen=spec, remedy=f"{guess}There are: {', '.join(KINDS)}:N.")
     kind = KINDS[name]
     if kind.takes_size and not (size.isascii() and size.isdigit() and len(size) < 8):
         raise TokenizerError(

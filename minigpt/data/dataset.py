@@ -1,0 +1,69 @@
+"""A prepared data set: a folder with the tokens of both splits, the tokenizer that made them, and the report.
+
+    train.tokens   val.tokens   tokenizer_config.json (tokenizer.json)   meta.json
+
+Not here: making one (prepare.py).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from minigpt.data.report import Report
+from minigpt.data.shards import Shard
+from minigpt.errors import DataError, TokenizerError
+from minigpt.tokenizers import Tokenizer, load_tokenizer
+
+TRAIN_FILE = "train.tokens"
+VAL_FILE = "val.tokens"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An open data set.
+
+    Attributes:
+        folder: where it is.
+        train: the training tokens.
+        val: the validation tokens.
+        tokenizer: what made them.
+        report: how they were made.
+    """
+
+    folder: Path
+    train: Shard
+    val: Shard
+    tokenizer: Tokenizer
+    report: Report
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str], *, verify: bool = True) -> Dataset:
+        """Opens a folder that `minigpt prepare` made, and checks that its parts belong together.
+
+        Args:
+            folder: the folder.
+            verify: also compare the checksums of the tokens, at about 2 GB/s.
+
+        Raises:
+            DataError: the folder is missing, or something in it is missing or damaged.
+            TokenizerError: the tokenizer is damaged, or is not the one that made the tokens.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise DataError(
+                "There is no such data set", seen=folder, remedy=f"Make it: minigpt prepare pylib --out {folder}"
+            )
+        report = Report.load(folder)
+        tokenizer = load_tokenizer(folder)
+        train, val = (Shard.open(folder / name, verify=verify) for name in (TRAIN_FILE, VAL_FILE))
+        for shard in (train, val):
+            if shard.identity != tokenizer.identity:
+                raise TokenizerError(
+                    f"{shard.path} was not made by the tokenizer beside it",
+                    seen=f"identity {shard.identity[:12]}..., the {tokenizer.spec} tokenizer is "
+                    f"{tokenizer.identity[:12]}...",
+                    remedy="Put the right tokenizer files back, or prepare the data again.",
+                )
+        return cls(folder, train, val, tokenizer, report)

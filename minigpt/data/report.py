@@ -1,0 +1,166 @@
+"""What `minigpt prepare` did, as numbers: saved beside the tokens as meta.json, and shown as a table.
+
+Not here: printing (cli/prepare.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minigpt.errors import DataError
+
+FILE = "meta.json"
+FORMAT = 1
+
+SPLIT_NAMES = {
+    "document": "by whole documents",
+    "tail": "the end of the text validates",
+    "sequence": "by sequences",
+}
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """One side of the split.
+
+    Args:
+        documents: how many, parts of one included.
+        text_bytes: UTF-8 bytes of text.
+        tokens: how many, end-of-text tokens included.
+        sequences: how many of `block_size` tokens, the last one padded.
+    """
+
+    documents: int
+    text_bytes: int
+    tokens: int
+    sequences: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a data set was made from, how, and what came out.
+
+    Args:
+        sources: what was read.
+        tokenizer: the spec of the tokenizer.
+        vocab_size: its ids.
+        vocab_in_train: how many of them occur in the training tokens.
+        block_size: the length that sequences are counted in.
+        seed: what the split was drawn with.
+        val_fraction: the share of validation that was asked for.
+        split_by: what was asked for: `document` or `sequence`.
+        split: what was done: `document`, `tail` or `sequence`.
+        documents: the different, non-empty ones.
+        duplicates: documents left out because an equal one came before.
+        empty: documents left out because they held nothing but white space.
+        unknown_characters: characters that the vocabulary cannot say (`char` only).
+        overlap: the share of validation's 32-token windows that also stand in the training tokens.
+        overlap_windows: how many windows were looked up.
+        disk_bytes: the size of both token files.
+        seconds: how long it all took.
+        train: the training side.
+        val: the validation side.
+        notes: what the reader should know, as sentences.
+    """
+
+    sources: tuple[str, ...]
+    tokenizer: str
+    vocab_size: int
+    vocab_in_train: int
+    block_size: int
+    seed: int
+    val_fraction: float
+    split_by: str
+    split: str
+    documents: int
+    duplicates: int
+    empty: int
+    unknown_characters: int
+    overlap: float
+    overlap_windows: int
+    disk_bytes: int
+    seconds: float
+    train: SplitReport
+    val: SplitReport
+    notes: tuple[str, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """All tokens of both sides."""
+        return self.train.tokens + self.val.tokens
+
+    @property
+    def text_bytes(self) -> int:
+        """All UTF-8 bytes of text of both sides."""
+        return self.train.text_bytes + self.val.text_bytes
+
+    @property
+    def bytes_per_token(self) -> float:
+        """How many bytes of text a token stands for, on average."""
+        return self.text_bytes / self.tokens
+
+    @property
+    def megabytes_per_second(self) -> float:
+        """The speed of the whole preparation, in 10^6 bytes of text."""
+        return self.text_bytes / 1e6 / self.seconds
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The report as pairs of a name and a value, for a table."""
+        left_out = f" ({self.duplicates:,} duplicates and {self.empty:,} empty ones left out)"
+        rows = [
+            ("sources", ", ".join(self.sources)),
+            ("documents", f"{self.documents:,}{left_out if self.duplicates or self.empty else ''}"),
+            ("text", f"{self.text_bytes:,} bytes, {self.bytes_per_token:.2f} to a token"),
+            ("tokens", f"{self.tokens:,}"),
+            ("sequences", f"{self.train.sequences + self.val.sequences:,} of {self.block_size} tokens"),
+            ("vocabulary", f"{self.tokenizer}, {self.vocab_size:,} ids; {self.vocab_in_train:,} occur in training"),
+            ("split", f"{SPLIT_NAMES.get(self.split, self.split)}, seed {self.seed}"),
+            ("training", _side(self.train, self.train.tokens / self.tokens)),
+            ("validation", _side(self.val, self.val.tokens / self.tokens)),
+            ("overlap", f"{self.overlap:.2%} of {self.overlap_windows:,} validation windows stand in training"),
+        ]
+        if self.unknown_characters:
+            rows.append(("unknown", f"{self.unknown_characters:,} characters"))
+        speed = f"{self.seconds:.1f} s, {self.megabytes_per_second:.1f} MB/s"
+        return [*rows, ("on disk", f"{self.disk_bytes:,} bytes"), ("time", speed)]
+
+    def save(self, folder: Path) -> None:
+        """Writes meta.json."""
+        content = {"format": FORMAT, **dataclasses.asdict(self)}
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        (folder / FILE).write_text(text, encoding="utf-8", newline="\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Report:
+        """Reads meta.json.
+
+        Raises:
+            DataError: it is missing, damaged, or of a newer version.
+        """
+        path = folder / FILE
+        remedy = "Prepare the data again."
+        try:
+            content: dict[str, Any] = json.loads(path.read_bytes())
+            version = int(content.pop("format"))
+            if version <= FORMAT:
+                train, val = SplitReport(**content.pop("train")), SplitReport(**content.pop("val"))
+                sources, notes = tuple(content.pop("sources")), tuple(content.pop("notes"))
+                return cls(sources=sources, train=train, val=val, notes=notes, **content)
+        except FileNotFoundError as error:
+            raise DataError(f"{folder} holds no prepared data", seen=f"no {FILE}", remedy=remedy) from error
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise DataError(f"{path} is damaged", seen=error, remedy=remedy) from error
+        raise DataError(
+            f"{path} was written by a newer Mini-GPT",
+            seen=f"format {version}",
+            remedy=f"Update Mini-GPT; this one reads formats up to {FORMAT}.",
+        )
+
+
+def _side(side: SplitReport, share: float) -> str:
+    documents = f"{side.documents:,} document{'' if side.documents == 1 else 's'}"
+    return f"{side.tokens:,} tokens ({share:.1%}), {documents}, {side.sequences:,} sequences"
