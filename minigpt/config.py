@@ -112,7 +112,7 @@ class TrainConfig:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 yield f"train.{name} is {getattr(self, name)}; give a positive number or leave it out"
         if self.accumulate >= 1 and self.batch_size % self.accumulate:
-            yield f"train.batch_size {self.batch_size} does not split into train.accumulate {self.accumulate} equal parts"
+            yield f"train.batch_size {self.batch_size} is no multiple of train.accumulate {self.accumulate}; change either"
         if not (self.lr > 0 and math.isfinite(self.lr)):
             yield f"train.lr is {self.lr}; give a positive number such as 5e-4"
         if not (self.clip >= 0 and math.isfinite(self.clip)):
@@ -259,9 +259,7 @@ def load_preset(name: str) -> Preset:
     return Preset(name, raw.pop("summary"), raw.pop("tokenizer"), _flatten(raw))
 
 
-def resolve(
-    preset: str | None = None, file: Path | None = None, overrides: Mapping[str, Any] | None = None
-) -> Config:
+def resolve(preset: str | None = None, file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
     """Joins a preset, a TOML file and single settings into one configuration.
 
     Args:
@@ -314,9 +312,7 @@ def _build(settings: Mapping[str, Any]) -> Config:
 def _known_settings() -> dict[str, Any]:
     """Returns the dotted name and type of every setting."""
     return {
-        f"{group}.{name}": kind
-        for group, settings in GROUPS.items()
-        for name, kind in get_type_hints(settings).items()
+        f"{group}.{name}": kind for group, settings in GROUPS.items() for name, kind in get_type_hints(settings).items()
     }
 
 
@@ -342,9 +338,13 @@ def _read_toml(file: Path) -> dict[str, Any]:
     try:
         return _flatten(tomllib.loads(file.read_text("utf-8")))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("The configuration file cannot be read", seen=f"{file}: {error}", remedy="Check its path.") from None
+        raise ConfigError(
+            "The configuration file cannot be read", seen=f"{file}: {error}", remedy="Check its path."
+        ) from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError("The configuration file is not TOML", seen=f"{file}: {error}", remedy="Mend that line.") from None
+        raise ConfigError(
+            "The configuration file is not TOML", seen=f"{file}: {error}", remedy="Mend that line."
+        ) from None
 
 
 def _flatten(tree: Mapping[str, Any]) -> dict[str, Any]:

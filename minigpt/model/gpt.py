@@ -36,9 +36,7 @@ class Block(nn.Module):
         self.mlp = MLPS[config.mlp](config)
         self.drop = nn.Dropout(config.dropout)
 
-    def forward(
-        self, x: Tensor, wpe: nn.Module, positions: Tensor, layer: int, cache: KVCache | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, wpe: nn.Module, positions: Tensor, layer: int, cache: KVCache | None = None) -> Tensor:
         """Returns the residual stream (batch, time, n_embd) after this layer; arguments as in attention."""
         x = x + self.drop(self.attn(self.ln_1(x), wpe, positions, layer, cache))
         return x + self.drop(self.mlp(self.ln_2(x)))
@@ -109,8 +107,7 @@ class GPT(nn.Module):
             x = block(x, self.wpe, positions, layer, cache)
         if cache is not None:
             cache.advance(ids.size(1))
-        x = self.ln_f(x)
-        return x
+        return self.ln_f(x)
 
     def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """Returns the logits of the token that follows each: (batch, time, vocab_size). Arguments as `hidden`."""

@@ -1,0 +1,50 @@
+"""Mini-GPT: train a small GPT from scratch, and see how it works.
+
+    import minigpt
+
+    minigpt.prepare(["pylib"], "data/pylib", tokenizer="bpe:4096")
+    minigpt.train("data/pylib", "runs/first", minigpt.resolve("laptop"))
+    model, tokenizer = minigpt.load("runs/first")
+    print(minigpt.generate(model, tokenizer, "The function returns", seed=1))
+
+The names below are imported when they are first used: importing torch takes a second or two.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from minigpt.config import Config, GPTConfig, resolve
+    from minigpt.data import prepare
+    from minigpt.generation import generate, stream
+    from minigpt.model import GPT
+    from minigpt.run import load
+    from minigpt.training import train
+
+try:
+    __version__ = version("minigpt")
+except PackageNotFoundError:  # run from a source tree that is not installed
+    __version__ = "unknown"
+
+_HOMES = {
+    "Config": "minigpt.config",
+    "GPT": "minigpt.model",
+    "GPTConfig": "minigpt.config",
+    "generate": "minigpt.generation",
+    "load": "minigpt.run",
+    "prepare": "minigpt.data",
+    "resolve": "minigpt.config",
+    "stream": "minigpt.generation",
+    "train": "minigpt.training",
+}
+
+__all__ = ["GPT", "Config", "GPTConfig", "generate", "load", "prepare", "resolve", "stream", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'minigpt' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

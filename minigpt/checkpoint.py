@@ -1,0 +1,129 @@
+"""Checkpoints: folders of tensors and plain values, written whole or not at all, and read only when whole.
+
+A checkpoint is a folder of `safetensors` files beside `state.json`, which holds the plain values and the SHA-256 of
+each file. It is written under a temporary name, synced to the disk, then renamed: a folder with its final name is
+whole, whenever the power failed. What the tensors and values mean is their owner's business. No pickles anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from minigpt.errors import CheckpointError
+
+VERSION = 1
+STATE = "state.json"
+
+
+def save(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], values: Mapping[str, Any]) -> None:
+    """Writes a checkpoint; an existing one of that name is replaced.
+
+    Args:
+        folder: where it will stand.
+        parts: file name without ending -> named tensors.
+        values: anything that JSON can hold.
+
+    Raises:
+        CheckpointError: if the disk refuses; nothing is left half-written.
+    """
+    temporary = folder.with_name(f".{folder.name}.partial")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        sums = {}
+        for name, tensors in parts.items():
+            file = temporary / f"{name}.safetensors"
+            save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, file)
+            sums[file.name] = _sha256(file)
+            _sync(file)
+        state = {"version": VERSION, "files": sums, "values": dict(values)}
+        (temporary / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+        _sync(temporary / STATE)
+        _sync(temporary)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+        _sync(folder.parent)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(
+            "The checkpoint could not be written",
+            seen=f"{folder}: {error}",
+            remedy="Check the disk's room and rights.",
+        ) from error
+
+
+def load_values(folder: Path) -> dict[str, Any]:
+    """Returns a checkpoint's plain values, without touching its tensors.
+
+    Raises:
+        CheckpointError: if they are missing, damaged or of a newer version.
+    """
+    values: dict[str, Any] = _read_state(folder)["values"]
+    return values
+
+
+def load_tensors(folder: Path, name: str, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """Returns one part's named tensors, after checking its file's SHA-256.
+
+    Raises:
+        CheckpointError: if the file is missing or not the one that was written.
+    """
+    file = folder / f"{name}.safetensors"
+    expected = _read_state(folder)["files"].get(file.name)
+    try:
+        found = _sha256(file)
+        if found != expected:
+            raise _damaged(folder, f"{file.name} has SHA-256 {found[:12]}..., not {str(expected)[:12]}...")
+        return load_file(file, device=str(device))
+    except (OSError, SafetensorError) as error:
+        raise _damaged(folder, error) from None
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = json.loads((folder / STATE).read_text("utf-8"))
+        if state["version"] > VERSION:
+            raise CheckpointError(
+                "The checkpoint was written by a newer Mini-GPT",
+                seen=f"{folder}: version {state['version']}",
+                remedy=f"This one reads version {VERSION}: upgrade it.",
+            )
+        state["files"].items(), state["values"].items()
+        return state
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(folder, f"{STATE}: {error}") from None
+
+
+def _damaged(folder: Path, seen: object) -> CheckpointError:
+    return CheckpointError(
+        "The checkpoint is damaged",
+        seen=f"{folder}: {seen}",
+        remedy="Use another one: --checkpoint latest, best, or a step.",
+    )
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Waits until the disk has the file, or the folder's names; Windows cannot sync a folder."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,74 @@
+"""The command line: one file a verb beside this one; here they are joined, and errors become messages.
+
+A mistake that the user can mend is printed without a traceback and ends with exit code 2. Anything else is a bug of
+ours, and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from cyclopts import App, CycloptsError
+from rich.console import Console
+from rich.text import Text
+
+from minigpt.cli.device import device_command
+from minigpt.cli.evaluate import evaluate_command
+from minigpt.cli.generate import generate_command
+from minigpt.cli.prepare import prepare_command
+from minigpt.cli.train import given, train_command
+from minigpt.errors import MiniGPTError
+
+
+def _version() -> str:
+    from minigpt import __version__
+
+    return __version__
+
+
+app = App(
+    name="minigpt",
+    version=_version,
+    help="Train a small GPT from scratch, on the hardware you have, and see how it works.\n\n"
+    "First time: `minigpt prepare pylib --out data/pylib`, then `minigpt train --data data/pylib --run runs/first`. "
+    "Each command explains itself: `minigpt train --help`.",
+)
+app.command(prepare_command, name="prepare")
+app.command(App(name="train", config=[given]), name="train")
+app["train"].default(train_command)
+app.command(generate_command, name="generate")
+app.command(evaluate_command, name="evaluate")
+app.command(device_command, name="device")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line and exits: 0 when all went well, 2 for a mistake of the user's, 130 after Ctrl-C.
+
+    Args:
+        arguments: what was typed behind `minigpt`; the process's own when left out.
+    """
+    try:
+        result = app(arguments, exit_on_error=False, print_error=False)
+    except MiniGPTError as error:
+        _fail(f"{error.what}" + ("" if error.seen is None else f"\n  seen: {error.seen}"), error.remedy)
+    except CycloptsError as error:
+        command = " ".join(error.command_chain or ())
+        _fail(str(error), f"See: {' '.join(filter(None, ('minigpt', command, '--help')))}")
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    sys.exit(result if isinstance(result, int) else 0)
+
+
+def _fail(what: str, remedy: str) -> None:
+    message = Text.assemble(("error: ", "bold red"), f"{what}\n  {remedy}")
+    Console(stderr=True, soft_wrap=True).print(message)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

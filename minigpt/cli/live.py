@@ -1,0 +1,203 @@
+"""What a person sees while a model trains: a live view on a terminal, plain lines elsewhere, a table at the end.
+
+A watcher of the training loop: it is given every record and draws what it likes. It decides nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from minigpt.config import Config
+from minigpt.training.loop import Outcome
+from minigpt.training.metrics import Record, read_metrics
+
+PLAIN_SECONDS = 15.0
+"""Between two lines when the output is no terminal."""
+
+
+class TimeLeft:
+    """Guesses the time left from the pace of the last minutes, validations included."""
+
+    def __init__(self) -> None:
+        self.marks: list[tuple[float, int]] = []
+
+    def mark(self, step: int) -> None:
+        """Notes that a step is done."""
+        now = time.monotonic()
+        if not self.marks or now - self.marks[-1][0] > 1.0:
+            self.marks = [*self.marks[-300:], (now, step)]
+
+    def seconds(self, step: int, total: int) -> float | None:
+        """Returns the seconds left, or None while there is nothing to go by."""
+        first_time, first_step = self.marks[0] if self.marks else (0.0, step)
+        if step <= first_step:
+            return None
+        return (time.monotonic() - first_time) / (step - first_step) * (total - step)
+
+
+class TrainView:
+    """Draws a training run. A context: the live view lasts as long as it."""
+
+    def __init__(self, config: Config, console: Console | None = None) -> None:
+        self.config = config
+        self.console = console or Console(highlight=False, markup=False, emoji=False)
+        self.live = (
+            Live(console=self.console, refresh_per_second=4, transient=True) if self.console.is_terminal else None
+        )
+        self.left = TimeLeft()
+        self.total = self.step = 0
+        self.per_epoch = 1
+        self.last: Record = {}
+        self.activity = ""
+        self.last_line = 0.0
+
+    def __enter__(self) -> TrainView:
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.live:
+            self.live.stop()
+
+    def __call__(self, record: Record) -> None:
+        """Takes a record of the loop."""
+        draw = getattr(self, f"_on_{record['kind']}", None)
+        if draw:
+            draw(record)
+
+    def _on_start(self, record: Record) -> None:
+        self.total, self.per_epoch = record["total"], record["steps_per_epoch"]
+        self._print(parameter_lines(record["parameters"]))
+        self._print(
+            f"device {record['device']} ({record['device_reason']}), precision {record['precision']} "
+            f"({record['precision_reason']})"
+        )
+        self._print(
+            f"{record['sequences']:,} sequences of {self.config.model.block_size} tokens, "
+            f"{self.per_epoch:,} steps an epoch, {self.total:,} steps in all"
+        )
+
+    def _on_progress(self, record: Record) -> None:
+        self.step, self.activity = record["step"], "training"
+        self.left.mark(self.step)
+        if self.live:
+            self.live.update(self._panel())
+
+    def _on_validating(self, record: Record) -> None:
+        self.activity = f"validating {record['done'] / record['total']:.0%}"
+        if self.live:
+            self.live.update(self._panel())
+
+    def _on_step(self, record: Record) -> None:
+        self.last, self.step = record, record["step"]
+        now = time.monotonic()
+        if not self.live and (now - self.last_line > PLAIN_SECONDS or record["step"] in (1, self.total)):
+            self.last_line = now
+            self._print(self._line())
+
+    def _on_validation(self, record: Record) -> None:
+        self._print(
+            f"epoch {record['epoch']:.2f}  step {record['step']:,}: train loss {record['train_loss']:.4f} (perplexity "
+            f"{record['train_perplexity']:,.1f}), validation loss {record['val_loss']:.4f} (perplexity "
+            f"{record['val_perplexity']:,.1f}, {record['val_bits_per_byte']:.3f} bits per byte)"
+            + ("  best so far" if record["best"] else "")
+        )
+
+    def _on_note(self, record: Record) -> None:
+        self._print(f"note, step {record['step']}: {record['text']}")
+
+    def _print(self, content: Any) -> None:
+        self.console.print(content, soft_wrap=True)
+
+    def _panel(self) -> Group:
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            Text(f"epoch {self.step / self.per_epoch:.2f}/{self.total / self.per_epoch:.4g}", style="bold"),
+            ProgressBar(total=max(1, self.total), completed=self.step, width=30),
+            Text(f"{self.step / max(1, self.total):.0%}  {self.activity}, {self._time_left()} left"),
+        )
+        return Group(bar, Text("  ".join(self._figures()), overflow="fold"))
+
+    def _line(self) -> str:
+        return f"epoch {self.step / self.per_epoch:.2f}  " + "  ".join([*self._figures(), f"{self._time_left()} left"])
+
+    def _figures(self) -> list[str]:
+        if not self.last:
+            return [f"step {self.step:,}/{self.total:,}"]
+        r = self.last
+        use = f", {r['use']:.0%} busy" if "use" in r else ""
+        return [
+            f"step {self.step:,}/{self.total:,}",
+            f"loss {r['loss']:.4f}",
+            f"lr {r['lr']:.2e}",
+            f"|grad| {r['grad_norm']:.2f}",
+            f"{r['tokens_per_second']:,.0f} tokens/s",
+            f"{r['memory'] / 1e9:.2f} GB{use}",
+            f"data wait {r['data_wait']:.1%}",
+        ]
+
+    def _time_left(self) -> str:
+        seconds = self.left.seconds(self.step, self.total)
+        return "?" if seconds is None else duration(seconds)
+
+    def summary(self, outcome: Outcome) -> None:
+        """Prints the table of the epochs, and what to do next."""
+        self._print("")
+        self.console.print(epoch_table(outcome.run / "metrics.jsonl"))
+        if outcome.stopped:
+            self._print(f"stopped and saved after step {outcome.steps:,}, as asked")
+        if outcome.best_step:
+            self._print(f"best validation loss {outcome.best_loss:.4f}, after step {outcome.best_step:,}")
+        self._print(f"took {duration(outcome.seconds)}; everything is in {outcome.run}")
+        self._print(f"curves:     {outcome.run / 'training_metrics.png'}")
+        self._print(f'try next:   minigpt generate {outcome.run} --prompt "..."')
+        self._print(f"            minigpt evaluate {outcome.run}")
+
+
+def epoch_table(metrics_file: Path) -> Table:
+    """Returns the table of all validations: train and validation loss, and both perplexities."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("epoch", "step", "train loss", "validation loss", "train ppl", "validation ppl", "bits/byte", ""):
+        table.add_column(heading, justify="right")
+    for r in read_metrics(metrics_file, "validation"):
+        table.add_row(
+            f"{r['epoch']:.4g}",
+            f"{r['step']:,}",
+            *(_number(r[name], ".4f") for name in ("train_loss", "val_loss")),
+            *(_number(r[name], ",.1f") for name in ("train_perplexity", "val_perplexity")),
+            _number(r["val_bits_per_byte"], ".3f"),
+            "best" if r["best"] else "",
+        )
+    return table
+
+
+def parameter_lines(parts: dict[str, int]) -> Table:
+    """Returns the model's parameters as a table, part by part."""
+    table = Table(box=None, pad_edge=False, show_header=False, show_footer=True)
+    table.add_column(footer="parameters in all")
+    table.add_column(justify="right", footer=f"{sum(parts.values()):,}")
+    for part, count in parts.items():
+        table.add_row(part, f"{count:,}")
+    return table
+
+
+def duration(seconds: float) -> str:
+    """Returns a duration as people write it: 42 s, 3:05 min, 1:02:03 h."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes}:{rest:02d} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} h"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "not finite" if value is None else format(value, form)

@@ -1,0 +1,148 @@
+"""`minigpt train`."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, ArgumentCollection, Group, Parameter
+
+from minigpt.config import (
+    Config,
+    GPTConfig,
+    MachineConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+    load_preset,
+    preset_names,
+    resolve,
+)
+from minigpt.errors import ConfigError
+
+PRESETS = "; ".join(f"{name} ({load_preset(name).summary})" for name in preset_names())
+
+
+class Given:
+    """Remembers which options were typed: only those override preset and file, whatever their value."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def __call__(self, app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+        """Called by cyclopts with every option of the command, before it fills them in."""
+        self.names = {a.name.removeprefix("--").replace("-", "_") for a in arguments if a.tokens}
+
+
+given = Given()
+
+
+def _options(title: str) -> Parameter:
+    return Parameter(group=Group(title, sort_key=2))
+
+
+def train_command(
+    *,
+    data: Path,
+    run: Path,
+    preset: Annotated[str | None, Parameter(help=f"The settings to start from. {PRESETS}. [default: seed]")] = None,
+    config: Path | None = None,
+    epochs: int | None = None,
+    steps: int | None = None,
+    tensorboard: bool = False,
+    model: Annotated[GPTConfig, _options("Model")] = GPTConfig(),  # noqa: B008 (frozen)
+    train: Annotated[TrainConfig, _options("Training")] = TrainConfig(),  # noqa: B008
+    optimizer: Annotated[OptimizerConfig, _options("Optimizer")] = OptimizerConfig(),  # noqa: B008
+    schedule: Annotated[ScheduleConfig, _options("Learning-rate schedule")] = ScheduleConfig(),  # noqa: B008
+    machine: Annotated[MachineConfig, _options("Machine")] = MachineConfig(),  # noqa: B008
+) -> int:
+    """Train a GPT from scratch.
+
+    Shows each epoch's loss and perplexity as it goes, and leaves a run folder that stands on its own: settings,
+    tokenizer, metrics, curves and checkpoints. Ctrl-C saves and stops.
+
+    Settings come from a preset, then a TOML file, then the options given here, each overriding the one before. The
+    defaults shown are those of the preset `seed`.
+
+    Examples:
+
+    `minigpt train --data data/books --run runs/books`
+
+    `minigpt train --data data/books --run runs/deep --model.n-layer 6 --schedule.name cosine --epochs 20`
+
+    Parameters
+    ----------
+    data
+        Folder that `minigpt prepare` made.
+    run
+        Folder to make for this run; it must not exist.
+    config
+        TOML file of settings, in groups as below. A run's own config.toml is one.
+    epochs
+        Short for --train.epochs.
+    steps
+        Short for --train.steps.
+    tensorboard
+        Also write to RUN/tensorboard (extra `tensorboard`).
+    """
+    overrides = _overrides(Config(model=model, train=train, optimizer=optimizer, schedule=schedule, machine=machine))
+    for name, value in (("train.epochs", epochs), ("train.steps", steps)):
+        if value is not None:
+            overrides[name] = value
+    if "model.vocab_size" in overrides:
+        raise ConfigError(
+            "The vocabulary is the data set's tokenizer's, not an option",
+            seen=f"--model.vocab-size {model.vocab_size}",
+            remedy="Leave it out; choose a tokenizer with `minigpt prepare --tokenizer`.",
+        )
+    settings = resolve(preset, config, overrides)
+
+    from minigpt.cli.live import TrainView
+    from minigpt.training.loop import train as run_training
+
+    with TrainView(settings) as view, _stop_signals() as stop:
+        watchers = [view]
+        if tensorboard:
+            from minigpt.training.metrics import tensorboard as tensorboard_watcher
+
+            watchers.append(tensorboard_watcher(run / "tensorboard"))
+        outcome = run_training(data, run, settings, watchers=watchers, should_stop=stop)
+    view.summary(outcome)
+    return 128 + stop.signal if outcome.stopped else 0
+
+
+def _overrides(parsed: Config) -> dict[str, Any]:
+    """Returns the settings that were typed, by their dotted names."""
+    flat = {f"{group}.{name}": value for group, values in parsed.to_dict().items() for name, value in values.items()}
+    return {name: value for name, value in flat.items() if name in given.names}
+
+
+class _stop_signals:
+    """Lets the first Ctrl-C or SIGTERM end the run after its step; the second one acts as usual.
+
+    As a context it takes the signals over and gives them back; called, it tells whether one came.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _stop_signals:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, frame: object) -> None:
+        self.signal = number
+        self._give_back()
+
+    def __call__(self) -> bool:
+        return self.signal != 0
+
+    def _give_back(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def __exit__(self, *exception: object) -> None:
+        self._give_back()

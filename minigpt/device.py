@@ -1,0 +1,195 @@
+"""Which device, which number format is fast on it, and how busy it is.
+
+Nothing is chosen at import: `choose` decides from what the machine has, says why, and everybody else is told.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import torch
+
+from minigpt.errors import DeviceError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run runs on.
+
+    Attributes:
+        device: where the tensors are.
+        precision: number format of the matrix products, a key of `DTYPES`.
+        device_reason, precision_reason: why these, for people.
+    """
+
+    device: torch.device
+    precision: str
+    device_reason: str
+    precision_reason: str
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision as torch's type."""
+        return DTYPES[self.precision]
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Returns a context in which matrix products run in this precision, and sums in float32."""
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+
+
+def choose(device: str = "auto", precision: str = "auto", threads: int | None = None) -> Machine:
+    """Decides what to run on. Sets the number of CPU threads when it is given.
+
+    Raises:
+        DeviceError: if the device does not exist here or cannot compute.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    chosen, device_reason = _choose_device(device)
+    if precision == "auto":
+        return Machine(chosen, *_fast_precision(chosen, device_reason))
+    return Machine(chosen, precision, device_reason, "as asked for")
+
+
+def _choose_device(name: str) -> tuple[torch.device, str]:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda"), f"a GPU is here: {torch.cuda.get_device_name()}"
+        if torch.backends.mps.is_available():
+            return torch.device("mps"), "an Apple GPU is here"
+        return torch.device("cpu"), "no GPU that this PyTorch can use"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DeviceError(
+            f"The device {name!r} cannot be used here",
+            seen=reason,
+            remedy="Try --machine.device auto, or cpu.",
+        ) from None
+    return device, "as asked for"
+
+
+def _fast_precision(device: torch.device, device_reason: str) -> tuple[str, str, str]:
+    """Returns the precision, the device's reason handed through, and the precision's reason."""
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        # From 8.0 on bfloat16 is native. A T4 (7.5) emulates it, slowly, though PyTorch calls it supported.
+        for least, precision, why in (
+            (8, "bfloat16", "native"),
+            (7, "float16", "its tensor cores, with a loss scaler"),
+        ):
+            if major >= least:
+                return precision, device_reason, f"{why} at compute capability {major}.{minor}"
+        return "float32", device_reason, f"nothing faster at compute capability {major}.{minor}"
+    if device.type == "cpu":
+        gain = matmul_rate(device, torch.bfloat16) / matmul_rate(device, torch.float32)
+        fast = gain > 1.3  # native bfloat16 gains 2 times and more; emulation loses
+        return (
+            "bfloat16" if fast else "float32",
+            device_reason,
+            f"bfloat16 products run at {gain:.1f} times float32's rate",
+        )
+    return "float32", device_reason, "the safe choice on this kind of device"
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 512, seconds: float = 0.03) -> float:
+    """Returns the measured rate of square matrix products in FLOP/s: the best of a few, after one to warm up."""
+    a = torch.randn(size, size, device=device).to(dtype)
+    best, deadline = float("inf"), 0.0
+    while not deadline or time.perf_counter() < deadline:
+        start = time.perf_counter()
+        (a @ a)[0, 0].item()  # reading a number waits for the device
+        if deadline:
+            best = min(best, time.perf_counter() - start)
+        else:
+            deadline = time.perf_counter() + seconds
+    return 2 * size**3 / best if best < float("inf") else 2 * size**3 / seconds
+
+
+def synchronise(device: torch.device) -> None:
+    """Waits until the device has done what it was given, so that a clock read afterwards is honest."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def hash_seed(seed: int, step: int) -> int:
+    """Returns a 63-bit seed that looks unrelated for each (seed, step): two rounds of splitmix64 (Steele 2014)."""
+    value = (seed * 0x9E3779B97F4A7C15 + step) & 0xFFFFFFFFFFFFFFFF
+    for _ in range(2):
+        value = (value + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+        value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        value ^= value >> 31
+    return value >> 1
+
+
+class UseMonitor:
+    """Reads how much memory this process has on the device, and how busy the device is."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._process = psutil.Process()
+        self._process.cpu_percent()  # the first reading starts the clock of the next
+
+    def read(self) -> dict[str, float]:
+        """Returns `memory` in bytes (resident on a CPU, allocated on a GPU) and `use`, a share of the device.
+
+        `use` is left out where the device does not tell: an Apple GPU, or a GPU without the `gpu` extra.
+        """
+        if self.device.type == "cpu":
+            use = self._process.cpu_percent() / 100 / (torch.get_num_threads() or 1)
+            return {"memory": float(self._process.memory_info().rss), "use": min(use, 1.0)}
+        if self.device.type == "mps":
+            return {"memory": float(torch.mps.current_allocated_memory())}
+        reading = {"memory": float(torch.cuda.memory_allocated(self.device))}
+        try:
+            reading["use"] = torch.cuda.utilization(self.device) / 100
+        except Exception:  # the driver's library may be missing, or may refuse: an unknown use stops no run
+            return reading
+        return reading
+
+
+def environment(machine: Machine) -> dict[str, Any]:
+    """Returns what a reader of the run needs to know of the machine and its programs; nothing that names a person."""
+    from minigpt import __version__
+
+    return {
+        "minigpt": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "gpu": torch.cuda.get_device_name(machine.device) if machine.device.type == "cuda" else None,
+        "device": str(machine.device),
+        "device_reason": machine.device_reason,
+        "precision": machine.precision,
+        "precision_reason": machine.precision_reason,
+    }
+
+
+def _processor_name() -> str:
+    if sys.platform == "linux":
+        try:
+            with open("/proc/cpuinfo", encoding="utf-8") as lines:
+                for line in lines:
+                    if line.startswith("model name"):
+                        return line.split(":", 1)[1].strip()
+        except OSError:
+            pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,80 @@
+"""How well a model predicts a text: its loss over a whole split, the same whenever it is asked.
+
+Every token of the split is predicted once, from at most `block_size` - 1 tokens before it in its sequence. The model's
+dropout is off, no random number is drawn, and the logits of a few hundred tokens at most are held at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from minigpt.data import Batches, Shard
+from minigpt.device import Machine
+from minigpt.model import GPT
+from minigpt.model.head import IGNORE
+
+
+@dataclass(frozen=True)
+class SplitLoss:
+    """The loss of a split.
+
+    Attributes:
+        loss: mean cross-entropy of a token, in nats.
+        tokens: how many tokens were predicted.
+        text_bytes: UTF-8 bytes of the text that the tokens encode.
+    """
+
+    loss: float
+    tokens: int
+    text_bytes: int
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss): among how many equally likely tokens the model seems to choose."""
+        return perplexity(self.loss)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits that the model needs for a byte of text: comparable between tokenizers, as perplexity is not."""
+        return self.loss * self.tokens / math.log(2) / max(1, self.text_bytes)
+
+
+def perplexity(loss: float) -> float:
+    """Returns exp(loss), or infinity where that is too large for a float."""
+    return math.exp(loss) if loss < 700 else math.inf
+
+
+def split_loss(
+    model: GPT,
+    shard: Shard,
+    machine: Machine,
+    *,
+    batch_size: int = 8,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> SplitLoss:
+    """Returns the loss over all tokens of a split but the first.
+
+    Args:
+        model: the model; left in the mode it was in.
+        shard: the split's tokens.
+        machine: device and precision to compute with.
+        batch_size: sequences at once; the result depends on it by rounding only.
+        on_progress: called with sequences done and in all.
+    """
+    batches = Batches(shard, model.config.block_size, batch_size)
+    was_training = model.training
+    model.eval()
+    total, count, done = 0.0, 0, 0
+    with torch.no_grad(), machine.autocast():
+        for batch in batches.in_order():
+            ids, targets = (torch.from_numpy(part).to(machine.device) for part in (batch.x, batch.y))
+            total += model.loss_sum(ids, targets).item()
+            count += int((batch.y != IGNORE).sum())
+            done += len(batch.x)
+            on_progress(min(done, batches.n_sequences), batches.n_sequences)
+    model.train(was_training)
+    return SplitLoss(total / count, count, shard.n_bytes)

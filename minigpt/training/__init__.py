@@ -1,0 +1,5 @@
+"""Training: `loop.py` reads top to bottom; optimizers, schedules and metrics stand beside it."""
+
+from minigpt.training.loop import Outcome, train
+
+__all__ = ["Outcome", "train"]

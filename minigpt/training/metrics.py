@@ -1,0 +1,126 @@
+"""What a run reports, and who listens.
+
+The loop tells of everything as a record: a plain mapping with a `kind`. A watcher is a function that takes one:
+`MetricsFile` writes metrics.jsonl, the command line draws its live view, `tensorboard` feeds TensorBoard. The loop
+knows none of them.
+
+Kinds that are kept in metrics.jsonl:
+    step         step, epoch, tokens, loss (mean since the last such record), lr, grad_norm, tokens_per_second,
+                 seconds, data_wait (share of time), memory (bytes), use (share of the device)
+    validation   step, epoch, tokens, train_loss (mean over the epoch so far), val_loss, train_perplexity,
+                 val_perplexity, val_bits_per_byte, best (whether it is the lowest so far), seconds
+    note         step, text: something a person should know
+Kinds that pass by: start, progress (each step), validating (done, total), end.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from minigpt.device import UseMonitor
+from minigpt.errors import MissingExtraError, RunError
+
+Record: TypeAlias = Mapping[str, Any]
+Watcher: TypeAlias = Callable[[Record], None]
+
+KEPT = ("step", "validation", "note")
+
+
+class MetricsFile:
+    """Appends the records that are kept to a file, a line each, at once."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __call__(self, record: Record) -> None:
+        """Writes the record if its kind is kept."""
+        if record["kind"] in KEPT:
+            with self.file.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({name: _json_value(value) for name, value in record.items()}) + "\n")
+
+
+def _json_value(value: Any) -> Any:
+    """Returns the value, or None where JSON has no word for it: infinity and not-a-number."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_metrics(file: Path, kind: str | None = None) -> list[dict[str, Any]]:
+    """Returns the records of metrics.jsonl, of one kind or all; a last line cut short by a crash is passed over.
+
+    Raises:
+        RunError: if a line in the middle is no record.
+    """
+    lines = file.read_text("utf-8").splitlines() if file.exists() else []
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            if kind is None or record["kind"] == kind:
+                records.append(record)
+        except (ValueError, KeyError, TypeError):
+            if number < len(lines):
+                raise RunError(
+                    "A line of the metrics is no record",
+                    seen=f"{file}, line {number}",
+                    remedy="Remove that line.",
+                ) from None
+    return records
+
+
+class Meter:
+    """Adds up what happens between two step records: loss, tokens, time, and the time spent waiting for data.
+
+    Attributes:
+        waited: seconds spent waiting for data; whoever waits adds to it.
+    """
+
+    def __init__(self, monitor: UseMonitor) -> None:
+        self.monitor = monitor
+        self._restart()
+
+    def _restart(self) -> None:
+        self.loss_sum, self.tokens, self.waited, self.since = 0.0, 0, 0.0, time.perf_counter()
+
+    def add(self, loss_sum: float, tokens: int) -> None:
+        """Counts a step."""
+        self.loss_sum += loss_sum
+        self.tokens += tokens
+
+    def read(self) -> dict[str, float]:
+        """Returns loss, speed, waiting, memory and use since the last reading, and starts over."""
+        elapsed = time.perf_counter() - self.since
+        reading = {
+            "loss": self.loss_sum / self.tokens,
+            "tokens_per_second": round(self.tokens / elapsed, 1),
+            "data_wait": round(self.waited / elapsed, 5),
+            **self.monitor.read(),
+        }
+        self._restart()
+        return reading
+
+
+def tensorboard(folder: Path) -> Watcher:
+    """Returns a watcher that writes each number for TensorBoard.
+
+    Raises:
+        MissingExtraError: if the extra `tensorboard` is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise MissingExtraError("TensorBoard", "tensorboard") from None
+    writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+
+    def watch(record: Record) -> None:
+        if record["kind"] in ("step", "validation"):
+            for name, value in record.items():
+                if isinstance(value, (int, float)) and name not in ("step", "epoch"):
+                    writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])  # type: ignore[no-untyped-call]
+            writer.flush()  # type: ignore[no-untyped-call]
+
+    return watch
