@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from minigpt.data.report import Report
 from minigpt.data.shards import Shard
@@ -67,3 +68,14 @@ class Dataset:
                     remedy="Put the right tokenizer files back, or prepare the data again.",
                 )
         return cls(folder, train, val, tokenizer, report)
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this data set from another: where it was, its tokenizer, and each split's count and checksum."""
+        return {
+            "folder": str(self.folder.resolve()),
+            "tokenizer": {"spec": self.tokenizer.spec, "identity": self.tokenizer.identity},
+            "splits": {
+                name: {"tokens": shard.n_tokens, "text_bytes": shard.n_bytes, "sha256": shard.sha256}
+                for name, shard in (("train", self.train), ("val", self.val))
+            },
+        }

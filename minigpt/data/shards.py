@@ -124,6 +124,7 @@ class Shard:
         n_bytes: the UTF-8 bytes of text they encode.
         vocab_size: all ids are smaller.
         identity: the identity of the tokenizer that made them.
+        sha256: the checksum of the ids, 64 hexadecimal digits.
         seam: if not 0, every stretch of `seam` ids was drawn by itself: the id after it is not what followed
             in the
             text, and is no fair target. `Batches` leaves these targets out.
@@ -135,6 +136,7 @@ class Shard:
     n_bytes: int
     vocab_size: int
     identity: str
+    sha256: str
     seam: int = 0
 
     @property
@@ -177,7 +179,8 @@ class Shard:
             tokens = np.empty(0, dtype=dtype)  # nothing cannot be mapped
         if verify and hashlib.sha256(tokens.data).digest() != head.sha256:
             raise DataError(f"The token file {path} is damaged: its checksum differs", remedy=_REMEDY)
-        return cls(path, tokens, head.n_documents, head.n_bytes, head.vocab_size, head.identity.hex(), head.seam)
+        identity, checksum = head.identity.hex(), head.sha256.hex()
+        return cls(path, tokens, head.n_documents, head.n_bytes, head.vocab_size, identity, checksum, head.seam)
 
 
 def _read_header(path: Path, header: bytes) -> _Header:
