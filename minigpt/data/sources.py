@@ -177,9 +177,8 @@ def read_folder(name: str, options: Options) -> Iterator[Piece]:
     paths = folder_files(Path(name), options.pattern)
     if not paths:
         wanted = options.pattern or ", ".join(KNOWN_SUFFIXES)
-        raise DataError(
-            f"The folder {name} holds no file to read", seen=wanted, remedy="Choose files: --pattern '*.py'."
-        )
+        remedy = "Choose its files: --pattern '*.py'."
+        raise DataError(f"The folder {name} holds no file to read", seen=f"none of {wanted}", remedy=remedy)
     for path in paths:
         kind = next(kind for kind in ("jsonl", "parquet", "text") if SOURCES[kind].fits(str(path)))
         yield from SOURCES[kind].read(str(path), options)
@@ -284,9 +283,7 @@ SOURCES: dict[str, SourceKind] = {
     "-": SourceKind("standard input", lambda name: name == "-", read_stdin),
     "pylib": SourceKind("the documentation of Python's own library", lambda name: name == "pylib", read_pylib),
     "pylib-code": SourceKind("the source of Python's own library", lambda name: name == "pylib-code", read_pylib_code),
-    "hf": SourceKind(
-        "a data set of the Hugging Face hub: hf:owner/name", lambda name: name.startswith("hf:"), read_hub
-    ),
+    "hf": SourceKind("a data set of the Hugging Face hub", lambda name: name.startswith("hf:"), read_hub),
     "folder": SourceKind("all files of a folder", lambda name: Path(name).is_dir(), read_folder),
     "jsonl": SourceKind("JSON lines, also .gz", lambda name: _is_file(name, JSON_SUFFIXES), read_json_lines),
     "parquet": SourceKind("a Parquet file", lambda name: _is_file(name, PARQUET_SUFFIXES), read_parquet),
