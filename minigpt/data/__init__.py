@@ -5,7 +5,8 @@
 
 from minigpt.data.batches import IGNORE, Batch, Batches
 from minigpt.data.dataset import Dataset
+from minigpt.data.prepare import prepare
 from minigpt.data.report import Report, SplitReport
 from minigpt.data.shards import Shard, ShardWriter
 
-__all__ = ["IGNORE", "Batch", "Batches", "Dataset", "Report", "Shard", "ShardWriter", "SplitReport"]
+__all__ = ["IGNORE", "Batch", "Batches", "Dataset", "Report", "Shard", "ShardWriter", "SplitReport", "prepare"]

@@ -1,0 +1,262 @@
+"""Text to a data set: reads twice, splits, encodes, packs, and reports.
+
+    reading      sizes and hashes; copies and empty documents fall out; the split is chosen        (plan.py)
+    learning     the tokenizer reads the training side, if it is one that learns                   (minigpt.tokenizers)
+    encoding     documents to tokens, on all cores, into two token files                           (pack.py, shards.py)
+    comparing    how much of validation stands in training                                         (overlap.py)
+
+Memory does not grow with the text, but for 25 bytes a document. The folder appears when all is done (folder.py).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from minigpt.data.dataset import TRAIN_FILE, VAL_FILE
+from minigpt.data.folder import new_folder
+from minigpt.data.overlap import overlap
+from minigpt.data.pack import Part, draw_sequences, encode_parts, planned_parts
+from minigpt.data.plan import LEFT_OUT, TRAIN, Corpus, Plan, plan_split, read_corpus
+from minigpt.data.report import Report, SplitReport
+from minigpt.data.shards import Shard, ShardWriter
+from minigpt.data.sources import Source, open_sources
+from minigpt.errors import ConfigError, DataError
+from minigpt.tokenizers import Tokenizer, make_tokenizer, reads_training_text
+
+SPLITS = ("document", "sequence")
+HIGH_OVERLAP = 0.05
+
+
+class OnProgress(Protocol):
+    """Told how far the preparation is, a few times a second."""
+
+    def __call__(self, phase: str, done: int, total: int | None) -> None:
+        """The phase by its name above; `done` of `total` bytes (tokens when comparing), None if not known yet."""
+
+
+def _silent(phase: str, done: int, total: int | None) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What the user chose, checked."""
+
+    names: tuple[str, ...]
+    tokenizer: str
+    val_fraction: float
+    split_by: str
+    block_size: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise ConfigError("There is nothing to prepare", remedy="Name a file, a folder, hf:owner/name, or pylib.")
+        if not 0 < self.val_fraction <= 0.5:
+            raise ConfigError(
+                "The share of validation must lie above 0 and at most at 0.5",
+                seen=self.val_fraction,
+                remedy="0.1 is usual; 0.01 will do for gigabytes.",
+            )
+        if self.split_by not in SPLITS:
+            raise ConfigError(
+                "There is no such way to split", seen=self.split_by, remedy=f"There are: {', '.join(SPLITS)}."
+            )
+        if self.block_size < 1:
+            raise ConfigError("The block size must be positive", seen=self.block_size, remedy="512 is usual.")
+        reads_training_text(self.tokenizer)  # raises now, not after a pass over the text, if the spec is wrong
+
+
+def prepare(
+    sources: str | Iterable[str],
+    out: str | os.PathLike[str],
+    tokenizer: str = "gpt2",
+    val_fraction: float = 0.1,
+    split_by: str = "document",
+    block_size: int = 512,
+    text_column: str = "text",
+    pattern: str | None = None,
+    seed: int = 0,
+    on_progress: OnProgress = _silent,
+) -> Report:
+    """Makes a data set from text.
+
+    Args:
+        sources: what to read: names as in `minigpt.data.sources.SOURCES`, or one such name.
+        out: the folder to make. It must not exist, and appears only when everything went well.
+        tokenizer: `gpt2`, `char`, `byte`, or `bpe:N` for a vocabulary of N ids learned from the training side.
+        val_fraction: the share of the text that validates, above 0 and at most 0.5.
+        split_by: `document`: every document is on one side (or the end of the text validates, where documents are
+            too few). `sequence`: sequences of `block_size` tokens are drawn; documents then stand on both sides.
+        block_size: the sequence length that `split_by="sequence"` cuts and that the report counts in. Training may
+            use another.
+        text_column: the field of JSON lines and Parquet files that holds the text.
+        pattern: which files of a folder to read, as `*.py`; None for the known extensions.
+        seed: decides the split.
+        on_progress: told how far it is.
+
+    Returns:
+        The report, also saved as meta.json.
+
+    Raises:
+        ConfigError: an argument makes no sense.
+        TokenizerError: there is no such tokenizer.
+        DataError: a source cannot be read or is no text, there is too little text, `out` exists or cannot be written.
+    """
+    names = (sources,) if isinstance(sources, str) else tuple(sources)
+    settings = _Settings(names, tokenizer, val_fraction, split_by, block_size, seed)
+    started = time.perf_counter()
+    with (
+        new_folder(Path(out)) as folder,
+        open_sources(names, text_column=text_column, pattern=pattern) as opened,
+    ):
+        corpus = read_corpus(opened, lambda done: on_progress("reading", done, None))
+        if not corpus.n_documents:
+            raise DataError("There is no text", seen=", ".join(names), remedy="Name sources that hold some.")
+        plan = _plan(corpus, settings)
+        made = _make_tokenizer(opened, corpus, plan, settings, on_progress)
+        made.save(folder)
+        parts = _counted(planned_parts(opened, corpus, plan), "encoding", corpus.text_bytes, on_progress)
+        pack = _pack_sequences if split_by == "sequence" else _pack_documents
+        seen, n_unknown = pack(folder, parts, made, settings)
+        report = _report(folder, corpus, plan, made, settings, seen, n_unknown, started, on_progress)
+        report.save(folder)
+    return report
+
+
+def _plan(corpus: Corpus, settings: _Settings) -> Plan:
+    if settings.split_by == "document":
+        return plan_split(corpus, settings.val_fraction, settings.seed)
+    sides = np.where(corpus.kept, TRAIN, LEFT_OUT).astype(np.uint8)  # drawn later, from the tokens
+    note = "Sequences were drawn at random: documents stand on both sides, and validation looks easier than it is."
+    return Plan("sequence", sides, note=note)
+
+
+def _make_tokenizer(
+    opened: Sequence[Source], corpus: Corpus, plan: Plan, settings: _Settings, on_progress: OnProgress
+) -> Tokenizer:
+    if not reads_training_text(settings.tokenizer):
+        return make_tokenizer(settings.tokenizer)
+    parts = _counted(planned_parts(opened, corpus, plan), "learning", corpus.text_bytes, on_progress)
+    return make_tokenizer(settings.tokenizer, (part.text for part in parts if part.side == TRAIN))
+
+
+def _counted(parts: Iterator[Part], phase: str, total: int, on_progress: OnProgress) -> Iterator[Part]:
+    """The same parts, with the progress reported as they go by."""
+    done = 0
+    for part in parts:
+        yield part
+        done += part.n_bytes
+        on_progress(phase, done, total)
+
+
+def _pack_documents(
+    folder: Path, parts: Iterator[Part], tokenizer: Tokenizer, settings: _Settings
+) -> tuple[npt.NDArray[np.bool_], int]:
+    """Writes both token files. Returns which ids occur in training, and how many characters are unknown."""
+    seen, n_unknown = np.zeros(tokenizer.vocab_size, dtype=bool), 0
+    with (
+        ShardWriter(folder / TRAIN_FILE, tokenizer.vocab_size, tokenizer.identity) as train,
+        ShardWriter(folder / VAL_FILE, tokenizer.vocab_size, tokenizer.identity) as val,
+    ):
+        for sides in encode_parts(parts, tokenizer):
+            for packed, writer in zip(sides, (train, val), strict=True):
+                writer.append(packed.ids, n_documents=packed.n_documents, n_bytes=packed.n_bytes)
+                n_unknown += packed.n_unknown
+            seen[sides[TRAIN].ids] = True
+    return seen, n_unknown
+
+
+def _pack_sequences(
+    folder: Path, parts: Iterator[Part], tokenizer: Tokenizer, settings: _Settings
+) -> tuple[npt.NDArray[np.bool_], int]:
+    """As `_pack_documents`, by way of one file with all tokens, which is removed again."""
+    whole, n_unknown, seam = folder / "all.tokens", 0, settings.block_size
+    size, identity = tokenizer.vocab_size, tokenizer.identity
+    with ShardWriter(whole, size, identity, seam) as writer:
+        for packed, _ in encode_parts(parts, tokenizer):
+            writer.append(packed.ids, n_documents=packed.n_documents, n_bytes=packed.n_bytes)
+            n_unknown += packed.n_unknown
+    with (
+        ShardWriter(folder / TRAIN_FILE, size, identity, seam) as train,
+        ShardWriter(folder / VAL_FILE, size, identity, seam) as val,
+    ):
+        shard = Shard.open(whole, verify=False)
+        seen = draw_sequences(shard, train, val, tokenizer, settings.val_fraction, settings.seed)
+    del shard  # Windows removes no file that is mapped
+    whole.unlink()
+    return seen, n_unknown
+
+
+def _report(
+    folder: Path,
+    corpus: Corpus,
+    plan: Plan,
+    tokenizer: Tokenizer,
+    settings: _Settings,
+    seen: npt.NDArray[np.bool_],
+    n_unknown: int,
+    started: float,
+    on_progress: OnProgress,
+) -> Report:
+    """Looks at what was written, and says no if it is too little to train on."""
+    train, val = (Shard.open(folder / name, verify=False) for name in (TRAIN_FILE, VAL_FILE))
+    if train.n_tokens <= settings.block_size or val.n_tokens < 2:
+        seen_tokens = f"{train.n_tokens:,} training and {val.n_tokens:,} validation tokens"
+        raise DataError(
+            f"There is too little text: one training sequence needs {settings.block_size + 1:,} tokens, validation 2",
+            seen=seen_tokens,
+            remedy="Prepare more text, or shorter sequences: a smaller --block-size here and --model.block-size later.",
+        )
+    share, n_windows = overlap(
+        train.tokens, val.tokens, tokenizer.vocab_size, lambda done: on_progress("comparing", done, train.n_tokens)
+    )
+    return Report(
+        sources=settings.names,
+        tokenizer=tokenizer.spec,
+        vocab_size=tokenizer.vocab_size,
+        vocab_in_train=int(seen.sum()),
+        block_size=settings.block_size,
+        seed=settings.seed,
+        val_fraction=settings.val_fraction,
+        split_by=settings.split_by,
+        split=plan.split,
+        documents=corpus.n_documents,
+        duplicates=corpus.duplicates,
+        empty=corpus.empty,
+        unknown_characters=n_unknown,
+        overlap=share,
+        overlap_windows=n_windows,
+        disk_bytes=sum(shard.path.stat().st_size for shard in (train, val)),
+        seconds=time.perf_counter() - started,
+        train=_side(train, settings.block_size),
+        val=_side(val, settings.block_size),
+        notes=tuple(_notes(plan, tokenizer, n_unknown, share)),
+    )
+
+
+def _side(shard: Shard, block_size: int) -> SplitReport:
+    n_sequences = -(-(shard.n_tokens - 1) // block_size)
+    return SplitReport(shard.n_documents, shard.n_bytes, shard.n_tokens, n_sequences)
+
+
+def _notes(plan: Plan, tokenizer: Tokenizer, n_unknown: int, share: float) -> Iterator[str]:
+    if plan.note:
+        yield plan.note
+    if plan.split == "sequence" and reads_training_text(tokenizer.spec):
+        yield "The tokenizer learned from all of the text, validation included: it was made before the sequences were."
+    wanted = int(tokenizer.spec.partition(":")[2] or 0)
+    if wanted > tokenizer.vocab_size:
+        yield f"The text gave {tokenizer.vocab_size:,} ids, not {wanted:,}: the model's vocabulary will be that small."
+    if n_unknown:
+        yield f"{n_unknown:,} characters of validation do not occur in training; they share one id."
+    if share > HIGH_OVERLAP:
+        yield f"{share:.0%} of validation stands in training too: its loss will look better than it is."
