@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -35,15 +34,26 @@ SPLITS = ("document", "sequence")
 HIGH_OVERLAP = 0.05
 
 
-class OnProgress(Protocol):
-    """Told how far the preparation is, a few times a second."""
-
-    def __call__(self, phase: str, done: int, total: int | None) -> None:
-        """The phase by its name above; `done` of `total` bytes (tokens when comparing), None if not known yet."""
+# Told how far it is: the phase by its name above, how much is done and of how much, None if that is not known yet; in
+# bytes of text, when comparing in tokens.
+OnProgress = Callable[[str, int, int | None], None]
 
 
 def _silent(phase: str, done: int, total: int | None) -> None:
     pass
+
+
+class _Calmed:
+    """Passes progress on a few times a second, however small the documents are."""
+
+    def __init__(self, on_progress: OnProgress) -> None:
+        self._on_progress, self._phase, self._last = on_progress, "", 0.0
+
+    def __call__(self, phase: str, done: int, total: int | None) -> None:
+        now = time.perf_counter()
+        if phase != self._phase or done == total or now - self._last > 0.2:
+            self._phase, self._last = phase, now
+            self._on_progress(phase, done, total)
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,7 @@ def prepare(
         text_column: the field of JSON lines and Parquet files that holds the text.
         pattern: which files of a folder to read, as `*.py`; None for the known extensions.
         seed: decides the split.
-        on_progress: told how far it is.
+        on_progress: told how far it is, a few times a second.
 
     Returns:
         The report, also saved as meta.json.
@@ -113,6 +123,7 @@ def prepare(
     """
     names = (sources,) if isinstance(sources, str) else tuple(sources)
     settings = _Settings(names, tokenizer, val_fraction, split_by, block_size, seed)
+    on_progress = _Calmed(on_progress)
     started = time.perf_counter()
     with (
         new_folder(Path(out)) as folder,
