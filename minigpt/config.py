@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import math
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -112,7 +112,7 @@ class TrainConfig:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 yield f"train.{name} is {getattr(self, name)}; give a positive number or leave it out"
         if self.accumulate >= 1 and self.batch_size % self.accumulate:
-            yield f"train.batch_size {self.batch_size} is no multiple of train.accumulate {self.accumulate}; change either"
+            yield f"train.batch_size {self.batch_size} is no multiple of train.accumulate {self.accumulate}"
         if not (self.lr > 0 and math.isfinite(self.lr)):
             yield f"train.lr is {self.lr}; give a positive number such as 5e-4"
         if not (self.clip >= 0 and math.isfinite(self.clip)):
@@ -198,6 +198,13 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     machine: MachineConfig = field(default_factory=MachineConfig)
+
+    def check(self, mistakes: Sequence[str] = ()) -> None:
+        """Raises ConfigError naming every setting that cannot work, after the `mistakes` found before."""
+        found = [*mistakes, *(problem for name in GROUPS for problem in getattr(self, name).problems())]
+        if found:
+            count = "One setting is" if len(found) == 1 else f"{len(found)} settings are"
+            raise ConfigError(f"{count} wrong", remedy="\n".join(f"  - {mistake}" for mistake in found).lstrip())
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Returns the settings as nested plain values."""
@@ -300,13 +307,9 @@ def _build(settings: Mapping[str, Any]) -> Config:
             continue
         group, _, key = name.partition(".")
         values[group][key] = fitted
-    groups = {name: kind(**values[name]) for name, kind in GROUPS.items()}
-    for group in groups.values():
-        mistakes.extend(group.problems())
-    if mistakes:
-        count = "One setting is" if len(mistakes) == 1 else f"{len(mistakes)} settings are"
-        raise ConfigError(f"{count} wrong", remedy="\n".join(f"  - {mistake}" for mistake in mistakes).lstrip())
-    return Config(**groups)
+    config = Config(**{name: kind(**values[name]) for name, kind in GROUPS.items()})
+    config.check(mistakes)
+    return config
 
 
 def _known_settings() -> dict[str, Any]:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from minigpt.errors import ConfigError
+
 if TYPE_CHECKING:
     from minigpt.data import Report
 
@@ -78,6 +80,9 @@ def prepare_command(
     """
     from minigpt.data import prepare
 
+    for name in sources:
+        if name.startswith("--"):
+            raise ConfigError("There is no such option", seen=name, remedy="See: minigpt prepare --help")
     with _sigterm_stops(), _progress() as on_progress:
         report = prepare(
             sources, out, tokenizer, val_fraction, split_by, block_size, text_column, pattern, seed, on_progress

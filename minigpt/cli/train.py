@@ -100,13 +100,13 @@ def train_command(
 
     from minigpt.cli.live import TrainView
     from minigpt.training.loop import train as run_training
+    from minigpt.training.metrics import Watcher
+    from minigpt.training.metrics import tensorboard as write_tensorboard
 
     with TrainView(settings) as view, _stop_signals() as stop:
-        watchers = [view]
+        watchers: list[Watcher] = [view]
         if tensorboard:
-            from minigpt.training.metrics import tensorboard as tensorboard_watcher
-
-            watchers.append(tensorboard_watcher(run / "tensorboard"))
+            watchers.append(write_tensorboard(run / "tensorboard"))
         outcome = run_training(data, run, settings, watchers=watchers, should_stop=stop)
     view.summary(outcome)
     return 128 + stop.signal if outcome.stopped else 0

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from minigpt.config import GPTConfig
 from minigpt.model.cache import KVCache
+from minigpt.model.positions import Positions
 
 
 def causal_mask(queries: int, keys: int, device: torch.device) -> Tensor:
@@ -62,7 +63,7 @@ class CausalSelfAttention(nn.Module):
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
 
-    def forward(self, x: Tensor, wpe: nn.Module, positions: Tensor, layer: int, cache: KVCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, wpe: Positions, positions: Tensor, layer: int, cache: KVCache | None = None) -> Tensor:
         """Returns the attention's contribution to the residual stream.
 
         Args:

@@ -19,7 +19,7 @@ from minigpt.model.cache import KVCache
 from minigpt.model.head import cross_entropy_sum
 from minigpt.model.mlps import MLPS
 from minigpt.model.norms import NORMS
-from minigpt.model.positions import POSITIONS
+from minigpt.model.positions import POSITIONS, Positions
 
 
 class Block(nn.Module):
@@ -36,7 +36,7 @@ class Block(nn.Module):
         self.mlp = MLPS[config.mlp](config)
         self.drop = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, wpe: nn.Module, positions: Tensor, layer: int, cache: KVCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, wpe: Positions, positions: Tensor, layer: int, cache: KVCache | None = None) -> Tensor:
         """Returns the residual stream (batch, time, n_embd) after this layer; arguments as in attention."""
         x = x + self.drop(self.attn(self.ln_1(x), wpe, positions, layer, cache))
         return x + self.drop(self.mlp(self.ln_2(x)))
@@ -58,7 +58,7 @@ class GPT(nn.Module):
             raise ConfigError("The model's shape cannot work", remedy="; ".join(mistakes))
         self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
-        self.wpe = POSITIONS[config.position](config)
+        self.wpe: Positions = POSITIONS[config.position](config)
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = NORMS[config.norm](config)

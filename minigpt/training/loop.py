@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +57,20 @@ class Outcome:
 
 @dataclass
 class Position:
-    """Where a run stands: all that a checkpoint holds beside weights and optimizer."""
+    """Where a run stands: all that a checkpoint holds beside weights and optimizer.
+
+    Attributes:
+        step: optimizer steps taken.
+        tokens: targets trained on.
+        loss_sum, loss_tokens: the training loss since the last validation, and the targets it is over.
+        best_loss, best_step: the lowest validation loss, and when it was.
+        skipped: steps whose gradient was not finite; bad_steps: the last ones of them in a row.
+    """
 
     step: int = 0
     tokens: int = 0
-    epoch_loss: float = 0.0
-    epoch_tokens: int = 0
+    loss_sum: float = 0.0
+    loss_tokens: int = 0
     best_loss: float = math.inf
     best_step: int = 0
     skipped: int = 0
@@ -90,16 +98,28 @@ def train(
     Raises:
         MiniGPTError: if data, settings or folder cannot work; nothing has been written then.
     """
+    return start(data, run, config or Config(), watchers, should_stop).run()
+
+
+def start(
+    data: Path | str,
+    run: Path | str,
+    config: Config,
+    watchers: Sequence[Watcher] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Training:
+    """Returns a training before its first step, its run folder made. Arguments and errors as `train`."""
+    config.check()
     RunFolder(run).check_absent()
     dataset = Dataset.open(data)
-    config = with_model(config or Config(), vocab_size=dataset.tokenizer.vocab_size)
+    config = with_model(config, vocab_size=dataset.tokenizer.vocab_size)
     machine = device.choose(config.machine.device, config.machine.precision, config.machine.threads)
     batches = Batches(dataset.train.tokens, config.model.block_size, config.train.batch_size, config.train.seed)
+    batches.batch(0)  # a split too short for this context length is refused here, before anything is written
     torch.manual_seed(config.train.seed)
     model = GPT(config.model).to(machine.device)
     folder = RunFolder.create(run, config, dataset.tokenizer, dataset.identity(), device.environment(machine))
-    training = Training(config, dataset, batches, machine, model, folder, watchers, should_stop)
-    return training.run()
+    return Training(config, dataset, batches, machine, model, folder, watchers, should_stop)
 
 
 class Training:
@@ -118,7 +138,7 @@ class Training:
     ) -> None:
         self.config, self.dataset, self.batches = config, dataset, batches
         self.machine, self.model, self.folder = machine, model, folder
-        self.watchers = [MetricsFile(folder.metrics_file), *watchers]
+        self.watchers: list[Watcher] = [MetricsFile(folder.metrics_file), *watchers]
         self.should_stop = should_stop
         self.total_steps = config.train.steps or config.train.epochs * batches.steps_per_epoch
         self.optimizers = make_optimizers(model, config.train.lr, config.optimizer)
@@ -194,13 +214,11 @@ class Training:
         Raises:
             MiniGPTError: if too many steps in a row had no finite gradient.
         """
-        if self.at.step % self.batches.steps_per_epoch == 0:
-            self.at.epoch_loss, self.at.epoch_tokens = 0.0, 0
         self.at.step += 1
         self.at.tokens += tokens
         if math.isfinite(loss_sum):
-            self.at.epoch_loss += loss_sum
-            self.at.epoch_tokens += tokens
+            self.at.loss_sum += loss_sum
+            self.at.loss_tokens += tokens
         if math.isfinite(grad_norm):
             self.at.bad_steps = 0
             return
@@ -248,9 +266,10 @@ class Training:
         )
         best = result.loss < self.at.best_loss
         if best:
-            self.at = replace(self.at, best_loss=result.loss, best_step=self.at.step)
+            self.at.best_loss, self.at.best_step = result.loss, self.at.step
             self.folder.mark_best(self.at.step, result.loss)
-        train_loss = self.at.epoch_loss / self.at.epoch_tokens if self.at.epoch_tokens else math.nan
+        train_loss = self.at.loss_sum / self.at.loss_tokens if self.at.loss_tokens else math.nan
+        self.at.loss_sum, self.at.loss_tokens = 0.0, 0
         self._tell(
             "validation",
             tokens=self.at.tokens,
@@ -269,7 +288,7 @@ class Training:
         expected = math.log(self.config.model.vocab_size)
         if abs(loss - expected) > 0.1 * expected:
             self._note(
-                f"the first loss is {loss:.3f}, but a model that knows nothing yet has ln(vocabulary) = {expected:.3f}: "
+                f"the first loss is {loss:.3f}, but that of a model that knows nothing is ln(vocabulary) = {expected:.3f}: "
                 "something is wrong with the initial weights or the targets"
             )
 

@@ -7,8 +7,8 @@ knows none of them.
 Kinds that are kept in metrics.jsonl:
     step         step, epoch, tokens, loss (mean since the last such record), lr, grad_norm, tokens_per_second,
                  seconds, data_wait (share of time), memory (bytes), use (share of the device)
-    validation   step, epoch, tokens, train_loss (mean over the epoch so far), val_loss, train_perplexity,
-                 val_perplexity, val_bits_per_byte, best (whether it is the lowest so far), seconds
+    validation   step, epoch, tokens, train_loss (token mean since the last validation: the epoch's), val_loss,
+                 train_perplexity, val_perplexity, val_bits_per_byte, best (whether it is the lowest so far), seconds
     note         step, text: something a person should know
 Kinds that pass by: start, progress (each step), validating (done, total), end.
 """
@@ -114,13 +114,13 @@ def tensorboard(folder: Path) -> Watcher:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise MissingExtraError("TensorBoard", "tensorboard") from None
-    writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+    writer = SummaryWriter(str(folder))
 
     def watch(record: Record) -> None:
         if record["kind"] in ("step", "validation"):
             for name, value in record.items():
                 if isinstance(value, (int, float)) and name not in ("step", "epoch"):
-                    writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])  # type: ignore[no-untyped-call]
-            writer.flush()  # type: ignore[no-untyped-call]
+                    writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+            writer.flush()
 
     return watch

@@ -83,7 +83,7 @@ def _adam_settings(config: OptimizerConfig) -> dict[str, Any]:
 
 def optimizer_tensors(model: nn.Module, optimizers: list[Optimizer]) -> dict[str, Tensor]:
     """Returns the optimizers' memory as named tensors, `exp_avg/h.0.attn.c_attn.weight` for instance."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"{key}/{names[parameter]}": torch.as_tensor(value)
         for optimizer in optimizers

@@ -45,6 +45,7 @@ def draw_curves(metrics_file: Path, picture_file: Path, title: str) -> None:
     perplexity_axes.yaxis.set_minor_formatter("{x:g}" if _narrow(validations) else "")
     for axes in (loss_axes, perplexity_axes):
         axes.set_xlabel("epoch")
+        axes.set_xlim(left=0)
         axes.grid(alpha=0.25, which="both")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
@@ -61,7 +62,7 @@ def _curves(axes: Any, validations: Sequence[dict[str, Any]], what: str, train: 
         "o-",
         color=TRAIN,
         ms=4,
-        label=f"training {what}, mean of the epoch",
+        label=f"training {what}, mean since the last point",
     )
     axes.plot(epochs, _column(validations, validation), "s-", color=VALIDATION, ms=4, label=f"validation {what}")
 

@@ -1,0 +1,170 @@
+"""The command line as a user meets it: in a process of its own where that matters, else through `main`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from minigpt.cli.app import main
+from minigpt.cli.generate import visible
+from minigpt.cli.live import duration
+from minigpt.config import preset_names
+from minigpt.training.metrics import read_metrics
+
+TINY = (
+    "--model.block-size=32 --model.n-layer=1 --model.n-head=2 --model.n-embd=16 --model.n-hidden=32 "
+    "--train.batch-size=4 --train.lr=1e-2 --machine.device=cpu --machine.precision=float32"
+).split()
+
+
+@pytest.fixture
+def call(capsys):
+    """Runs a command; returns its exit code, standard output and standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return int(end.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.mark.parametrize("verb", ["prepare", "train", "generate", "evaluate", "device"])
+def test_every_command_explains_itself(call, verb):
+    code, out, err = call(verb, "--help")
+    assert code == 0
+    assert f"minigpt {verb}" in out
+    assert err == ""
+
+
+def test_the_help_of_train_names_every_preset(call):
+    out = call("train", "--help")[1]
+    assert all(name in out for name in preset_names())
+
+
+def test_the_version_is_told(call):
+    assert call("--version")[1].strip()
+
+
+def test_from_text_to_words(call, text_folder, tmp_path):
+    data, run = tmp_path / "data", tmp_path / "run"
+    assert call("prepare", text_folder, "--out", data, "--tokenizer", "bpe:300", "--block-size", 32)[0] == 0
+    code, out, _ = call("train", "--data", data, "--run", run, "--epochs", 2, *TINY)
+    assert code == 0
+    assert "parameters in all" in out
+    assert "validation loss" in out
+    assert "best validation loss" in out
+    assert len(read_metrics(run / "metrics.jsonl", "validation")) == 2
+
+    texts = [call("generate", run, "--prompt", "the cat", "--seed", seed, "--max-new-tokens", 20) for seed in (1, 1, 2)]
+    assert [code for code, _, _ in texts] == [0, 0, 0]
+    assert texts[0][1].startswith("the cat")
+    assert texts[0] == texts[1] != texts[2]
+
+    code, out, _ = call("evaluate", run, "--json", "--checkpoint", "latest")
+    assert code == 0
+    figures = json.loads(out)
+    last = read_metrics(run / "metrics.jsonl", "validation")[-1]
+    assert figures["loss"] == pytest.approx(last["val_loss"], rel=1e-5)
+    assert figures["bits_per_byte"] == pytest.approx(last["val_bits_per_byte"], rel=1e-5)
+    assert "perplexity" in call("evaluate", run)[1]
+    moved = data.rename(tmp_path / "elsewhere")
+    code, _, err = call("evaluate", run)
+    assert (code, "no such data set" in err) == (2, True)
+    assert call("evaluate", run, "--data", moved)[0] == 0
+
+
+def test_an_option_overrides_the_preset_even_with_the_defaults_value(call, data_folder, tmp_path):
+    file = tmp_path / "my.toml"
+    file.write_text("[train]\nlog_every = 3\nclip = 0.25\n")
+    run = tmp_path / "run"
+    code, _, _ = call(
+        "train", "--data", data_folder, "--run", run, *TINY, "--config", file, "--steps", 1, "--train.log-every", 10
+    )
+    assert code == 0
+    text = (run / "config.toml").read_text()
+    assert "log_every = 10\n" in text  # the default's value, but given: it beats the file
+    assert "clip = 0.25\n" in text
+    assert "steps = 1\n" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian"], ["Did you mean", "train"]),
+        (["train"], ["--data"]),
+        (["train", "--data", "DATA", "--run", "RUN", "--model.n-lay", "4"], ["--model.n-layer"]),
+        (["train", "--data", "DATA", "--run", "RUN", "--model.n-layer", "six"], ["six", "int"]),
+        (["train", "--data", "DATA", "--run", "RUN", "--model.n-head", "3"], ["128", "divisible", "3"]),
+        (["train", "--data", "DATA", "--run", "RUN", "--preset", "sed"], ["sed", "Did you mean seed"]),
+        (["train", "--data", "DATA", "--run", "RUN", "--config", "no.toml"], ["no.toml"]),
+        (["train", "--data", "DATA", "--run", "RUN", "--model.vocab-size", "99"], ["vocabulary", "99"]),
+        (["train", "--data", "nowhere", "--run", "RUN"], ["no such data set", "nowhere", "minigpt prepare"]),
+        (["train", "--data", "DATA", "--run", "FINISHED"], ["exists already", "--run"]),
+        (["train", "--data", "DATA", "--run", "RUN", "--model.block-size", "99999"], ["too short", "99999"]),
+        (["train", "--data", "DATA", "--run", "RUN", "--machine.device", "warp"], ["warp", "cpu"]),
+        (["train", "--data", "DATA", "--run", "RUN", "--machine.device", "cuda:99"], ["cuda:99"]),
+        (["generate", "nowhere"], ["no run folder", "nowhere"]),
+        (["generate", "FINISHED", "--temperature", "-1"], ["temperature", "-1"]),
+        (["generate", "FINISHED", "--checkpoint", "77"], ["77", "latest"]),
+        (["evaluate", "FINISHED", "--batch-size", "0"], ["batch-size", "0"]),
+        (["evaluate", "FINISHED", "--split", "test"], ["test", "val"]),
+    ],
+)
+def test_mistakes_get_one_message_and_exit_code_2(call, arguments, words, data_folder, run_folder, tmp_path):
+    places = {"DATA": data_folder, "RUN": tmp_path / "run", "FINISHED": run_folder}
+    before = sorted(str(path) for path in run_folder.rglob("*"))
+    code, _, err = call(*[places.get(argument, argument) for argument in arguments])
+    assert code == 2
+    for word in words:
+        assert word in err
+    assert "Traceback" not in err
+    assert err.startswith("error: ")
+    assert not (tmp_path / "run").exists()
+    assert before == sorted(str(path) for path in run_folder.rglob("*"))
+
+
+def test_another_tokenizers_data_is_refused(call, text_folder, run_folder, tmp_path):
+    call("prepare", text_folder, "--out", tmp_path / "char", "--tokenizer", "char", "--block-size", 32)
+    code, _, err = call("evaluate", run_folder, "--data", tmp_path / "char")
+    assert code == 2
+    assert "another tokenizer" in err
+
+
+def test_a_corrupted_data_set_is_refused(call, text_folder, tmp_path):
+    data = tmp_path / "data"
+    call("prepare", text_folder, "--out", data, "--tokenizer", "byte", "--block-size", 32)
+    file = data / "train.tokens"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 4
+    file.write_bytes(content)
+    code, _, err = call("train", "--data", data, "--run", tmp_path / "run", *TINY)
+    assert code == 2
+    assert "damaged" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_device_is_told_with_its_reasons(call):
+    code, out, _ = call("device")
+    assert code == 0
+    for word in ("device", "precision", "processor", "memory", "torch", "GFLOP/s"):
+        assert word in out
+
+
+def test_a_terminal_is_not_steered_by_what_a_model_says():
+    assert visible("a\x1b[31mb\tc\nd\x07\x7f\x9b") == "a␛[31mb\tc\nd␇␡�"
+
+
+def test_a_closed_pipe_ends_quietly(run_folder):
+    command = f'"{sys.executable}" -m minigpt generate "{run_folder}" --max-new-tokens 500 --seed 1 | head -c 1'
+    result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(3.2, "3 s"), (185, "3:05 min"), (3723, "1:02:03 h")])
+def test_durations_read_well(seconds, text):
+    assert duration(seconds) == text

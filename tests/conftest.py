@@ -1,0 +1,79 @@
+"""A small text, the data set made of it, and a run trained on it: shared, since tests only read them."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from minigpt.config import Config, resolve
+from minigpt.data import Dataset, prepare
+from minigpt.training import train
+
+TINY: dict[str, Any] = {
+    "model.block_size": 32,
+    "model.n_layer": 1,
+    "model.n_head": 2,
+    "model.n_embd": 16,
+    "model.n_hidden": 32,
+    "model.dropout": 0.1,
+    "train.batch_size": 4,
+    "train.epochs": 2,
+    "train.lr": 1e-2,
+    "train.log_every": 5,
+    "machine.device": "cpu",
+    "machine.precision": "float32",
+}
+
+
+def tiny(**changes: Any) -> Config:
+    """The settings of the smallest run that learns something; `train__lr=1e-3` changes `train.lr`."""
+    return resolve(overrides={**TINY, **{name.replace("__", "."): value for name, value in changes.items()}})
+
+
+def story(seed: int) -> str:
+    """A few lines of made-up English."""
+    chance = random.Random(seed)
+    nouns, verbs = ["cat", "dog", "bird", "fish", "fox"], ["sees", "likes", "follows", "hears"]
+    lines = [f"the {chance.choice(nouns)} {chance.choice(verbs)} the {chance.choice(nouns)}." for _ in range(8)]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """The models are so small that a second thread only waits."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty small documents."""
+    folder = tmp_path_factory.mktemp("text")
+    for number in range(30):
+        (folder / f"{number:02d}.txt").write_text(story(number), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_folder(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Them as a data set of bytes."""
+    out = tmp_path_factory.mktemp("data") / "stories"
+    prepare([str(text_folder)], out, tokenizer="byte", block_size=32)
+    return out
+
+
+@pytest.fixture(scope="session")
+def dataset(data_folder: Path) -> Dataset:
+    """The same, open."""
+    return Dataset.open(data_folder)
+
+
+@pytest.fixture(scope="session")
+def run_folder(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on it."""
+    run = tmp_path_factory.mktemp("runs") / "tiny"
+    train(data_folder, run, tiny())
+    return run

@@ -1,0 +1,100 @@
+"""The floors: parts of the package import from floors below their own only, and inside a package parts precede wholes."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import minigpt
+
+ROOT = Path(minigpt.__file__).parent
+
+FLOORS = {
+    "errors": 0,
+    "checkpoint": 1,
+    "config": 1,
+    "device": 1,
+    "model": 2,
+    "tokenizers": 2,
+    "data": 3,
+    "run": 3,
+    "evaluation": 4,
+    "generation": 4,
+    "training": 5,
+    "cli": 6,
+}
+DOOR = {"__init__", "__main__"}
+"""The package's own front: it may name anything, and nothing imports it but for its version."""
+
+
+def modules() -> dict[str, ast.Module]:
+    files = sorted(ROOT.rglob("*.py"))
+    return {".".join(f.relative_to(ROOT).with_suffix("").parts): ast.parse(f.read_text("utf-8")) for f in files}
+
+
+def imports(tree: ast.Module) -> set[str]:
+    """What a module imports from the package, wherever the import stands, as `data.batches`."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("minigpt"):
+            base = (node.module or "").removeprefix("minigpt").lstrip(".")
+            for alias in node.names:
+                inner = f"{base}.{alias.name}".lstrip(".")
+                found.add(inner if is_module(inner) else base)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.removeprefix("minigpt.") for alias in node.names if alias.name.startswith("minigpt.")}
+    return found - {""}
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def floor(name: str) -> int:
+    return FLOORS[name.split(".")[0]]
+
+
+def test_every_part_has_a_floor():
+    assert {name.split(".")[0] for name in modules()} - DOOR == set(FLOORS)
+
+
+def test_imports_go_down():
+    wrong = [
+        f"{name} imports {target}"
+        for name, tree in modules().items()
+        if name not in DOOR
+        for target in imports(tree)
+        if target.split(".")[0] != name.split(".")[0] and floor(target) >= floor(name)
+    ]
+    assert not wrong
+
+
+def test_inside_a_package_parts_come_before_wholes():
+    order = {}
+    for name, tree in modules().items():
+        package = name.split(".")[0]
+        inside = {target for target in imports(tree) if target.split(".")[0] == package and target != package}
+        order[name] = inside - {name}
+    list(TopologicalSorter(order).static_order())  # raises CycleError when two modules need each other
+
+
+def test_nothing_happens_at_import():
+    code = (
+        "import sys, minigpt\n"
+        "heavy = {'torch', 'numpy', 'matplotlib', 'tiktoken', 'tokenizers', 'transformers', 'pyarrow'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "import minigpt.cli.app\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_the_public_names_are_there_and_explained():
+    for name in minigpt.__all__:
+        thing = getattr(minigpt, name)
+        assert thing.__doc__, name
