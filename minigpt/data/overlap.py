@@ -16,37 +16,35 @@ import numpy as np
 import numpy.typing as npt
 
 from minigpt.data.permutation import U64, mix
-from minigpt.data.shards import Tokens
+from minigpt.data.shards import Shard
 from minigpt.tokenizers import usable_cores
 
 WINDOW = 32  # a power of two, for `window_hashes`; some 25 words of English, which do not come about by chance
 MAX_WINDOWS = 1_000_000
 CHUNK = 2**18  # tokens at once: what is worked on stays in the cache
+WINDOWS_AT_ONCE = 2**13
 TABLE_BITS = 24
 _BASE = 0x9E3779B97F4A7C15  # odd, so multiplying by it loses nothing
 
 
-def overlap(
-    train: Tokens, val: Tokens, vocab_size: int, on_progress: Callable[[int], None] = lambda n_tokens: None
-) -> tuple[float, int]:
+def overlap(train: Shard, val: Shard, on_progress: Callable[[int], None] = lambda n_tokens: None) -> tuple[float, int]:
     """The share of validation's windows that occur anywhere in the training tokens.
 
     Args:
-        train: ids, shape (n_train,); may be memory-mapped, for it is read in stretches.
-        val: ids, shape (n_val,).
-        vocab_size: all ids are smaller.
+        train: the training tokens, read in stretches.
+        val: the validation tokens.
         on_progress: told how many training tokens are done.
 
     Returns:
         The share, from 0 to 1, and how many windows it is a share of: at most a million, evenly spaced. No window at
         all gives (0.0, 0).
     """
-    starts = np.arange(0, len(val) - WINDOW + 1, WINDOW)
+    starts = np.arange(0, val.n_tokens - WINDOW + 1, WINDOW, dtype=np.int64)
     if len(starts) > MAX_WINDOWS:
         starts = starts[np.linspace(0, len(starts) - 1, MAX_WINDOWS).astype(np.int64)]
     if not len(starts):
         return 0.0, 0
-    names = mix(np.arange(vocab_size, dtype=np.uint64) ^ np.uint64(_BASE))  # a random number for every id
+    names = mix(np.arange(train.vocab_size, dtype=np.uint64) ^ np.uint64(_BASE))  # a random number for every id
     wanted, window_of = np.unique(_hashes_at(val, starts, names), return_inverse=True)
     found = np.zeros(len(wanted), dtype=bool)
     # Most windows are told apart by 24 bits of their hash, which costs one look into a table that fits the cache.
@@ -55,15 +53,15 @@ def overlap(
     possible[wanted >> shift] = True
 
     def look_up(start: int) -> int:
-        hashes = window_hashes(names[train[start : start + CHUNK + WINDOW - 1]])
+        hashes = window_hashes(names[train.read(start, start + CHUNK + WINDOW - 1)])
         hashes = hashes[possible[hashes >> shift]]
         places = np.minimum(np.searchsorted(wanted, hashes), len(wanted) - 1)
         found[places[wanted[places] == hashes]] = True  # threads can only write the same True
         return start
 
     with ThreadPoolExecutor(usable_cores()) as pool:
-        for start in pool.map(look_up, range(0, max(0, len(train) - WINDOW + 1), CHUNK)):
-            on_progress(min(start + CHUNK, len(train)))
+        for start in pool.map(look_up, range(0, max(0, train.n_tokens - WINDOW + 1), CHUNK)):
+            on_progress(min(start + CHUNK, train.n_tokens))
     return float(found[window_of].mean()), len(starts)
 
 
@@ -84,12 +82,12 @@ def window_hashes(names: U64) -> U64:
     return hashes
 
 
-def _hashes_at(tokens: Tokens, starts: npt.NDArray[np.int64], names: U64) -> U64:
+def _hashes_at(shard: Shard, starts: npt.NDArray[np.int64], names: U64) -> U64:
     """The hashes of some windows only, shape (len(starts),), in stretches so that memory stays small."""
     powers = np.array([pow(_BASE, WINDOW - 1 - j, 2**64) for j in range(WINDOW)], dtype=np.uint64)
-    columns = np.arange(WINDOW)
-    parts = [
-        (names[tokens[part[:, None] + columns]] * powers).sum(axis=1, dtype=np.uint64)  # (part, WINDOW) -> (part,)
-        for part in np.array_split(starts, -(-len(starts) // 2**15))
-    ]
-    return np.concatenate(parts)
+    hashes = []
+    for part in np.array_split(starts, -(-len(starts) // WINDOWS_AT_ONCE)):
+        stretch = shard.read(int(part[0]), int(part[-1]) + WINDOW)
+        places = (part - part[0])[:, None] + np.arange(WINDOW)  # (part, WINDOW)
+        hashes.append((names[stretch[places]] * powers).sum(axis=1, dtype=np.uint64))  # (part,)
+    return np.concatenate(hashes)

@@ -164,8 +164,8 @@ def draw_sequences(
     Returns:
         Which ids occur in training; bool, shape (vocab_size,).
     """
-    length, tokens = whole.seam, whole.tokens
-    n_whole = len(tokens) // length
+    length = whole.seam
+    n_whole = whole.n_tokens // length
     drawn = np.zeros(n_whole, dtype=bool)
     if n_whole:
         n_drawn = max(1, round(val_fraction * n_whole))
@@ -181,8 +181,8 @@ def draw_sequences(
 
     for first in range(0, n_whole, BLOCKS_AT_ONCE):
         mask = drawn[first : first + BLOCKS_AT_ONCE]
-        stretch = tokens[first * length : (first + len(mask)) * length].reshape(len(mask), length)
+        stretch = whole.read(first * length, (first + len(mask)) * length).reshape(len(mask), length)
         send(stretch[~mask].ravel(), train)
         send(stretch[mask].ravel(), val)
-    send(tokens[n_whole * length :], train)
+    send(whole.read(n_whole * length, whole.n_tokens), train)
     return seen

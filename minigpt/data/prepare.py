@@ -227,9 +227,7 @@ def _report(
             seen=seen_tokens,
             remedy="Prepare more text, or shorter sequences: a smaller --block-size here and --model.block-size later.",
         )
-    share, n_windows = overlap(
-        train.tokens, val.tokens, tokenizer.vocab_size, lambda done: on_progress("comparing", done, train.n_tokens)
-    )
+    share, n_windows = overlap(train, val, lambda done: on_progress("comparing", done, train.n_tokens))
     return Report(
         sources=settings.names,
         tokenizer=tokenizer.spec,

@@ -144,6 +144,16 @@ class Shard:
         """The number of ids."""
         return len(self.tokens)
 
+    def read(self, start: int, stop: int) -> Tokens:
+        """A copy of the ids from `start` to before `stop`, or to the end.
+
+        It does not go through the map, whose pages count as this process's memory once they were looked at: for
+        going through all of a large file.
+        """
+        count = max(0, min(stop, self.n_tokens) - start)
+        offset = HEADER_BYTES + start * self.tokens.itemsize
+        return np.fromfile(self.path, dtype=self.tokens.dtype, count=count, offset=offset)
+
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, verify: bool = True) -> Shard:
         """Opens a token file and checks it.
@@ -177,10 +187,16 @@ class Shard:
             tokens: Tokens = np.memmap(path, dtype=dtype, mode="r", offset=HEADER_BYTES, shape=(head.n_tokens,))
         else:
             tokens = np.empty(0, dtype=dtype)  # nothing cannot be mapped
-        if verify and hashlib.sha256(tokens.data).digest() != head.sha256:
+        if verify and _payload_sha256(path) != head.sha256:
             raise DataError(f"The token file {path} is damaged: its checksum differs", remedy=_REMEDY)
         identity, checksum = head.identity.hex(), head.sha256.hex()
         return cls(path, tokens, head.n_documents, head.n_bytes, head.vocab_size, identity, checksum, head.seam)
+
+
+def _payload_sha256(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(HEADER_BYTES)
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _read_header(path: Path, header: bytes) -> _Header:

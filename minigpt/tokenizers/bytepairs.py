@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -28,7 +29,7 @@ SPLIT_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++
 
 # Unicode's White_Space, which is what `\s` means above; Python's `\s` has four control characters more.
 _WHITE = "[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
-_END_OF_LONG_BLANK = re.compile(f"(?<={_WHITE}{{1000}})(?={_WHITE}(?!{_WHITE}).)", re.DOTALL)
+_LONG_BLANK = re.compile(f"{_WHITE}{{1000,}}+")
 
 
 def byte_to_character() -> dict[int, str]:
@@ -102,10 +103,12 @@ class BytePairTokenizer(Tokenizer):
         except ValueError:
             # `\s+(?!\S)` has to step back once, and after about a million blanks tiktoken's stack for that
             # is full. Cut before the last blank of a long row, where the pattern cuts anyhow.
-            parts = _END_OF_LONG_BLANK.split(text)
-            if len(parts) == 1:
+            ends = [blank.end() for blank in _LONG_BLANK.finditer(text)]
+            cuts = [0, *(end - 1 for end in ends if end < len(text)), len(text)]
+            if len(cuts) == 2:
                 raise
-            return np.concatenate([self._encoding.encode_to_numpy(p, disallowed_special=()) for p in parts])
+            parts = [text[start:stop] for start, stop in pairwise(cuts)]
+            return np.concatenate([self._encoding.encode_to_numpy(part, disallowed_special=()) for part in parts])
 
     def _files(self) -> Mapping[str, bytes]:
         return self._saved_files
