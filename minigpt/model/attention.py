@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minigpt.config import GPTConfig
+from minigpt.model.blockwise import blockwise_attention
 from minigpt.model.cache import KVCache
 from minigpt.model.positions import Positions
 
@@ -47,6 +48,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
         dropout: share of the attention weights to drop.
     """
     queries, keys = q.size(-2), k.size(-2)
+    if queries == keys and dropout and q.device.type == "cpu":
+        return blockwise_attention(q, k, v, dropout)  # torch's fused CPU kernel knows no dropout
     if queries == keys:
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
     mask = None if queries == 1 else causal_mask(queries, keys, q.device)  # a single new token may see everything
