@@ -93,7 +93,10 @@ def _fast_precision(device: torch.device, device_reason: str) -> tuple[str, str,
                 return precision, device_reason, f"{why} at compute capability {major}.{minor}"
         return "float32", device_reason, f"nothing faster at compute capability {major}.{minor}"
     if device.type == "cpu":
-        gain = matmul_rate(device, torch.bfloat16) / matmul_rate(device, torch.float32)
+        # Measured in turns, so that another program's burst does not hit one of them alone.
+        rates = [[matmul_rate(device, dtype) for dtype in (torch.bfloat16, torch.float32)] for _ in range(3)]
+        bfloat16, float32 = (max(column) for column in zip(*rates, strict=True))
+        gain = bfloat16 / float32
         fast = gain > 1.3  # native bfloat16 gains 2 times and more; emulation loses
         return (
             "bfloat16" if fast else "float32",

@@ -38,8 +38,8 @@ class Given:
 given = Given()
 
 
-def _options(title: str) -> Parameter:
-    return Parameter(group=Group(title, sort_key=2))
+def _options(title: str, place: int) -> Parameter:
+    return Parameter(group=Group(title, sort_key=place))
 
 
 def train_command(
@@ -51,11 +51,11 @@ def train_command(
     epochs: int | None = None,
     steps: int | None = None,
     tensorboard: bool = False,
-    model: Annotated[GPTConfig, _options("Model")] = GPTConfig(),  # noqa: B008 (frozen)
-    train: Annotated[TrainConfig, _options("Training")] = TrainConfig(),  # noqa: B008
-    optimizer: Annotated[OptimizerConfig, _options("Optimizer")] = OptimizerConfig(),  # noqa: B008
-    schedule: Annotated[ScheduleConfig, _options("Learning-rate schedule")] = ScheduleConfig(),  # noqa: B008
-    machine: Annotated[MachineConfig, _options("Machine")] = MachineConfig(),  # noqa: B008
+    model: Annotated[GPTConfig, _options("Model", 1)] = GPTConfig(),  # noqa: B008 (frozen)
+    train: Annotated[TrainConfig, _options("Training", 2)] = TrainConfig(),  # noqa: B008
+    optimizer: Annotated[OptimizerConfig, _options("Optimizer", 3)] = OptimizerConfig(),  # noqa: B008
+    schedule: Annotated[ScheduleConfig, _options("Learning-rate schedule", 4)] = ScheduleConfig(),  # noqa: B008
+    machine: Annotated[MachineConfig, _options("Machine", 5)] = MachineConfig(),  # noqa: B008
 ) -> int:
     """Train a GPT from scratch.
 
