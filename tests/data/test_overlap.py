@@ -1,0 +1,71 @@
+"""Overlap against the way that keeps every window in a set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minigpt.data import Shard, ShardWriter
+from minigpt.data import overlap as module
+from minigpt.data.overlap import WINDOW, overlap, window_hashes
+
+
+def shard(path: Path, ids: np.ndarray) -> Shard:
+    with ShardWriter(path, 1000, "0" * 64) as writer:
+        writer.append(ids)
+    return Shard.open(path)
+
+
+def naive(train: np.ndarray, val: np.ndarray) -> tuple[float, int]:
+    known = {train[i : i + WINDOW].tobytes() for i in range(len(train) - WINDOW + 1)}
+    windows = [val[i : i + WINDOW].tobytes() for i in range(0, len(val) - WINDOW + 1, WINDOW)]
+    return (sum(window in known for window in windows) / len(windows) if windows else 0.0), len(windows)
+
+
+@given(data=st.data(), seed=st.integers(0, 100), chunk=st.sampled_from([1, 7, 32, 1000]))
+@settings(max_examples=60, deadline=None)
+def test_it_is_what_a_set_says(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, seed: int, chunk: int):
+    rng = np.random.default_rng(seed)
+    train, val = (rng.integers(0, 1000, data.draw(st.integers(0, 300))).astype("<u2") for _ in range(2))
+    for _ in range(data.draw(st.integers(0, 3))):  # quotations
+        length = data.draw(st.integers(0, min(len(train), len(val))))
+        start = data.draw(st.integers(0, len(train) - length))
+        place = data.draw(st.integers(0, len(val) - length))
+        val[place : place + length] = train[start : start + length]
+    folder = tmp_path_factory.mktemp("overlap")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CHUNK", chunk)
+        found = overlap(shard(folder / "train", train), shard(folder / "val", val))
+    assert found == pytest.approx(naive(train, val))
+
+
+def test_windows_that_differ_in_one_place_or_in_order_differ():
+    names = np.arange(1, 1001, dtype=np.uint64)  # the worst names: small numbers in a row
+    one_other = np.zeros((WINDOW, WINDOW), dtype=int)
+    np.fill_diagonal(one_other, 1)
+    rotated = np.array([np.roll(np.arange(WINDOW), shift) for shift in range(WINDOW)])
+    hashes = [int(window_hashes(names[row])[0]) for row in (*one_other, *rotated)]
+    assert len(set(hashes)) == 2 * WINDOW
+
+
+def test_many_windows_are_sampled_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "MAX_WINDOWS", 10)
+    tokens = np.random.default_rng(0).integers(0, 1000, 100 * WINDOW)
+    half = tokens.copy()
+    half[: 50 * WINDOW] = 0
+    share, n_windows = overlap(shard(tmp_path / "train", half), shard(tmp_path / "val", tokens))
+    assert (share, n_windows) == (0.5, 10)
+
+
+def test_progress_ends_with_all_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "CHUNK", 100)
+    tokens = np.random.default_rng(0).integers(0, 1000, 1000)
+    both = shard(tmp_path / "train", tokens)
+    seen: list[int] = []
+    assert overlap(both, both, seen.append) == (1.0, 31)
+    assert seen == sorted(seen)
+    assert seen[-1] == 1000

@@ -1,0 +1,101 @@
+"""Text in pieces: nothing changes on the way, and what is no text is refused at its first wrong byte."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minigpt.data import pieces
+from minigpt.data.pieces import Piece, decode_utf8, pieces_of, record_pieces
+from minigpt.errors import DataError
+
+any_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=200)
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces of a few characters, so that small texts have many."""
+    monkeypatch.setattr(pieces, "PIECE_CHARACTERS", 16)
+    monkeypatch.setattr(pieces, "MAX_PIECE_CHARACTERS", 64)
+
+
+@given(chunks=st.lists(any_text, max_size=10))
+@settings(max_examples=200, deadline=None)
+def test_pieces_are_the_text_and_end_once(chunks: list[str]):
+    found = list(pieces_of(chunks))
+    assert "".join(piece.text for piece in found) == "".join(chunks)
+    assert [piece.last for piece in found] == [False] * (len(found) - 1) + [True]
+
+
+def test_pieces_stay_small_and_are_cut_before_white_space():
+    found = list(pieces_of("some words " * 20))
+    assert max(len(piece.text) for piece in found) <= 17
+    assert all(piece.text.startswith(" ") for piece in found[1:])
+
+
+def test_text_without_any_safe_place_is_cut_all_the_same():
+    found = list(pieces_of("x" * 1000))
+    assert max(len(piece.text) for piece in found) == 63
+    assert "".join(piece.text for piece in found) == "x" * 1000
+
+
+def test_a_large_record_is_cut_too():
+    found = list(record_pieces("some words " * 100, "here"))
+    assert max(len(piece.text) for piece in found) <= 32
+    assert "".join(piece.text for piece in found) == "some words " * 100
+    assert list(record_pieces("", "here")) == [Piece("", True)]
+
+
+@given(text=any_text, cuts=st.lists(st.integers(0, 800), max_size=8), mark=st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_bytes_cut_anywhere_are_the_text_without_its_mark(text: str, cuts: list[int], mark: bool):
+    text = text.removeprefix("\ufeff")
+    content = text.encode("utf-8-sig" if mark else "utf-8")
+    ends = [0, *sorted(cuts), len(content)]
+    chunks = [content[a:b] for a, b in pairwise(ends)]
+    assert "".join(decode_utf8(chunks, "file")) == text
+
+
+@given(before=any_text, after=st.binary(max_size=50), cuts=st.lists(st.integers(0, 800), max_size=8))
+@settings(max_examples=200, deadline=None)
+def test_the_first_wrong_byte_is_named(before: str, after: bytes, cuts: list[int]):
+    before = before.removeprefix("\ufeff")
+    content = before.encode() + b"\xff" + after
+    ends = [0, *sorted(cuts), len(content)]
+    chunks = [content[a:b] for a, b in pairwise(ends)]
+    with pytest.raises(DataError, match=rf"file is no UTF-8 text.* at byte {len(before.encode()):,}\)"):
+        list(decode_utf8(chunks, "file"))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"text\0more", "a zero byte at byte 4"),
+        (b"cut \xe2\x82", "unexpected end of data at byte 4"),
+        ("words".encode("utf-16"), "iconv"),
+        (b"\x89PNG\r\n", "invalid start byte at byte 0"),
+        (b"\xed\xa0\x80", "at byte 0"),
+    ],
+)
+def test_what_is_no_text_is_refused(content: bytes, words: str):
+    with pytest.raises(DataError, match=words):
+        list(decode_utf8([content], "file"))
+
+
+def test_newlines_stay_as_they_are():
+    content = b"one\r\ntwo\rthree\nfour\xe2\x80\xa8five"
+    assert "".join(decode_utf8([content], "file")).encode() == content
+
+
+@pytest.mark.parametrize("value", [None, 5, ["text"], b"bytes"])
+def test_a_record_that_is_no_string_is_refused(value: object):
+    with pytest.raises(DataError, match=f"line 7 is no string.*{type(value).__name__}.*--text-column"):
+        record_pieces(value, "line 7")
+
+
+def test_half_a_surrogate_pair_is_refused():
+    with pytest.raises(DataError, match=r"line 7 holds half of a surrogate pair.*character 3"):
+        record_pieces("abc\ud800", "line 7")

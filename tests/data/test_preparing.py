@@ -1,0 +1,250 @@
+"""Preparing from end to end: what is in the folder, what is not, and that it is all there or nothing."""
+
+from __future__ import annotations
+
+import errno
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minigpt.data import Batches, Dataset, Report, ShardWriter, prepare
+from minigpt.errors import ConfigError, DataError, TokenizerError
+from minigpt.tokenizers import make_tokenizer
+
+
+def story(number: int) -> str:
+    """Some lines of text; another for every number, with words from several scripts."""
+    chance = random.Random(number)
+    words = ["the", "a", "cat", "dog", "Größe", "мир", "世界", "runs", "sees,", "likes.", "«ça»\n", "<|endoftext|>"]
+    return f"Story {number}:" + "".join(" " + chance.choice(words) for _ in range(chance.randrange(40, 160))) + "\r\n"
+
+
+STORIES = [story(number) for number in range(40)]
+
+
+@pytest.fixture
+def stories(tmp_path: Path) -> Path:
+    """Forty documents, two copies and an empty one, as JSON lines."""
+    file = tmp_path / "stories.jsonl"
+    texts = [*STORIES[:30], STORIES[3], " \n", *STORIES[30:], STORIES[39]]
+    file.write_bytes(b"".join(json.dumps({"text": text}).encode() + b"\n" for text in texts))
+    return file
+
+
+def documents(dataset: Dataset, side: str) -> list[str]:
+    """The texts of one side, decoded."""
+    tokens = getattr(dataset, side).tokens
+    ends = np.flatnonzero(tokens == dataset.tokenizer.end_of_text)
+    assert ends[-1] == len(tokens) - 1
+    return [dataset.tokenizer.decode(tokens[a:b]) for a, b in zip([0, *(ends[:-1] + 1)], ends, strict=True)]
+
+
+@pytest.mark.parametrize("tokenizer", ["gpt2", "byte", "char", "bpe:400"])
+def test_every_document_is_on_one_side_and_nothing_is_lost(stories: Path, tmp_path: Path, tokenizer: str):
+    report = prepare(str(stories), tmp_path / "out", tokenizer, block_size=64)
+    dataset = Dataset.open(tmp_path / "out")
+    train, val = documents(dataset, "train"), documents(dataset, "val")
+    assert sorted(train + val) == sorted(STORIES)
+    assert [text for text in STORIES if text in train] == train  # in the order of reading
+    assert dataset.report == report
+    assert (report.documents, report.duplicates, report.empty, report.split) == (40, 2, 1, "document")
+    assert (report.train.documents, report.val.documents) == (len(train), len(val))
+    assert report.val.text_bytes == sum(len(text.encode()) for text in val)
+    assert 0.05 < report.val.text_bytes / report.text_bytes < 0.15
+    assert report.train.tokens == dataset.train.n_tokens
+    assert report.train.sequences == Batches(dataset.train, 64, 1).n_sequences
+    assert report.vocab_in_train == len(np.unique(dataset.train.tokens))
+    assert report.disk_bytes == sum((tmp_path / "out" / f).stat().st_size for f in ("train.tokens", "val.tokens"))
+    assert report.unknown_characters == 0
+
+
+def test_the_same_text_and_seed_give_the_same_files(stories: Path, tmp_path: Path):
+    for out, seed in (("a", 5), ("b", 5), ("c", 6)):
+        prepare([str(stories)], tmp_path / out, "bpe:300", block_size=64, seed=seed)
+    a, b, c = ((tmp_path / out / "train.tokens").read_bytes() for out in "abc")
+    assert a == b != c
+
+
+def test_the_tokenizer_learns_from_the_training_side_only(tmp_path: Path):
+    text = tmp_path / "text.txt"
+    text.write_text("abc def " * 200 + "ghi " * 30)
+    report = prepare(str(text), tmp_path / "out", "char", block_size=64)
+    assert Dataset.open(tmp_path / "out").tokenizer.decode([0, 1, 2, 3, 4, 5, 6]) == " abcdef"
+    assert report.unknown_characters > 80
+    assert "do not occur in training" in report.notes[1]
+
+
+def test_few_documents_are_cut_at_the_end(tmp_path: Path):
+    text = tmp_path / "one.txt"
+    text.write_bytes("".join(STORIES).encode())
+    report = prepare(str(text), tmp_path / "out", block_size=64)
+    dataset = Dataset.open(tmp_path / "out")
+    (train,), (val,) = documents(dataset, "train"), documents(dataset, "val")
+    assert train + val == "".join(STORIES)
+    assert (report.split, report.documents) == ("tail", 1)
+    assert "fewer than 10 documents" in report.notes[0]
+    assert abs(report.val.text_bytes / report.text_bytes - 0.1) < 0.01
+    whole = make_tokenizer("gpt2").encode("".join(STORIES))
+    assert report.tokens == len(whole) + 2  # cut where the tokenizer splits anyhow
+
+
+def test_sequences_are_drawn_from_the_packed_tokens(stories: Path, tmp_path: Path):
+    report = prepare(str(stories), tmp_path / "out", "byte", split_by="sequence", block_size=32, val_fraction=0.25)
+    dataset = Dataset.open(tmp_path / "out")
+    packed = np.concatenate([[*text.encode(), 256] for text in STORIES])
+    n_whole = len(packed) // 32
+    rows = [tuple(row) for row in packed[: n_whole * 32].reshape(-1, 32)]
+    val = [tuple(row) for row in dataset.val.tokens.reshape(-1, 32)]
+    train = [tuple(row) for row in dataset.train.tokens[: (n_whole - len(val)) * 32].reshape(-1, 32)]
+    assert sorted(train + val) == sorted(rows)
+    assert len(val) == round(0.25 * n_whole)
+    assert dataset.train.tokens[len(train) * 32 :].tolist() == packed[n_whole * 32 :].tolist()
+    assert dataset.train.seam == dataset.val.seam == 32
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        *("meta.json", "tokenizer_config.json", "train.tokens", "val.tokens"),
+    ]
+    assert (report.split, report.train.documents + report.val.documents) == ("sequence", 40)
+    assert report.text_bytes == sum(len(text.encode()) for text in STORIES)
+    assert "both sides" in report.notes[0]
+
+
+def test_a_long_document_in_pieces_gives_the_ids_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("minigpt.data.pieces.PIECE_CHARACTERS", 50)
+    monkeypatch.setattr("minigpt.data.sources.CHUNK_BYTES", 33)
+    monkeypatch.setattr("minigpt.data.pack.JOB_BYTES", 200)
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for number, text in enumerate(STORIES):
+        (folder / f"{number:02d}.txt").write_bytes(text.encode())
+    prepare(str(folder), tmp_path / "out", block_size=64)
+    dataset = Dataset.open(tmp_path / "out")
+    tokenizer = make_tokenizer("gpt2")
+    for side in ("train", "val"):
+        whole = [[*tokenizer.encode(text), tokenizer.end_of_text] for text in documents(dataset, side)]
+        assert getattr(dataset, side).tokens.tolist() == [int(token) for ids in whole for token in ids]
+
+
+def test_overlap_is_reported(tmp_path: Path):
+    folder = tmp_path / "text"
+    folder.mkdir()
+    licence = "".join(STORIES[:20])
+    for number in range(20):
+        (folder / f"{number}.txt").write_text(licence + f"\n\nNumber {number}.", encoding="utf-8")
+    report = prepare(str(folder), tmp_path / "out", "byte", block_size=64)
+    assert report.duplicates == 0
+    assert report.overlap > 0.9
+    assert "stands in training too" in report.notes[-1]
+
+
+def test_a_vocabulary_larger_than_the_text_says_so(stories: Path, tmp_path: Path):
+    report = prepare(str(stories), tmp_path / "out", "bpe:9000", block_size=64)
+    assert report.vocab_size < 9000
+    assert f"The text gave {report.vocab_size:,} ids, not 9,000" in report.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"val_fraction": 0}, ConfigError, "share of validation"),
+        ({"val_fraction": 0.6}, ConfigError, "share of validation"),
+        ({"val_fraction": float("nan")}, ConfigError, "share of validation"),
+        ({"split_by": "word"}, ConfigError, "document, sequence"),
+        ({"block_size": 0}, ConfigError, "block size"),
+        ({"sources": []}, ConfigError, "nothing to prepare"),
+        ({"tokenizer": "gpt3"}, TokenizerError, "Did you mean gpt2"),
+        ({"block_size": 100_000}, DataError, "too little text.*100,001"),
+        ({"sources": ["nowhere.txt"]}, DataError, "no such file"),
+    ],
+)
+def test_what_cannot_work_is_refused_and_leaves_nothing(stories: Path, tmp_path: Path, changes, error, words):
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(error, match=words):
+        prepare(**({"sources": [str(stories)], "out": tmp_path / "new/out"} | changes))
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("content", ["", "   \n", "x"])
+def test_hardly_any_text_is_refused(tmp_path: Path, content: str):
+    text = tmp_path / "text.txt"
+    text.write_text(content)
+    with pytest.raises(DataError, match=r"There is no text|too little text"):
+        prepare(str(text), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [text]
+
+
+def test_an_existing_output_is_left_alone(stories: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(DataError, match="exists already"):
+        prepare(str(stories), out)
+    assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize("phase", ["reading", "learning", "encoding", "comparing"])
+def test_stopped_at_any_time_it_leaves_nothing(stories: Path, tmp_path: Path, phase: str):
+    def stop(now: str, done: int, total: int | None) -> None:
+        if now == phase:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(str(stories), tmp_path / "out", "bpe:300", block_size=64, on_progress=stop)
+    assert list(tmp_path.iterdir()) == [stories]
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(self: ShardWriter, *arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ShardWriter, "append", full)
+    with pytest.raises(DataError, match="disk is full"):
+        prepare(str(stories), tmp_path / "out", block_size=64)
+    assert list(tmp_path.iterdir()) == [stories]
+
+
+def test_progress_is_told_in_order(stories: Path, tmp_path: Path):
+    told: list[tuple[str, int, int | None]] = []
+    prepare(str(stories), tmp_path / "out", "char", block_size=64, on_progress=lambda *now: told.append(now))
+    assert list(dict.fromkeys(phase for phase, _, _ in told)) == ["reading", "learning", "encoding", "comparing"]
+    assert all(total is None or 0 <= done <= total for _, done, total in told)
+
+
+def test_a_data_set_whose_parts_do_not_belong_together_is_refused(stories: Path, tmp_path: Path):
+    prepare(str(stories), tmp_path / "a", "char", block_size=64)
+    with pytest.raises(DataError, match=r"no such data set.*minigpt prepare"):
+        Dataset.open(tmp_path / "b")
+    with pytest.raises(DataError, match="holds no prepared data"):
+        Dataset.open(tmp_path)
+    make_tokenizer("byte").save(tmp_path / "a")
+    with pytest.raises(TokenizerError, match="not made by the tokenizer beside it"):
+        Dataset.open(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda meta: meta[:-9], "damaged"),
+        (lambda meta: b"[]", "damaged"),
+        (lambda meta: meta.replace(b'"seed"', b'"sead"'), "damaged"),
+        (lambda meta: meta.replace(b'"format": 1', b'"format": 9'), "newer Mini-GPT"),
+    ],
+)
+def test_a_damaged_report_is_refused(stories: Path, tmp_path: Path, change, words: str):
+    prepare(str(stories), tmp_path / "out", "byte", block_size=64)
+    meta = tmp_path / "out" / "meta.json"
+    meta.write_bytes(change(meta.read_bytes()))
+    with pytest.raises(DataError, match=words):
+        Report.load(tmp_path / "out")
+
+
+def test_neither_torch_nor_the_extras_are_imported():
+    code = (
+        "import sys, minigpt.data, minigpt.tokenizers\n"
+        "print({'torch', 'pyarrow', 'datasets', 'tokenizers', 'tiktoken'} & set(sys.modules) or 'none')"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "none"
