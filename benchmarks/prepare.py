@@ -5,7 +5,7 @@
     python benchmarks/prepare.py --file books.parquet
 
 The made text is lines of the standard library's documentation drawn at random, so no two documents are equal. It is
-prepared in a process of its own, whose resident memory is looked at every 20 ms.
+prepared in a process of its own, whose resident memory and processor time are looked at every 20 ms.
 """
 
 from __future__ import annotations
@@ -39,20 +39,27 @@ def write_text(path: Path, megabytes: int, seed: int) -> None:
             file.write(json.dumps({"text": text}) + "\n" if path.suffix == ".jsonl" else text)
 
 
-def measure(source: str, out: Path, options: list[str]) -> tuple[float, int]:
-    """Prepares a source in a new process. Returns the seconds, the start of Python included, and the peak bytes."""
+def measure(source: str, out: Path, options: list[str]) -> tuple[float, float, int]:
+    """Prepares a source in a new process.
+
+    Returns:
+        The seconds, the start of Python included; the seconds of processor time, which other programs do not change
+        much; and the peak bytes of memory.
+    """
     command = [sys.executable, "-m", "minigpt.cli.app", "prepare", source, "--out", str(out), *options]
-    started, peak = time.perf_counter(), 0
+    started, cpu, peak = time.perf_counter(), 0.0, 0
     child = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while child.poll() is None:
         try:
             peak = max(peak, child.memory_info().rss)
+            times = child.cpu_times()
+            cpu = times.user + times.system
         except psutil.Error:  # it ended between the two questions
             break
         time.sleep(0.02)
     if child.wait() != 0:
         sys.exit(f"failed: {' '.join(command)}")
-    return time.perf_counter() - started, peak
+    return time.perf_counter() - started, cpu, peak
 
 
 def main() -> None:
@@ -71,11 +78,12 @@ def main() -> None:
             write_text(path, arguments.megabytes, arguments.seed)
             source = str(path)
         out = Path(folder, "out")
-        seconds, peak = measure(source, out, ["--tokenizer", arguments.tokenizer])
+        seconds, cpu, peak = measure(source, out, ["--tokenizer", arguments.tokenizer])
         report = Report.load(out)
+    text = report.text_bytes / 1e6
+    print(f"{text:,.0f} MB, {report.documents:,} documents, {report.tokens:,} tokens:")
     print(
-        f"{report.text_bytes / 1e6:,.0f} MB, {report.documents:,} documents, {report.tokens:,} tokens: "
-        f"{seconds:.1f} s, {report.text_bytes / 1e6 / seconds:.1f} MB/s, peak memory {peak / 1e6:,.0f} MB"
+        f"{seconds:.1f} s, {text / seconds:.1f} MB/s; {cpu:.0f} s of processor time; at most {peak / 1e6:,.0f} MB of memory"
     )
 
 

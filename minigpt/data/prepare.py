@@ -5,7 +5,8 @@
     encoding     documents to tokens, on all cores, into two token files                           (pack.py, shards.py)
     comparing    how much of validation stands in training                                         (overlap.py)
 
-Memory does not grow with the text, but for 25 bytes a document. The folder appears when all is done (folder.py).
+Memory does not grow with the text, but for 25 bytes a document (some 60 while they are compared). The folder appears
+when all is done (folder.py).
 """
 
 from __future__ import annotations
@@ -221,10 +222,11 @@ def _report(
     """Looks at what was written, and says no if it is too little to train on."""
     train, val = (Shard.open(folder / name, verify=False) for name in (TRAIN_FILE, VAL_FILE))
     if train.n_tokens <= settings.block_size or val.n_tokens < 2:
-        seen_tokens = f"{train.n_tokens:,} training and {val.n_tokens:,} validation tokens"
+        found = f"{train.n_tokens:,} training and {val.n_tokens:,} validation tokens"
+        del train, val  # Windows removes no file that is mapped
         raise DataError(
             f"There is too little text: one training sequence needs {settings.block_size + 1:,} tokens, validation 2",
-            seen=seen_tokens,
+            seen=found,
             remedy="Prepare more text, or shorter sequences: a smaller --block-size here and --model.block-size later.",
         )
     share, n_windows = overlap(train, val, lambda done: on_progress("comparing", done, train.n_tokens))
