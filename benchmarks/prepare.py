@@ -81,9 +81,9 @@ def main() -> None:
         seconds, cpu, peak = measure(source, out, ["--tokenizer", arguments.tokenizer])
         report = Report.load(out)
     text = report.text_bytes / 1e6
-    print(f"{text:,.0f} MB, {report.documents:,} documents, {report.tokens:,} tokens:")
+    print(f"{text:,.0f} MB, {report.documents:,} documents, {report.tokens:,} tokens")
     print(
-        f"{seconds:.1f} s, {text / seconds:.1f} MB/s; {cpu:.0f} s of processor time; at most {peak / 1e6:,.0f} MB of memory"
+        f"{seconds:.1f} s ({text / seconds:.1f} MB/s), {cpu:.0f} s of processor time, peak memory {peak / 1e6:,.0f} MB"
     )
 
 

@@ -31,9 +31,9 @@ JSON_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 PARQUET_SUFFIXES = (".parquet",)
 KNOWN_SUFFIXES = TEXT_SUFFIXES + JSON_SUFFIXES + PARQUET_SUFFIXES
 
-CHUNK_BYTES = 2**20
+CHUNK_BYTES = 2**18
 MAX_LINE_BYTES = 2**28  # of a JSON line: more is no record but a mistake, or a bomb
-ROWS_AT_ONCE = 64  # of a Parquet file or the hub: documents can be whole books
+ROWS_AT_ONCE = 16  # of a Parquet file or the hub: documents can be whole books
 
 
 @dataclass(frozen=True)
