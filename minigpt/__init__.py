@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from minigpt.generation import generate, stream
     from minigpt.model import GPT
     from minigpt.run import load
-    from minigpt.training import train
+    from minigpt.training import resume, train
 
 try:
     __version__ = version("minigpt")
@@ -37,11 +37,12 @@ _HOMES = {
     "load": "minigpt.run",
     "prepare": "minigpt.data",
     "resolve": "minigpt.config",
+    "resume": "minigpt.training",
     "stream": "minigpt.generation",
     "train": "minigpt.training",
 }
 
-__all__ = ["GPT", "Config", "GPTConfig", "generate", "load", "prepare", "resolve", "stream", "train"]
+__all__ = ["GPT", "Config", "GPTConfig", "generate", "load", "prepare", "resolve", "resume", "stream", "train"]
 
 
 def __getattr__(name: str) -> Any:

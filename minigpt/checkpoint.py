@@ -1,8 +1,9 @@
 """Checkpoints: folders of tensors and plain values, written whole or not at all, and read only when whole.
 
-A checkpoint is a folder of `safetensors` files beside `state.json`, which holds the plain values and the SHA-256 of
-each file. It is written under a temporary name, synced to the disk, then renamed: a folder with its final name is
-whole, whenever the power failed. What the tensors and values mean is their owner's business. No pickles anywhere.
+A checkpoint is a folder of `safetensors` files beside `state.json`, which holds the plain values, the SHA-256 of each
+file, and one of its own content. It is written under a temporary name, synced to the disk, then renamed: a folder with
+its final name is whole, whenever the power failed. What the tensors and values mean is their owner's business. No
+pickles anywhere.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from minigpt.errors import CheckpointError
+from minigpt.errors import CheckpointError, NewerVersionError
 
 VERSION = 1
 STATE = "state.json"
@@ -39,21 +40,21 @@ def save(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], values: Mappin
     """
     temporary = folder.with_name(f".{folder.name}.partial")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        _cleared(temporary).mkdir(parents=True)
         sums = {}
         for name, tensors in parts.items():
             file = temporary / f"{name}.safetensors"
             save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, file)
             sums[file.name] = _sha256(file)
-            _sync(file)
+            sync(file)
         state = {"version": VERSION, "files": sums, "values": dict(values)}
-        (temporary / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
-        _sync(temporary / STATE)
-        _sync(temporary)
-        shutil.rmtree(folder, ignore_errors=True)
+        write_file(temporary / STATE, json.dumps({**state, "sum": _sum(state)}, indent=1))
+        sync(temporary)
+        if folder.exists():  # a damaged one of the same step, or one made with another data order
+            folder.rename(_cleared(folder.with_name(f".{folder.name}.old")))
         temporary.rename(folder)
-        _sync(folder.parent)
+        sync(folder.parent)
+        shutil.rmtree(folder.with_name(f".{folder.name}.old"), ignore_errors=True)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
@@ -61,6 +62,17 @@ def save(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], values: Mappin
             seen=f"{folder}: {error}",
             remedy="Check the disk's room and rights.",
         ) from error
+
+
+def verify(folder: Path) -> None:
+    """Raises CheckpointError unless every file of a checkpoint is the one that was written."""
+    for name, expected in _read_state(folder)["files"].items():
+        try:
+            found = _sha256(folder / name)
+        except OSError as error:
+            raise _damaged(folder, error) from None
+        if found != expected:
+            raise _damaged(folder, f"{name} has SHA-256 {found[:12]}..., not {str(expected)[:12]}...")
 
 
 def load_values(folder: Path) -> dict[str, Any]:
@@ -93,13 +105,15 @@ def load_tensors(folder: Path, name: str, device: torch.device | str = "cpu") ->
 def _read_state(folder: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = json.loads((folder / STATE).read_text("utf-8"))
+        own_sum = state.pop("sum")
         if state["version"] > VERSION:
-            raise CheckpointError(
+            raise NewerVersionError(
                 "The checkpoint was written by a newer Mini-GPT",
                 seen=f"{folder}: version {state['version']}",
                 remedy=f"This one reads version {VERSION}: upgrade it.",
             )
-        state["files"].items(), state["values"].items()
+        if own_sum != _sum(state):
+            raise ValueError("its own checksum differs")
         return state
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(folder, f"{STATE}: {error}") from None
@@ -113,13 +127,32 @@ def _damaged(folder: Path, seen: object) -> CheckpointError:
     )
 
 
+def write_file(file: Path, text: str) -> None:
+    """Writes a small text file whole or not at all, and waits until the disk has it."""
+    temporary = file.with_name(f".{file.name}.partial")
+    temporary.write_text(text, encoding="utf-8")
+    sync(temporary)
+    os.replace(temporary, file)
+
+
+def _sum(state: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def _cleared(folder: Path) -> Path:
+    """Removes what an interrupted save may have left at a temporary name."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    return folder
+
+
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _sync(path: Path) -> None:
-    """Waits until the disk has the file, or the folder's names; Windows cannot sync a folder."""
+def sync(path: Path) -> None:
+    """Waits until the disk has a file's content, or a folder's names (which Windows cannot be asked for)."""
     if path.is_dir() and os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)

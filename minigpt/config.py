@@ -26,6 +26,7 @@ Norm: TypeAlias = Literal["layernorm", "rmsnorm"]
 MLP: TypeAlias = Literal["gelu", "relu2", "swiglu"]
 Optimizer: TypeAlias = Literal["adam", "adamw", "muon"]
 Schedule: TypeAlias = Literal["constant", "linear", "cosine", "wsd", "one-cycle"]
+BadSteps: TypeAlias = Literal["stop", "rewind"]
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -98,8 +99,16 @@ class TrainConfig:
     "Validate (and save) after this many steps as well as at each epoch's end."
     log_every: int = 10
     "Steps between two lines of metrics.jsonl."
+    save_every: int | None = None
+    "Save a checkpoint after this many steps too; there is one at each validation anyway."
+    save_minutes: float = 10.0
+    "Save a checkpoint when the last one is this old; 0 switches that off."
     keep: int = 2
     "Newest checkpoints to keep, beside the best."
+    on_bad_steps: BadSteps = "stop"
+    "After five steps in a row without a finite gradient: stop, or rewind to the last checkpoint and reorder the data."
+    skip_spikes: bool = False
+    "Skip a step whose gradient norm is far above the usual, instead of only saying so."
     seed: int = 1
     "Decides the initial weights, the order of the data and the dropout."
 
@@ -108,7 +117,9 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "accumulate", "log_every", "keep"):
             if getattr(self, name) < 1:
                 yield f"train.{name} is {getattr(self, name)}; give a positive number"
-        for name in ("steps", "validate_every"):
+        if not (self.save_minutes >= 0 and math.isfinite(self.save_minutes)):
+            yield f"train.save_minutes is {self.save_minutes}; give a positive number, or 0 for none"
+        for name in ("steps", "validate_every", "save_every"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 yield f"train.{name} is {getattr(self, name)}; give a positive number or leave it out"
         if self.accumulate >= 1 and self.batch_size % self.accumulate:

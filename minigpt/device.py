@@ -9,13 +9,15 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
 import torch
 
+from minigpt.config import MachineConfig
 from minigpt.errors import DeviceError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -58,6 +60,19 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
     if precision == "auto":
         return Machine(chosen, *_fast_precision(chosen, device_reason))
     return Machine(chosen, precision, device_reason, "as asked for")
+
+
+def choose_again(before: Mapping[str, Any], settings: MachineConfig) -> Machine:
+    """Decides for a run that is resumed: what it ran on before, where that is here, else anew.
+
+    Args:
+        before: its `environment`.
+        settings: its settings; what they name counts most.
+    """
+    machine = choose(settings.device, settings.precision, settings.threads or before.get("threads"))
+    if settings.precision == "auto" and machine.device.type == torch.device(before["device"]).type:
+        return replace(machine, precision=before["precision"], precision_reason="as the run began")
+    return machine
 
 
 def _choose_device(name: str) -> tuple[torch.device, str]:

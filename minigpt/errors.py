@@ -42,6 +42,10 @@ class CheckpointError(RunError):
     """A checkpoint that is damaged or does not fit the model."""
 
 
+class NewerVersionError(CheckpointError):
+    """A checkpoint that a newer Mini-GPT has written."""
+
+
 class DeviceError(MiniGPTError):
     """A device, precision or feature that this machine does not have."""
 

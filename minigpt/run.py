@@ -15,23 +15,32 @@ What is trained, and how, is not decided here.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from minigpt import checkpoint
 from minigpt.config import Config, resolve
-from minigpt.errors import CheckpointError, RunError, TokenizerError
+from minigpt.data import Dataset
+from minigpt.errors import CheckpointError, DataError, NewerVersionError, RunError, TokenizerError
 from minigpt.model import GPT
 from minigpt.tokenizers import Tokenizer, load_tokenizer
 
-MODEL = "model"
-"""The part of a checkpoint that holds the weights."""
+MODEL, OPTIMIZER = "model", "optimizer"
+"""The parts of a checkpoint."""
+
+FREE_SETTINGS = {
+    *(f"train.{name}" for name in ("epochs", "steps", "validate_every", "log_every", "save_every", "save_minutes")),
+    *(f"train.{name}" for name in ("keep", "on_bad_steps", "skip_spikes")),
+    *(f"machine.{name}" for name in ("device", "precision", "threads")),
+}
+"""Settings that may change when a run is resumed; the others decide what it is."""
 
 
 class RunFolder:
@@ -64,19 +73,56 @@ class RunFolder:
         """
         run = cls(path)
         run.check_absent()
+        made = cls(run.path.with_name(f".{run.path.name}.partial"))
         try:
-            run.checkpoints.mkdir(parents=True)
-            run.config_file.write_text(config.to_toml(), encoding="utf-8")
-            tokenizer.save(run.tokenizer_folder)
-            run.data_file.write_text(json.dumps(dict(data), indent=1), encoding="utf-8")
-            run.environment_file.write_text(json.dumps(dict(environment), indent=1), encoding="utf-8")
+            shutil.rmtree(made.path, ignore_errors=True)
+            made.checkpoints.mkdir(parents=True)
+            made.save_config(config)
+            tokenizer.save(made.tokenizer_folder)
+            made.save_environment(environment)
+            checkpoint.write_file(made.data_file, json.dumps(dict(data), indent=1))
+            if run.path.is_dir():
+                run.path.rmdir()  # it is empty: check_absent has seen to that
+            made.path.rename(run.path)
         except OSError as error:
+            shutil.rmtree(made.path, ignore_errors=True)
             raise RunError(
-                "The run folder cannot be made",
-                seen=f"{run.path}: {error}",
-                remedy="Choose another place with --run.",
+                "The run folder cannot be made", seen=f"{run.path}: {error}", remedy="Choose another place with --run."
             ) from error
         return run
+
+    def save_config(self, config: Config) -> None:
+        """Writes the run's settings."""
+        checkpoint.write_file(self.config_file, config.to_toml())
+
+    def save_environment(self, environment: Mapping[str, Any]) -> None:
+        """Writes what is known of the machine."""
+        checkpoint.write_file(self.environment_file, json.dumps(dict(environment), indent=1))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps other processes from training into this run. The system lets go of it when its holder dies.
+
+        Raises:
+            RunError: if another process holds it, or the folder cannot be written.
+        """
+        lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise RunError(
+                "Another process is training into this run", seen=self.path, remedy="Wait for it, or stop it first."
+            ) from None
+        except OSError as error:
+            raise RunError(
+                "The run folder cannot be written",
+                seen=f"{self.path}: {error}",
+                remedy="Check its rights and the disk.",
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def check_absent(self) -> None:
         """Raises RunError if something stands at this path already; an empty folder may."""
@@ -119,6 +165,39 @@ class RunFolder:
                 "The data set was made with another tokenizer than the run",
                 seen=f"{other.spec} ({other.identity[:12]}) instead of {own.spec} ({own.identity[:12]})",
                 remedy="Prepare the text with the run's tokenizer, or train a run on this data set.",
+            )
+
+    def check_data(self, dataset: Dataset) -> None:
+        """Raises DataError, naming what differs, unless `dataset` is the one that the run was made with."""
+        self.check_tokenizer(dataset.tokenizer)
+        own, other = self.data(), dataset.identity()
+        for split, facts in own["splits"].items():
+            for name, value in facts.items():
+                found = other["splits"][split][name]
+                if found != value:
+                    raise DataError(
+                        "The data set is not the one that the run was made with",
+                        seen=f"{split} {name} {found}, not {value}, in {dataset.folder}",
+                        remedy="Give the right one with --data, or train a new run.",
+                    )
+
+    def check_settings(self, config: Config, made_with: Mapping[str, Mapping[str, Any]]) -> None:
+        """Raises CheckpointError, naming what differs, if config.toml is not what a checkpoint was made with.
+
+        Settings that do not decide what the run is, such as its length, may differ.
+        """
+        own = config.to_dict()
+        differing = [
+            f"{group}.{name} {own[group].get(name)!r}, the checkpoint {value!r}"
+            for group, values in made_with.items()
+            for name, value in values.items()
+            if f"{group}.{name}" not in FREE_SETTINGS and own[group].get(name) != value
+        ]
+        if differing:
+            raise CheckpointError(
+                "The run's config.toml is not what its checkpoint was made with",
+                seen="; ".join(differing),
+                remedy="Put the old values back, or train a new run with the new ones.",
             )
 
     def data(self) -> dict[str, Any]:
@@ -172,12 +251,27 @@ class RunFolder:
         assert wanted is not None
         return wanted
 
+    def newest_whole_checkpoint(self) -> tuple[Path | None, list[CheckpointError]]:
+        """Returns the newest checkpoint that is whole, if any, and what is wrong with each newer one.
+
+        Raises:
+            CheckpointError: if one was written by a newer Mini-GPT: older ones must not silently take its place.
+        """
+        damaged: list[CheckpointError] = []
+        for folder in reversed(self.checkpoint_folders()):
+            try:
+                checkpoint.verify(folder)
+                return folder, damaged
+            except NewerVersionError:
+                raise
+            except CheckpointError as error:
+                damaged.append(error)
+        return None, damaged
+
     def mark_best(self, step: int, val_loss: float) -> None:
         """Notes the checkpoint after `step` steps as the best so far."""
-        temporary = self.best_file.with_suffix(".partial")
         content = {"checkpoint": self.checkpoint_folder(step).name, "step": step, "val_loss": val_loss}
-        temporary.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(temporary, self.best_file)
+        checkpoint.write_file(self.best_file, json.dumps(content))
 
     def remove_old_checkpoints(self, keep: int) -> None:
         """Removes all checkpoints but the newest `keep` and the best."""
@@ -198,22 +292,29 @@ def load_model(config: Config, folder: Path, device: torch.device | str = "cpu")
     Raises:
         CheckpointError: if a tensor is missing, surplus or of another shape; nothing is half-loaded.
     """
-    tensors = checkpoint.load_tensors(folder, MODEL, device)
-    with torch.device("meta"):
-        expected = {name: tuple(p.shape) for name, p in GPT(config.model).named_parameters()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    for name in expected.keys() | found.keys():
+    model = GPT(config.model).to(device)
+    load_weights(model, checkpoint.load_tensors(folder, MODEL, device))
+    return model.eval()
+
+
+def load_weights(model: GPT, tensors: Mapping[str, Tensor]) -> None:
+    """Copies tensors, named as `model_tensors` names them, into a model.
+
+    Raises:
+        CheckpointError: if one is missing, surplus or of another shape; nothing has been copied then.
+    """
+    parameters = model_tensors(model)
+    expected, found = ({name: tuple(t.shape) for name, t in part.items()} for part in (parameters, tensors))
+    for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             raise CheckpointError(
                 "The checkpoint does not fit the run's model",
                 seen=f"{name}: {found.get(name, 'missing')}, expected {expected.get(name, 'nothing')}",
                 remedy="Use the config.toml that the checkpoint was made with.",
             )
-    model = GPT(config.model).to(device)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in parameters.items():
             parameter.copy_(tensors[name])
-    return model.eval()
 
 
 def load(run: Path | str, checkpoint: str = "best", device: torch.device | str = "cpu") -> tuple[GPT, Tokenizer]:

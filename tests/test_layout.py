@@ -1,4 +1,4 @@
-"""The floors: parts of the package import from floors below their own only, and inside a package parts precede wholes."""
+"""The floors: parts of the package import from lower floors only, and inside a package parts precede wholes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ FLOORS = {
     "errors": 0,
     "checkpoint": 1,
     "config": 1,
-    "device": 1,
+    "device": 2,
     "model": 2,
     "tokenizers": 2,
     "data": 3,
-    "run": 3,
-    "evaluation": 4,
-    "generation": 4,
-    "training": 5,
-    "cli": 6,
+    "run": 4,
+    "evaluation": 5,
+    "generation": 5,
+    "training": 6,
+    "cli": 7,
 }
 DOOR = {"__init__", "__main__"}
 """The package's own front: it may name anything, and nothing imports it but for its version."""

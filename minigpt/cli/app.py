@@ -17,7 +17,10 @@ from minigpt.cli.device import device_command
 from minigpt.cli.evaluate import evaluate_command
 from minigpt.cli.generate import generate_command
 from minigpt.cli.prepare import prepare_command
+from minigpt.cli.replay import replay_command
+from minigpt.cli.resume import resume_command
 from minigpt.cli.train import given, train_command
+from minigpt.cli.verify_resume import verify_resume_command
 from minigpt.errors import MiniGPTError
 
 
@@ -37,6 +40,9 @@ app = App(
 app.command(prepare_command, name="prepare")
 app.command(App(name="train", config=[given]), name="train")
 app["train"].default(train_command)
+app.command(resume_command, name="resume")
+app.command(verify_resume_command, name="verify-resume")
+app.command(replay_command, name="replay")
 app.command(generate_command, name="generate")
 app.command(evaluate_command, name="evaluate")
 app.command(device_command, name="device")

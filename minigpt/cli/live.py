@@ -5,6 +5,7 @@ A watcher of the training loop: it is given every record and draws what it likes
 
 from __future__ import annotations
 
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,44 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from minigpt.config import Config
 from minigpt.training.loop import Outcome
 from minigpt.training.metrics import Record, read_metrics
 
 PLAIN_SECONDS = 15.0
 """Between two lines when the output is no terminal."""
+
+
+class StopSignals:
+    """Lets the first Ctrl-C or SIGTERM end a run after its step, saved; a second one acts as usual, at once.
+
+    As a context it takes the signals over and gives them back; called, it tells whether one came.
+
+    Attributes:
+        exit_code: 0, or the conventional 128 + the signal's number.
+    """
+
+    def __init__(self) -> None:
+        self.exit_code = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, frame: object) -> None:
+        self.exit_code = 128 + number
+        self._give_back()
+
+    def __call__(self) -> bool:
+        return self.exit_code != 0
+
+    def _give_back(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def __exit__(self, *exception: object) -> None:
+        self._give_back()
 
 
 class TimeLeft:
@@ -46,8 +79,7 @@ class TimeLeft:
 class TrainView:
     """Draws a training run. A context: the live view lasts as long as it."""
 
-    def __init__(self, config: Config, console: Console | None = None) -> None:
-        self.config = config
+    def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False, markup=False, emoji=False)
         self.live = (
             Live(console=self.console, refresh_per_second=4, transient=True) if self.console.is_terminal else None
@@ -77,14 +109,17 @@ class TrainView:
     def _on_start(self, record: Record) -> None:
         self.total, self.per_epoch = record["total"], record["steps_per_epoch"]
         self._print(parameter_lines(record["parameters"]))
+        machine, config = record["machine"], record["config"]
         self._print(
-            f"device {record['device']} ({record['device_reason']}), precision {record['precision']} "
-            f"({record['precision_reason']})"
+            f"device {machine.device} ({machine.device_reason}), precision {machine.precision} "
+            f"({machine.precision_reason})"
         )
         self._print(
-            f"{record['sequences']:,} sequences of {self.config.model.block_size} tokens, "
+            f"{record['sequences']:,} sequences of {config.model.block_size} tokens, "
             f"{self.per_epoch:,} steps an epoch, {self.total:,} steps in all"
         )
+        if record["step"]:
+            self._print(f"going on after step {record['step']:,}")
 
     def _on_progress(self, record: Record) -> None:
         self.step, self.activity = record["step"], "training"
@@ -155,7 +190,7 @@ class TrainView:
         self.console.print(epoch_table(outcome.run / "metrics.jsonl"))
         if outcome.stopped:
             self._print(f"stopped and saved after step {outcome.steps:,}, as asked")
-        if outcome.best_step:
+        if outcome.best_loss is not None:
             self._print(f"best validation loss {outcome.best_loss:.4f}, after step {outcome.best_step:,}")
         self._print(f"took {duration(outcome.seconds)}; everything is in {outcome.run}")
         self._print(f"curves:     {outcome.run / 'training_metrics.png'}")

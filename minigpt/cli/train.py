@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -98,51 +97,21 @@ def train_command(
         )
     settings = resolve(preset, config, overrides)
 
-    from minigpt.cli.live import TrainView
+    from minigpt.cli.live import StopSignals, TrainView
     from minigpt.training.loop import train as run_training
     from minigpt.training.metrics import Watcher
     from minigpt.training.metrics import tensorboard as write_tensorboard
 
-    with TrainView(settings) as view, _stop_signals() as stop:
+    with TrainView() as view, StopSignals() as stop:
         watchers: list[Watcher] = [view]
         if tensorboard:
             watchers.append(write_tensorboard(run / "tensorboard"))
         outcome = run_training(data, run, settings, watchers=watchers, should_stop=stop)
     view.summary(outcome)
-    return 128 + stop.signal if outcome.stopped else 0
+    return stop.exit_code if outcome.stopped else 0
 
 
 def _overrides(parsed: Config) -> dict[str, Any]:
     """Returns the settings that were typed, by their dotted names."""
     flat = {f"{group}.{name}": value for group, values in parsed.to_dict().items() for name, value in values.items()}
     return {name: value for name, value in flat.items() if name in given.names}
-
-
-class _stop_signals:
-    """Lets the first Ctrl-C or SIGTERM end the run after its step; the second one acts as usual.
-
-    As a context it takes the signals over and gives them back; called, it tells whether one came.
-    """
-
-    def __init__(self) -> None:
-        self.signal = 0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _stop_signals:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def _note(self, number: int, frame: object) -> None:
-        self.signal = number
-        self._give_back()
-
-    def __call__(self) -> bool:
-        return self.signal != 0
-
-    def _give_back(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def __exit__(self, *exception: object) -> None:
-        self._give_back()

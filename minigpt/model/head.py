@@ -151,7 +151,7 @@ class _Gradients:
             self.of_words += torch.mm(scaled.contiguous(), e, out=self.part)
 
     def finish(self, targets: Tensor, target_words: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the gradients of hidden (tokens, n_embd) and weight (vocab_size, n_embd), the targets' share added."""
+        """Returns the gradients of hidden (tokens, n_embd) and weight (vocab_size, n_embd), with the targets' share."""
         self.of_hidden -= target_words * self.misses[:, None]
         of_weight = self.of_words.t().contiguous()
         of_weight.index_add_(0, targets, self.h * -self.misses[:, None])

@@ -1,5 +1,5 @@
 """Training: `loop.py` reads top to bottom; optimizers, schedules and metrics stand beside it."""
 
-from minigpt.training.loop import Outcome, train
+from minigpt.training.loop import Outcome, resume, train
 
-__all__ = ["Outcome", "train"]
+__all__ = ["Outcome", "resume", "train"]

@@ -1,8 +1,9 @@
-"""The training loop, top to bottom: `train` prepares, `Training.run` loops, `Training.step` takes one step.
+"""The training loop, top to bottom: `train` and `resume` prepare, `Training.run` loops, `Training.step` takes one step.
 
-Randomness is a function of (seed, step): the order of the data comes from `Batches`, and the dropout's random state is
-set anew at each step. So a step is the same whatever came before it. What a run reports goes to watchers as records
-(metrics.py); where it is kept is the run folder's business (run.py).
+Everything random is a function of (seed, order, step): which batch comes from `Batches`, and the dropout's random
+state is set anew at each step. So a step is the same whatever came before it, and a run that was killed and resumed
+ends with the same bytes as one that was not. What a run reports goes to watchers as records (metrics.py); where it is
+kept is the run folder's business (run.py); what is done about bad steps is in trouble.py.
 """
 
 from __future__ import annotations
@@ -10,29 +11,33 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from minigpt import checkpoint, device
 from minigpt.config import Config, with_model
-from minigpt.data import Batch, Batches, Dataset
-from minigpt.errors import MiniGPTError
-from minigpt.evaluation.loss import SplitLoss, perplexity, split_loss
+from minigpt.data import IGNORE, Batch, Batches, Dataset
+from minigpt.errors import ConfigError
+from minigpt.evaluation.loss import perplexity, split_loss
 from minigpt.model import GPT
 from minigpt.model.cost import parameter_table
-from minigpt.model.head import IGNORE
-from minigpt.run import MODEL, RunFolder, model_tensors
-from minigpt.training.metrics import Meter, MetricsFile, Watcher
-from minigpt.training.optimizers import make_optimizers, optimizer_tensors, set_rate
+from minigpt.run import MODEL, OPTIMIZER, RunFolder, load_weights, model_tensors
+from minigpt.training.metrics import Meter, MetricsFile, Watcher, keep_until, read_metrics
+from minigpt.training.optimizers import load_optimizer_tensors, make_optimizers, optimizer_tensors, set_rate
 from minigpt.training.picture import draw_curves
+from minigpt.training.position import Position
 from minigpt.training.schedules import rate
+from minigpt.training.trouble import MOST_BAD_STEPS, Trouble, bad_steps_error, first_not_finite, judge, save_dump
 
-BAD_STEPS = 5
-"""So many steps in a row whose gradient is not finite end the run."""
+SECONDS_BETWEEN_PICTURES = 10.0
+"""A picture takes half a second; it is drawn no more often than this, and at the end."""
+
+MOST_REWINDS = 3
+"""So often `on_bad_steps = "rewind"` tries another order of the data before it gives up."""
 
 
 @dataclass(frozen=True)
@@ -41,40 +46,23 @@ class Outcome:
 
     Attributes:
         run: the run folder.
-        steps: optimizer steps taken.
-        best_loss, best_step: the lowest validation loss, in nats a token, and when it was.
-        seconds: how long it took.
+        steps: optimizer steps taken, over all its sittings.
+        best_loss, best_step: the lowest validation loss, in nats a token, and when it was; None before the first.
+        seconds: how long it took, over all its sittings.
         stopped: whether it was stopped before its last step.
     """
 
     run: Path
     steps: int
-    best_loss: float
-    best_step: int
+    best_loss: float | None
+    best_step: int | None
     seconds: float
     stopped: bool
 
 
-@dataclass
-class Position:
-    """Where a run stands: all that a checkpoint holds beside weights and optimizer.
-
-    Attributes:
-        step: optimizer steps taken.
-        tokens: targets trained on.
-        loss_sum, loss_tokens: the training loss since the last validation, and the targets it is over.
-        best_loss, best_step: the lowest validation loss, and when it was.
-        skipped: steps whose gradient was not finite; bad_steps: the last ones of them in a row.
-    """
-
-    step: int = 0
-    tokens: int = 0
-    loss_sum: float = 0.0
-    loss_tokens: int = 0
-    best_loss: float = math.inf
-    best_step: int = 0
-    skipped: int = 0
-    bad_steps: int = 0
+def never() -> bool:
+    """Returns false."""
+    return False
 
 
 def train(
@@ -83,22 +71,24 @@ def train(
     config: Config | None = None,
     *,
     watchers: Sequence[Watcher] = (),
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = never,
 ) -> Outcome:
     """Trains a model from scratch and leaves everything about it in a run folder.
 
     Args:
         data: a folder that `minigpt prepare` made.
         run: the folder to make; it must not exist.
-        config: settings, as `minigpt.config.resolve` makes them; the preset `seed` when left out. The model's
-            vocabulary is the data set's tokenizer's.
+        config: settings, as `minigpt.resolve` makes them; the preset `seed` when left out. The model's vocabulary is
+            the data set's tokenizer's.
         watchers: functions that are given each record (see metrics.py).
         should_stop: asked after each step; true saves a checkpoint and ends the run.
 
     Raises:
         MiniGPTError: if data, settings or folder cannot work; nothing has been written then.
     """
-    return start(data, run, config or Config(), watchers, should_stop).run()
+    training = start(data, run, config or Config(), watchers, should_stop)
+    with training.folder.lock():
+        return training.run()
 
 
 def start(
@@ -106,49 +96,107 @@ def start(
     run: Path | str,
     config: Config,
     watchers: Sequence[Watcher] = (),
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = never,
 ) -> Training:
     """Returns a training before its first step, its run folder made. Arguments and errors as `train`."""
     config.check()
-    RunFolder(run).check_absent()
+    folder = RunFolder(run)
+    folder.check_absent()
     dataset = Dataset.open(data)
     config = with_model(config, vocab_size=dataset.tokenizer.vocab_size)
     machine = device.choose(config.machine.device, config.machine.precision, config.machine.threads)
-    batches = Batches(dataset.train.tokens, config.model.block_size, config.train.batch_size, config.train.seed)
-    batches.batch(0)  # a split too short for this context length is refused here, before anything is written
-    torch.manual_seed(config.train.seed)
-    model = GPT(config.model).to(machine.device)
-    folder = RunFolder.create(run, config, dataset.tokenizer, dataset.identity(), device.environment(machine))
-    return Training(config, dataset, batches, machine, model, folder, watchers, should_stop)
+    training = Training(config, dataset, machine, folder, watchers, should_stop)
+    RunFolder.create(run, config, dataset.tokenizer, dataset.identity(), device.environment(machine))
+    return training
+
+
+def resume(
+    run: Path | str,
+    *,
+    data: Path | str | None = None,
+    epochs: int | None = None,
+    steps: int | None = None,
+    watchers: Sequence[Watcher] = (),
+    should_stop: Callable[[], bool] = never,
+) -> Outcome:
+    """Goes on with a run from its newest whole checkpoint, as if it had never stopped.
+
+    Args:
+        run: the run folder. A run that has not yet a checkpoint begins anew.
+        data: where the data set is now, if it has moved; it must be the same one.
+        epochs, steps: a new length. The schedule is laid out over it, and the rate goes on where it would then stand.
+        watchers, should_stop: as in `train`.
+
+    Raises:
+        MiniGPTError: if the run, its data or its checkpoints cannot be used; they are left as they are.
+    """
+    folder = RunFolder.open(run)
+    with folder.lock():
+        config = folder.config()
+        place = data or folder.data()["folder"]
+        dataset = Dataset.open(place)
+        folder.check_data(dataset)
+        machine = device.choose_again(folder.environment(), config.machine)
+        training = Training(_lengthened(config, epochs, steps), dataset, machine, folder, watchers, should_stop)
+        training.restore()
+        if training.config != config:
+            folder.save_config(training.config)
+        return training.run()
+
+
+def _lengthened(config: Config, epochs: int | None, steps: int | None) -> Config:
+    if steps is not None:
+        config = replace(config, train=replace(config.train, steps=steps))
+    elif epochs is not None:
+        config = replace(config, train=replace(config.train, epochs=epochs, steps=None))
+    config.check()
+    return config
 
 
 class Training:
-    """A model in training, with all that takes part in it."""
+    """A model in training, with all that takes part in it.
+
+    Attributes:
+        at: where it stands.
+        model, optimizers, scaler: what changes with each step, beside `at`.
+    """
 
     def __init__(
         self,
         config: Config,
         dataset: Dataset,
-        batches: Batches,
         machine: device.Machine,
-        model: GPT,
         folder: RunFolder,
         watchers: Sequence[Watcher],
         should_stop: Callable[[], bool],
     ) -> None:
-        self.config, self.dataset, self.batches = config, dataset, batches
-        self.machine, self.model, self.folder = machine, model, folder
+        self.config, self.dataset, self.machine, self.folder = config, dataset, machine, folder
         self.watchers: list[Watcher] = [MetricsFile(folder.metrics_file), *watchers]
         self.should_stop = should_stop
-        self.total_steps = config.train.steps or config.train.epochs * batches.steps_per_epoch
-        self.optimizers = make_optimizers(model, config.train.lr, config.optimizer)
-        self.scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.precision == "float16")
+        self.begin()
+        self.total_steps = config.train.steps or config.train.epochs * self.batches.steps_per_epoch
         self.monitor = device.UseMonitor(machine.device)
-        self.at = Position()
-        self.start = time.perf_counter()
+        self.began = self.saved = self.drawn = time.perf_counter()
+
+    def begin(self) -> None:
+        """Sets everything to before the first step."""
+        torch.manual_seed(self.config.train.seed)
+        self.model = GPT(self.config.model).to(self.machine.device)
+        self.optimizers = make_optimizers(self.model, self.config.train.lr, self.config.optimizer)
+        self.scaler = torch.amp.GradScaler(self.machine.device.type, enabled=self.machine.precision == "float16")
+        self._set_position(Position())
+
+    def _set_position(self, at: Position) -> None:
+        self.at = at
+        seed = self.config.train.seed
+        self.seed = device.hash_seed(seed, at.order) if at.order else seed
+        self.batches = Batches(
+            self.dataset.train, self.config.model.block_size, self.config.train.batch_size, self.seed
+        )
+        self.batches.batch(0)  # a split too short for this context length is refused here, before anything is written
 
     def run(self) -> Outcome:
-        """Takes every step; validates and saves at each epoch's end and at the last step."""
+        """Takes every step; saves now and then, and validates at each epoch's end and after the last step."""
         self._tell_start()
         meter = Meter(self.monitor)
         stopped = False
@@ -157,82 +205,108 @@ class Training:
             batch = self.batches.batch(self.at.step)
             meter.waited += time.perf_counter() - asked
             lr = self.config.train.lr * rate(self.at.step, self.total_steps, self.config.schedule)
-            loss_sum, tokens, grad_norm = self.step(batch, lr)
-            self._count(loss_sum, tokens, grad_norm)
-            meter.add(loss_sum, tokens)
+            loss_sum, tokens, grad_norm, trouble = self.step(batch, lr)
+            self.at.count(loss_sum, tokens)
+            meter.tokens += tokens
             if self.at.step == 1:
                 self._check_first_loss(loss_sum / tokens)
-            if self.at.step == 1 or self.at.step % self.config.train.log_every == 0 or self.at.step == self.total_steps:
-                self._tell("step", tokens=self.at.tokens, lr=lr, grad_norm=grad_norm, **meter.read(), **self._clock())
+            if trouble and self._handle(trouble, batch):
+                meter = Meter(self.monitor)
+                continue
+            if self._log_is_due():
+                loss = self.at.take_logged_loss()
+                self._tell("step", loss=loss, lr=lr, grad_norm=grad_norm, tokens=self.at.tokens, **meter.read())
             self._tell("progress", total=self.total_steps)
             stopped = self.at.step < self.total_steps and self.should_stop()
-            if stopped or self._validation_is_due():
+            paused = time.perf_counter()
+            if stopped or self._save_is_due():
                 self.save()
-                if not stopped:
-                    self.validate()
-                meter = Meter(self.monitor)
-        self._tell("end", stopped=stopped, **self._clock())
-        at, seconds = self.at, time.perf_counter() - self.start
-        return Outcome(self.folder.path, at.step, at.best_loss, at.best_step, seconds, stopped)
+            if not stopped and self._validation_is_due():
+                self.validate()
+            meter.leave_out(time.perf_counter() - paused)
+        self._draw()
+        self._tell("end", stopped=stopped)
+        at = self.at
+        return Outcome(self.folder.path, at.step, at.best_loss, at.best_step, self._seconds(), stopped)
 
-    def step(self, batch: Batch, lr: float) -> tuple[float, int, float]:
+    def step(self, batch: Batch, lr: float) -> tuple[float, int, float, Trouble | None]:
         """Takes one optimizer step, in `accumulate` parts whose gradients add up to the whole batch's.
 
         Each token of the batch has the same weight, in whichever part it stands. A gradient that is not finite is
         never applied.
 
         Returns:
-            The summed loss in nats, the number of tokens it is over, and the gradient's norm before clipping.
+            The summed loss in nats, the number of tokens it is over, the gradient's norm before clipping, and what was
+            wrong with it, if anything.
         """
         settings = self.config.train
-        torch.manual_seed(device.hash_seed(settings.seed, self.at.step))  # dropout: a function of (seed, step)
-        self.model.train()
         set_rate(self.optimizers, lr)
+        loss_sum, tokens = self.gradients(batch)
+        for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer)
+        norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        loss_value, grad_norm = float(loss_sum), float(norm)
+        trouble = judge(
+            loss_value / tokens, grad_norm, self.at.norms, self.scaler, lambda: first_not_finite(self.model)
+        )
+        if trouble is None or (not trouble.bad and not trouble.overflow and not settings.skip_spikes):
+            if settings.clip:
+                clip_grads_with_norm_(self.model.parameters(), settings.clip, norm)
+            for optimizer in self.optimizers:
+                self.scaler.step(optimizer)
+            self.at.norms.add(grad_norm)
+            self.at.bad_steps = 0
+        self.scaler.update()
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        return loss_value, tokens, grad_norm, trouble
+
+    def gradients(self, batch: Batch) -> tuple[torch.Tensor, int]:
+        """Adds the gradient of the batch's mean loss, and returns the summed loss and the number of targets."""
+        torch.manual_seed(device.hash_seed(self.seed, self.at.step))  # dropout: a function of (seed, order, step)
+        self.model.train()
         tokens = int((batch.y != IGNORE).sum())
         loss_sum = torch.zeros((), device=self.machine.device)
-        for part in range(settings.accumulate):
-            rows = slice(part * len(batch.x) // settings.accumulate, (part + 1) * len(batch.x) // settings.accumulate)
-            ids, targets = (torch.from_numpy(array[rows]).to(self.machine.device) for array in (batch.x, batch.y))
+        part = len(batch.x) // self.config.train.accumulate
+        for first in range(0, len(batch.x), part):
+            rows = slice(first, first + part)
+            ids, targets = (torch.from_numpy(array[rows]).to(self.machine.device) for array in batch)
             with self.machine.autocast():
                 part_sum = self.model.loss_sum(ids, targets)
             self.scaler.scale(part_sum / tokens).backward()
             loss_sum += part_sum.detach()
-        for optimizer in self.optimizers:
-            self.scaler.unscale_(optimizer)
-        grad_norm = float(clip_grad_norm_(self.model.parameters(), settings.clip or math.inf))
-        if math.isfinite(grad_norm) or self.scaler.is_enabled():  # the scaler skips an overflow by itself
-            for optimizer in self.optimizers:
-                self.scaler.step(optimizer)
-            self.scaler.update()
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        return float(loss_sum), tokens, grad_norm
+        return loss_sum, tokens
 
-    def _count(self, loss_sum: float, tokens: int, grad_norm: float) -> None:
-        """Moves the position past the step just taken.
+    def _handle(self, trouble: Trouble, batch: Batch) -> bool:
+        """Says what was wrong with the step just taken; true if the run went back to a checkpoint.
 
         Raises:
-            MiniGPTError: if too many steps in a row had no finite gradient.
+            MiniGPTError: if too many steps in a row were bad, and the run may not go back.
         """
-        self.at.step += 1
-        self.at.tokens += tokens
-        if math.isfinite(loss_sum):
-            self.at.loss_sum += loss_sum
-            self.at.loss_tokens += tokens
-        if math.isfinite(grad_norm):
-            self.at.bad_steps = 0
-            return
-        self.at.skipped += 1
-        if self.scaler.is_enabled():
-            return  # an overflow of float16 halves the scale and is part of finding it
+        if trouble.overflow:
+            return False  # float16's scaler has halved its scale: part of finding it
+        self._note(trouble.text)
+        if not trouble.bad:
+            return False
         self.at.bad_steps += 1
-        self._note(f"the gradient is not finite: the step is skipped (loss {loss_sum / max(1, tokens):.4g})")
-        if self.at.bad_steps == BAD_STEPS:
-            raise MiniGPTError(
-                f"{BAD_STEPS} steps in a row had no finite gradient, the last at step {self.at.step}",
-                remedy=f"Nothing of them was applied; the last checkpoint is whole. Try a lower --train.lr than "
-                f"{self.config.train.lr:g}, some --schedule.warmup-steps, or --machine.precision float32.",
-            )
+        if self.at.bad_steps < MOST_BAD_STEPS:
+            return False
+        if self.config.train.on_bad_steps == "rewind" and self.at.order < MOST_REWINDS:
+            self.rewind()
+            return True
+        dump = save_dump(self.folder, self.model, self.optimizers, batch, self.at, self.seed)
+        raise bad_steps_error(self.at.step, trouble, dump, self.config)
+
+    def rewind(self) -> None:
+        """Goes back to the newest whole checkpoint, and on with the data in another order."""
+        order, step = self.at.order + 1, self.at.step
+        self.restore()
+        self._set_position(replace(self.at, order=order, bad_steps=0))
+        self.save()
+        self._note(f"went back from step {step} to step {self.at.step}, and on with the data in another order")
+
+    def _log_is_due(self) -> bool:
+        return self.at.step in (1, self.total_steps) or self.at.step % self.config.train.log_every == 0
 
     def _validation_is_due(self) -> bool:
         every = self.config.train.validate_every
@@ -242,34 +316,89 @@ class Training:
             or (every is not None and self.at.step % every == 0)
         )
 
+    def _save_is_due(self) -> bool:
+        """Whether to save now: always before validating, so that no accident there loses what was learned."""
+        every, minutes = self.config.train.save_every, self.config.train.save_minutes
+        return (
+            self._validation_is_due()
+            or (every is not None and self.at.step % every == 0)
+            or (minutes > 0 and time.perf_counter() - self.saved > 60 * minutes)
+        )
+
     def save(self) -> None:
         """Writes a checkpoint of this moment, and lets old ones go."""
+        self.at.seconds = self._seconds()
+        if self.folder.metrics_file.exists():
+            checkpoint.sync(self.folder.metrics_file)
         checkpoint.save(
             self.folder.checkpoint_folder(self.at.step),
-            {MODEL: model_tensors(self.model), "optimizer": optimizer_tensors(self.model, self.optimizers)},
+            {MODEL: model_tensors(self.model), OPTIMIZER: optimizer_tensors(self.model, self.optimizers)},
             {
-                "position": asdict(self.at),
+                "position": self.at.to_dict(),
                 "scaler": self.scaler.state_dict(),
+                "config": self.config.to_dict(),
                 "total_steps": self.total_steps,
             },
         )
         self.folder.remove_old_checkpoints(self.config.train.keep)
+        self.saved = time.perf_counter()
+
+    def restore(self) -> None:
+        """Returns to the newest whole checkpoint, or to the beginning if there is none.
+
+        Raises:
+            CheckpointError: if it was made with other settings, or by a newer Mini-GPT.
+        """
+        folder, damaged = self.folder.newest_whole_checkpoint()
+        if folder is None:
+            self.begin()
+        else:
+            values = checkpoint.load_values(folder)
+            self.folder.check_settings(self.config, values["config"])
+            load_weights(self.model, checkpoint.load_tensors(folder, MODEL, self.machine.device))
+            self.optimizers = make_optimizers(self.model, self.config.train.lr, self.config.optimizer)
+            tensors = checkpoint.load_tensors(folder, OPTIMIZER, self.machine.device)
+            load_optimizer_tensors(self.model, self.optimizers, tensors)
+            self.scaler.load_state_dict(values["scaler"])
+            self._set_position(Position.from_dict(values["position"]))
+        if self.at.step > self.total_steps:
+            raise ConfigError(
+                f"The run has taken {self.at.step} steps already, more than it is to have",
+                seen=self.total_steps,
+                remedy="Give a larger --epochs or --steps.",
+            )
+        self.began = time.perf_counter() - self.at.seconds
+        keep_until(self.folder.metrics_file, self.at.step)
+        for error in damaged:
+            self._note(f"{error} It is passed over; going on from step {self.at.step}")
+        if self.at.step and folder is not None:
+            self._settle_validation()
+
+    def _settle_validation(self) -> None:
+        """Brings a checkpoint up to date that was saved just before a validation: takes its result, or validates."""
+        records = read_metrics(self.folder.metrics_file, "validation")
+        record = next((record for record in records if record["step"] == self.at.step), None)
+        if record is not None:
+            self.at.take_epoch_loss()
+            if record["best"]:
+                self.at.best_loss, self.at.best_step = record["val_loss"], self.at.step
+        elif self._validation_is_due():
+            self.validate()
 
     def validate(self) -> None:
-        """Measures the loss over the whole validation split, and redraws the picture."""
-        result: SplitLoss = split_loss(
+        """Measures the loss over the whole validation split."""
+        result = split_loss(
             self.model,
             self.dataset.val,
             self.machine,
-            batch_size=max(1, self.config.train.batch_size // self.config.train.accumulate),
+            batch_size=self.config.train.batch_size // self.config.train.accumulate,
             on_progress=lambda done, total: self._tell("validating", done=done, total=total),
         )
-        best = result.loss < self.at.best_loss
+        train_loss = self.at.take_epoch_loss()
+        best = math.isfinite(result.loss) and (self.at.best_loss is None or result.loss < self.at.best_loss)
         if best:
             self.at.best_loss, self.at.best_step = result.loss, self.at.step
             self.folder.mark_best(self.at.step, result.loss)
-        train_loss = self.at.loss_sum / self.at.loss_tokens if self.at.loss_tokens else math.nan
-        self.at.loss_sum, self.at.loss_tokens = 0.0, 0
         self._tell(
             "validation",
             tokens=self.at.tokens,
@@ -279,16 +408,20 @@ class Training:
             val_perplexity=result.perplexity,
             val_bits_per_byte=result.bits_per_byte,
             best=best,
-            **self._clock(),
         )
+        if time.perf_counter() - self.drawn > SECONDS_BETWEEN_PICTURES:
+            self._draw()
+
+    def _draw(self) -> None:
         draw_curves(self.folder.metrics_file, self.folder.picture_file, self.folder.path.name)
+        self.drawn = time.perf_counter()
 
     def _check_first_loss(self, loss: float) -> None:
         """Says so if the first loss is far from ln(vocabulary), that of a model that knows nothing yet."""
         expected = math.log(self.config.model.vocab_size)
-        if abs(loss - expected) > 0.1 * expected:
+        if not abs(loss - expected) <= 0.1 * expected:
             self._note(
-                f"the first loss is {loss:.3f}, but that of a model that knows nothing is ln(vocabulary) = {expected:.3f}: "
+                f"the first loss is {loss:.3f}, but a model that knows nothing has ln(vocabulary) = {expected:.3f}: "
                 "something is wrong with the initial weights or the targets"
             )
 
@@ -299,12 +432,8 @@ class Training:
             steps_per_epoch=self.batches.steps_per_epoch,
             sequences=self.batches.n_sequences,
             parameters=parameter_table(self.config.model),
-            device=str(self.machine.device),
-            device_reason=self.machine.device_reason,
-            precision=self.machine.precision,
-            precision_reason=self.machine.precision_reason,
-            data=self.dataset.identity(),
-            run=str(self.folder.path),
+            machine=self.machine,
+            config=self.config,
         )
 
     def _note(self, text: str) -> None:
@@ -312,9 +441,9 @@ class Training:
 
     def _tell(self, kind: str, **values: Any) -> None:
         epoch = self.at.step / self.batches.steps_per_epoch
-        record = {"kind": kind, "step": self.at.step, "epoch": round(epoch, 4), **values}
+        record = {"kind": kind, "step": self.at.step, "epoch": round(epoch, 4), **values, "seconds": self._seconds()}
         for watcher in self.watchers:
             watcher(record)
 
-    def _clock(self) -> dict[str, float]:
-        return {"seconds": round(time.perf_counter() - self.start, 3)}
+    def _seconds(self) -> float:
+        return round(time.perf_counter() - self.began, 3)

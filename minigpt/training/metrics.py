@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from minigpt.checkpoint import write_file
 from minigpt.device import UseMonitor
 from minigpt.errors import MissingExtraError, RunError
 
@@ -72,10 +73,17 @@ def read_metrics(file: Path, kind: str | None = None) -> list[dict[str, Any]]:
     return records
 
 
+def keep_until(file: Path, step: int) -> None:
+    """Drops the records behind a step from metrics.jsonl, so that going on from there writes no step twice."""
+    kept = [record for record in read_metrics(file) if record["step"] <= step]
+    write_file(file, "".join(json.dumps(record) + "\n" for record in kept))
+
+
 class Meter:
-    """Adds up what happens between two step records: loss, tokens, time, and the time spent waiting for data.
+    """Measures speed, waiting and use between two step records.
 
     Attributes:
+        tokens: targets trained on; whoever trains adds to it.
         waited: seconds spent waiting for data; whoever waits adds to it.
     """
 
@@ -84,18 +92,16 @@ class Meter:
         self._restart()
 
     def _restart(self) -> None:
-        self.loss_sum, self.tokens, self.waited, self.since = 0.0, 0, 0.0, time.perf_counter()
+        self.tokens, self.waited, self.since = 0, 0.0, time.perf_counter()
 
-    def add(self, loss_sum: float, tokens: int) -> None:
-        """Counts a step."""
-        self.loss_sum += loss_sum
-        self.tokens += tokens
+    def leave_out(self, seconds: float) -> None:
+        """Does not count the seconds just spent on something else than training."""
+        self.since += seconds
 
     def read(self) -> dict[str, float]:
-        """Returns loss, speed, waiting, memory and use since the last reading, and starts over."""
+        """Returns speed, waiting, memory and use since the last reading, and starts over."""
         elapsed = time.perf_counter() - self.since
         reading = {
-            "loss": self.loss_sum / self.tokens,
             "tokens_per_second": round(self.tokens / elapsed, 1),
             "data_wait": round(self.waited / elapsed, 5),
             **self.monitor.read(),

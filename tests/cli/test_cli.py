@@ -14,10 +14,17 @@ from minigpt.cli.live import duration
 from minigpt.config import preset_names
 from minigpt.training.metrics import read_metrics
 
-TINY = (
-    "--model.block-size=32 --model.n-layer=1 --model.n-head=2 --model.n-embd=16 --model.n-hidden=32 "
-    "--train.batch-size=4 --train.lr=1e-2 --machine.device=cpu --machine.precision=float32"
-).split()
+TINY = [
+    "--model.block-size=32",
+    "--model.n-layer=1",
+    "--model.n-head=2",
+    "--model.n-embd=16",
+    "--model.n-hidden=32",
+    "--train.batch-size=4",
+    "--train.lr=1e-2",
+    "--machine.device=cpu",
+    "--machine.precision=float32",
+]
 
 
 @pytest.fixture
@@ -33,7 +40,9 @@ def call(capsys):
     return run
 
 
-@pytest.mark.parametrize("verb", ["prepare", "train", "generate", "evaluate", "device"])
+@pytest.mark.parametrize(
+    "verb", ["prepare", "train", "resume", "verify-resume", "replay", "generate", "evaluate", "device"]
+)
 def test_every_command_explains_itself(call, verb):
     code, out, err = call(verb, "--help")
     assert code == 0
@@ -105,7 +114,10 @@ def test_an_option_overrides_the_preset_even_with_the_defaults_value(call, data_
         (["train", "--data", "DATA", "--run", "RUN", "--model.vocab-size", "99"], ["vocabulary", "99"]),
         (["train", "--data", "nowhere", "--run", "RUN"], ["no such data set", "nowhere", "minigpt prepare"]),
         (["train", "--data", "DATA", "--run", "FINISHED"], ["exists already", "--run"]),
-        (["train", "--data", "DATA", "--run", "RUN", "--model.block-size", "99999"], ["too short", "99999"]),
+        (
+            ["train", "--data", "DATA", "--run", "RUN", "--model.block-size", "99999"],
+            ["too short", "block-size"],
+        ),
         (["train", "--data", "DATA", "--run", "RUN", "--machine.device", "warp"], ["warp", "cpu"]),
         (["train", "--data", "DATA", "--run", "RUN", "--machine.device", "cuda:99"], ["cuda:99"]),
         (["generate", "nowhere"], ["no run folder", "nowhere"]),

@@ -1,0 +1,84 @@
+"""Taking a bad step again, from the dump that the run left of it, to see where it goes wrong."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from minigpt import checkpoint, device
+from minigpt.data import IGNORE
+from minigpt.model import GPT
+from minigpt.run import MODEL, RunFolder, load_weights
+from minigpt.training.trouble import first_not_finite
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a step did.
+
+    Attributes:
+        step: which one.
+        loss: its mean loss.
+        first_weight: the first weight that is not finite already, or None.
+        first_activation: the first part of the model whose output is not finite, or None.
+        first_gradient: the first weight whose gradient is not finite, or None.
+    """
+
+    step: int
+    loss: float
+    first_weight: str | None
+    first_activation: str | None
+    first_gradient: str | None
+
+
+def replay(dump: Path | str) -> Replay:
+    """Takes the step of a dump again, as it was: same weights, batch, dropout and precision.
+
+    Args:
+        dump: a folder RUN/dumps/step-... that a run left.
+
+    Raises:
+        RunError: if it does not stand in a run folder.
+        CheckpointError: if it is damaged.
+    """
+    dump = Path(dump)
+    folder = RunFolder.open(dump.resolve().parent.parent)
+    values, batch = checkpoint.load_values(dump), checkpoint.load_tensors(dump, "batch")
+    config = folder.config()
+    machine = device.choose_again(folder.environment(), config.machine)
+    model = GPT(config.model).to(machine.device)
+    load_weights(model, checkpoint.load_tensors(dump, MODEL, machine.device))
+    first_weight = next((name for name, p in model.named_parameters() if not p.isfinite().all()), None)
+
+    outputs: list[str] = []
+    for name, part in model.named_modules():
+        part.register_forward_hook(_noting(name, outputs))
+    torch.manual_seed(device.hash_seed(values["seed"], values["step"] - 1))
+    model.train()
+    loss_sum, tokens = 0.0, int((batch["y"] != IGNORE).sum())
+    parts = config.train.accumulate
+    for ids, targets in zip(batch["x"].chunk(parts), batch["y"].chunk(parts), strict=True):
+        with machine.autocast():
+            part_sum = model.loss_sum(ids.to(machine.device), targets.to(machine.device))
+        (part_sum / tokens).backward()
+        loss_sum += part_sum.item()
+    bad_gradient = any(p.grad is not None and not p.grad.isfinite().all() for p in model.parameters())
+    return Replay(
+        step=values["step"],
+        loss=loss_sum / tokens if tokens else math.nan,
+        first_weight=first_weight,
+        first_activation=outputs[0] if outputs else None,
+        first_gradient=first_not_finite(model) if bad_gradient else None,
+    )
+
+
+def _noting(name: str, outputs: list[str]) -> object:
+    def note(part: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, Tensor) and not bool(output.isfinite().all()):
+            outputs.append(name)
+
+    return note

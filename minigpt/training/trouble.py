@@ -1,0 +1,103 @@
+"""Steps that went wrong: what counts as wrong, how it is named, and the dump that reproduces it.
+
+A loss or gradient that is not finite is never applied. float16's overflow is its scaler's business. A gradient far
+outside its running distribution, a spike, is said, and skipped if the settings ask for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.optim import Optimizer
+
+from minigpt import checkpoint
+from minigpt.config import Config
+from minigpt.data import Batch
+from minigpt.errors import MiniGPTError
+from minigpt.model import GPT
+from minigpt.run import MODEL, OPTIMIZER, RunFolder, model_tensors
+from minigpt.training.optimizers import optimizer_tensors
+from minigpt.training.position import GradientNorms, Position
+
+MOST_BAD_STEPS = 5
+"""So many bad steps in a row are too many."""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What was wrong with a step.
+
+    Attributes:
+        text: for people.
+        bad: whether its loss or gradient was not finite for a reason that is not float16's.
+        overflow: whether it overflowed float16, which the scaler handles.
+    """
+
+    text: str
+    bad: bool = False
+    overflow: bool = False
+
+
+def judge(
+    loss: float, grad_norm: float, norms: GradientNorms, scaler: torch.amp.GradScaler, first_bad: Callable[[], str]
+) -> Trouble | None:
+    """Returns what is wrong with a step, before it is applied; None if nothing is.
+
+    Args:
+        loss: its mean loss.
+        grad_norm: the norm of its gradient.
+        norms: what gradients are usual.
+        scaler: float16's scaler. While its scale is above 1, halving it may help.
+        first_bad: names the first tensor that is not finite.
+    """
+    if math.isfinite(loss) and math.isfinite(grad_norm):
+        if norms.is_spike(grad_norm):
+            usual = math.exp(norms.mean)
+            return Trouble(f"the gradient's norm is {grad_norm:.3g}, far above the usual {usual:.3g}")
+        return None
+    if math.isfinite(loss) and scaler.is_enabled() and scaler.get_scale() > 1:
+        return Trouble("float16 overflowed", overflow=True)
+    what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient of {first_bad()} is not finite"
+    return Trouble(f"{what}: the step is not applied", bad=True)
+
+
+def first_not_finite(model: GPT) -> str:
+    """Returns the name of the first parameter whose gradient is not finite."""
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
+            return name
+    return "no parameter alone, but their norm"
+
+
+def save_dump(
+    folder: RunFolder, model: GPT, optimizers: Sequence[Optimizer], batch: Batch, at: Position, seed: int
+) -> Path:
+    """Saves what `minigpt replay` needs to take a run's last step again, and returns where."""
+    dump = folder.path / "dumps" / f"step-{at.step:09d}"
+    checkpoint.save(
+        dump,
+        {
+            MODEL: model_tensors(model),
+            OPTIMIZER: optimizer_tensors(model, list(optimizers)),
+            "batch": {"x": torch.from_numpy(batch.x), "y": torch.from_numpy(batch.y)},
+        },
+        {"step": at.step, "seed": seed},
+    )
+    return dump
+
+
+def bad_steps_error(step: int, trouble: Trouble, dump: Path, config: Config) -> MiniGPTError:
+    """Returns the error that ends a run whose steps stay bad."""
+    return MiniGPTError(
+        f"{MOST_BAD_STEPS} steps in a row had no finite loss or gradient",
+        seen=f"step {step}: {trouble.text}",
+        remedy=(
+            f"Nothing of them was applied, and the last checkpoint is whole. Try a lower --train.lr than "
+            f"{config.train.lr:g}, some --schedule.warmup-steps, --machine.precision float32, or --train.on-bad-steps "
+            f"rewind. To look at the step: minigpt replay {dump}"
+        ),
+    )

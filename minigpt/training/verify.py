@@ -1,0 +1,132 @@
+"""Proof that resuming is exact, on this machine and with these settings: one run left alone, one killed again and again.
+
+Each run is a process of its own; a kill is one that no program can catch (SIGKILL, or TerminateProcess). In the end
+every byte of weights and optimizer, and every figure that does not tell of time, must be the same.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from minigpt.config import Config
+from minigpt.errors import RunError
+from minigpt.run import RunFolder
+from minigpt.training.metrics import read_metrics
+
+TIMES = {"seconds", "tokens_per_second", "data_wait", "memory", "use"}
+"""Fields of metrics.jsonl that tell of the machine's time, not of the training."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of it.
+
+    Attributes:
+        kills: how many processes were killed while they trained.
+        steps: steps of each run.
+        differences: what differs between the two runs; empty when resuming is exact.
+    """
+
+    kills: int
+    steps: int
+    differences: tuple[str, ...]
+
+
+def verify_resume(
+    data: Path | str,
+    config: Config,
+    *,
+    steps: int = 20,
+    kills: int = 3,
+    seed: int = 0,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Verdict:
+    """Trains twice for a few steps, one of the runs killed at random moments and resumed, and compares.
+
+    Args:
+        data: a data set.
+        config: the settings to prove; their length and their saves are replaced by shorter ones.
+        steps: optimizer steps of each run.
+        kills: how often the second run is killed.
+        seed: decides when.
+        tell: is given a line of progress now and then.
+
+    Raises:
+        RunError: if a run fails by itself; with what it said.
+    """
+    every = max(1, steps // 5)
+    train = replace(config.train, steps=steps, save_every=every, validate_every=2 * every, log_every=1, keep=1000)
+    config = replace(config, train=train)
+    chance = random.Random(seed)
+    with tempfile.TemporaryDirectory(prefix="minigpt-verify-", ignore_cleanup_errors=True) as temporary:
+        whole, killed = Path(temporary, "whole"), Path(temporary, "killed")
+        settings = Path(temporary, "config.toml")
+        settings.write_text(config.to_toml(), encoding="utf-8")
+        begin = ["train", "--data", str(data), "--config", str(settings), "--run"]
+        tell(f"training {steps} steps without a break")
+        started = time.monotonic()
+        _run([*begin, str(whole)])
+        alone = time.monotonic() - started
+        done = 0
+        while done < kills:
+            command = ["resume", str(killed)] if killed.exists() else [*begin, str(killed)]
+            if _run(command, seconds=chance.uniform(0.3, 0.9) * alone):
+                break  # it ended before its time was up
+            done += 1
+            tell(f"killed once more ({done} of {kills}), {len(_checkpoints(killed))} checkpoints so far")
+        _run(["resume", str(killed)] if killed.exists() else [*begin, str(killed)])
+        return Verdict(done, steps, tuple(differences(whole, killed)))
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """Returns in which checkpoints, figures and files two runs differ, as sentences."""
+    found = []
+    ours, theirs = _checkpoints(one), _checkpoints(other)
+    if ours.keys() != theirs.keys():
+        found.append(f"checkpoints {sorted(ours.keys() ^ theirs.keys())} are in one run only")
+    found += [f"{name} differs" for name in sorted(ours.keys() & theirs.keys()) if ours[name] != theirs[name]]
+    records = [[_timeless(r) for r in read_metrics(run / "metrics.jsonl")] for run in (one, other)]
+    if len(records[0]) != len(records[1]):
+        found.append(f"metrics.jsonl has {len(records[0])} lines in one run and {len(records[1])} in the other")
+    found += [f"metrics differ: {a} and {b}" for a, b in zip(*records, strict=False) if a != b]
+    return found
+
+
+def _timeless(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in TIMES}
+
+
+def _checkpoints(run: Path) -> dict[str, bytes]:
+    """Returns the tensors' files of every checkpoint."""
+    return {
+        f"{folder.name}/{file.name}": file.read_bytes()
+        for folder in RunFolder(run).checkpoint_folders()
+        for file in sorted(folder.glob("*.safetensors"))
+    }
+
+
+def _run(command: Sequence[str], seconds: float | None = None) -> bool:
+    """Runs a `minigpt` command; true if it ended, false if it was killed when its time was up."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "minigpt", *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        _, errors = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return False
+    except BaseException:
+        process.kill()
+        raise
+    if process.returncode:
+        raise RunError("A run of the proof failed", seen=errors.strip()[-500:], remedy="Mend that first.")
+    return True

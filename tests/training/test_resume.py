@@ -1,0 +1,352 @@
+"""Stopped, killed, damaged: a run goes on as if nothing had been."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from itertools import pairwise
+
+import pytest
+import torch
+
+from minigpt import checkpoint
+from minigpt.errors import CheckpointError, ConfigError, DataError, MiniGPTError, NewerVersionError, RunError
+from minigpt.run import RunFolder
+from minigpt.training import resume, train
+from minigpt.training.loop import Training, start
+from minigpt.training.metrics import read_metrics
+from minigpt.training.position import GradientNorms, Position
+from tests.conftest import tiny
+
+CHANGING = {"seconds", "tokens_per_second", "data_wait", "memory", "use"}
+"""Fields that tell of the machine's time, not of the training."""
+
+
+def metrics(run):
+    return [{k: v for k, v in r.items() if k not in CHANGING} for r in read_metrics(run / "metrics.jsonl")]
+
+
+def content(run):
+    """The bytes of the newest checkpoint's tensors."""
+    folder = RunFolder.open(run).find_checkpoint("latest")
+    return {file.name: file.read_bytes() for file in folder.glob("*.safetensors")}
+
+
+def assert_same_run(one, other):
+    assert content(one) == content(other)
+    assert metrics(one) == metrics(other)
+    best = [RunFolder.open(run).best_file.read_text() for run in (one, other)]
+    assert best[0] == best[1]
+
+
+class Crash(Exception):
+    """Stands for a power failure: nothing is saved on the way out."""
+
+
+def crash_at(step):
+    def watch(record):
+        if record["kind"] == "progress" and record["step"] == step:
+            raise Crash
+
+    return watch
+
+
+def crash_when_validating(record):
+    if record["kind"] == "validating":
+        raise Crash
+
+
+def train_with_crashes(data, run, config, crashes):
+    """Trains, crashing as told, and resuming each time."""
+    with pytest.raises(Crash):
+        train(data, run, config, watchers=[crashes[0]])
+    for crash in crashes[1:]:
+        with pytest.raises(Crash):
+            resume(run, watchers=[crash])
+    resume(run)
+
+
+VARIATIONS = {
+    "plain": {},
+    "accumulated": {"train__accumulate": 2},
+    "bfloat16": {"machine__precision": "bfloat16"},
+    "float16": {"machine__precision": "float16"},
+    "adamw, cosine": {"optimizer__name": "adamw", "optimizer__weight_decay": 0.1, "schedule__name": "cosine"},
+    "muon, wsd": {"optimizer__name": "muon", "schedule__name": "wsd", "schedule__warmup_steps": 5},
+    "validated in between": {"train__validate_every": 7},
+}
+
+
+@pytest.mark.parametrize("changes", VARIATIONS.values(), ids=VARIATIONS.keys())
+def test_a_run_with_crashes_ends_with_the_same_bytes_and_metrics(data_folder, tmp_path, changes):
+    config = tiny(train__save_every=4, train__log_every=3, **changes)  # two epochs of 41 steps
+    train(data_folder, tmp_path / "whole", config)
+    # before the first save; twice inside the first epoch; inside its validation; in the second epoch
+    crashes = [crash_at(2), crash_at(15), crash_at(16), crash_when_validating, crash_at(60)]
+    train_with_crashes(data_folder, tmp_path / "broken", config, crashes)
+    assert_same_run(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_no_step_stands_twice_in_the_metrics(data_folder, tmp_path):
+    config = tiny(train__save_every=10, train__log_every=1, train__epochs=1)
+    train_with_crashes(data_folder, tmp_path / "run", config, [crash_at(17), crash_at(18), crash_at(33)])
+    steps = [r["step"] for r in read_metrics(tmp_path / "run" / "metrics.jsonl", "step")]
+    assert steps == list(range(1, steps[-1] + 1))
+
+
+def test_seconds_go_on_and_never_back(data_folder, tmp_path):
+    train_with_crashes(data_folder, tmp_path / "run", tiny(train__save_every=5, train__log_every=1), [crash_at(17)])
+    seconds = [r["seconds"] for r in read_metrics(tmp_path / "run" / "metrics.jsonl")]
+    assert all(a <= b for a, b in pairwise(seconds))
+
+
+def test_a_clock_that_jumps_changes_nothing(data_folder, tmp_path, monkeypatch):
+    train(data_folder, tmp_path / "whole", tiny(train__steps=8))
+    ticks = iter(range(10**9, 0, -(10**6)))
+    monkeypatch.setattr("time.time", lambda: next(ticks))
+    train(data_folder, tmp_path / "jumping", tiny(train__steps=8))
+    assert_same_run(tmp_path / "whole", tmp_path / "jumping")
+
+
+def test_asked_to_stop_it_saves_and_goes_on_from_there(data_folder, tmp_path):
+    train(data_folder, tmp_path / "whole", tiny())
+    answers = iter([False] * 6 + [True])
+    outcome = train(data_folder, tmp_path / "stopped", tiny(), should_stop=lambda: next(answers))
+    assert (outcome.stopped, outcome.steps) == (True, 7)
+    assert not resume(tmp_path / "stopped").stopped
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_a_longer_run_goes_on_where_the_finished_one_ended(data_folder, tmp_path):
+    train(data_folder, tmp_path / "long", tiny(train__epochs=3))
+    train(data_folder, tmp_path / "short", tiny(train__epochs=2))
+    resume(tmp_path / "short", epochs=3)
+    assert content(tmp_path / "long") == content(tmp_path / "short")  # the schedule is constant: the same run
+    tables = [[r for r in metrics(tmp_path / name) if r["kind"] == "validation"] for name in ("long", "short")]
+    assert tables[0] == tables[1]
+    assert RunFolder.open(tmp_path / "short").config().train.epochs == 3
+
+
+def test_a_finished_run_has_nothing_left_to_do(run_folder, tmp_path):
+    run = shutil.copytree(run_folder, tmp_path / "run")
+    before = content(run)
+    assert not resume(run).stopped
+    assert content(run) == before
+    with pytest.raises(ConfigError, match="already"):
+        resume(run, epochs=1)
+
+
+def test_a_run_that_was_moved_with_its_data_goes_on(data_folder, tmp_path):
+    answers = iter([True])
+    train(data_folder, tmp_path / "run", tiny(train__steps=4), should_stop=lambda: next(answers))
+    data, run = shutil.copytree(data_folder, tmp_path / "new"), (tmp_path / "run").rename(tmp_path / "moved")
+    assert resume(run, data=data).steps == 4
+
+
+@pytest.fixture
+def stopped(data_folder, tmp_path):
+    """A run with checkpoints at steps 4, 8 and 10, not finished."""
+    answers = iter([False] * 9 + [True])
+    config = tiny(train__save_every=4, train__keep=3)
+    train(data_folder, tmp_path / "run", config, should_stop=lambda: next(answers))
+    return tmp_path / "run"
+
+
+def damage(file, how):
+    if how == "removed":
+        file.unlink()
+    elif how == "cut short":
+        file.write_bytes(file.read_bytes()[:-20])
+    elif how == "emptied":
+        file.write_bytes(b"")
+    else:
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 0x10
+        file.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["removed", "cut short", "emptied", "one bit flipped"])
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(data_folder, stopped, tmp_path, how, name):
+    damage(stopped / "checkpoints" / "step-000000010" / name, how)
+    records = []
+    resume(stopped, watchers=[lambda record: records.append(dict(record))])
+    notes = [record["text"] for record in records if record["kind"] == "note"]
+    assert len(notes) == 1
+    assert "damaged" in notes[0]
+    assert "step-000000010" in notes[0]
+    assert "going on from step 8" in notes[0]
+    train(data_folder, tmp_path / "whole", tiny(train__save_every=4, train__keep=3))
+    assert content(stopped) == content(tmp_path / "whole")
+
+
+def test_when_every_checkpoint_is_damaged_it_begins_anew_and_says_so(data_folder, stopped, tmp_path):
+    for folder in RunFolder.open(stopped).checkpoint_folders():
+        damage(folder / "model.safetensors", "one bit flipped")
+    records = []
+    resume(stopped, watchers=[lambda record: records.append(dict(record))])
+    notes = [record["text"] for record in records if record["kind"] == "note"]
+    assert len(notes) == 3
+    assert all("going on from step 0" in note for note in notes)
+    train(data_folder, tmp_path / "whole", tiny(train__save_every=4, train__keep=3))
+    assert content(stopped) == content(tmp_path / "whole")
+
+
+def test_a_checkpoint_of_a_newer_version_is_not_passed_over(stopped):
+    state = stopped / "checkpoints" / "step-000000010" / "state.json"
+    state.write_text(json.dumps({**json.loads(state.read_text()), "version": 99}))
+    with pytest.raises(NewerVersionError, match="99"):
+        resume(stopped)
+
+
+def test_another_data_set_is_refused_by_name(stopped, text_folder, tmp_path):
+    from minigpt import prepare
+
+    prepare([str(text_folder)], tmp_path / "other", tokenizer="byte", block_size=32, seed=7)
+    with pytest.raises(DataError, match=r"train (tokens|sha256|text_bytes) "):
+        resume(stopped, data=tmp_path / "other")
+
+
+def test_changed_settings_are_refused_by_name(stopped):
+    folder = RunFolder.open(stopped)
+    text = folder.config_file.read_text()
+    folder.config_file.write_text(text.replace("lr = 0.01", "lr = 0.02").replace("n_hidden = 32", "n_hidden = 48"))
+    with pytest.raises(CheckpointError, match=r"model\.n_hidden 48, the checkpoint 32; train\.lr 0\.02"):
+        resume(stopped)
+    folder.config_file.write_text(text.replace("keep = 3", "keep = 2"))
+    assert not resume(stopped).stopped
+
+
+def test_two_processes_cannot_train_into_one_run(stopped):
+    with RunFolder.open(stopped).lock(), pytest.raises(RunError, match="Another process"):
+        resume(stopped)
+    assert not resume(stopped).stopped
+
+
+def test_a_save_that_fails_loses_no_checkpoint(data_folder, tmp_path, monkeypatch):
+    real, calls = checkpoint.save_file, []
+
+    def full_disk(tensors, file):
+        calls.append(file)
+        if len(calls) > 3:  # two files a save: in the middle of the second one
+            raise OSError(28, "No space left on device")
+        real(tensors, file)
+
+    monkeypatch.setattr(checkpoint, "save_file", full_disk)
+    with pytest.raises(CheckpointError, match="No space left"):
+        train(data_folder, tmp_path / "run", tiny(train__save_every=4))
+    monkeypatch.undo()
+    assert [f.name for f in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-000000004"]
+    resume(tmp_path / "run")
+    train(data_folder, tmp_path / "whole", tiny(train__save_every=4))
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_metrics_line_cut_short_by_a_crash_is_dropped(data_folder, stopped):
+    with (stopped / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "step", "st')
+    resume(stopped)
+    assert [json.loads(line) for line in (stopped / "metrics.jsonl").read_text().splitlines()]
+
+
+def poison(training, steps):
+    """Makes the loss of these steps not a number, while the data is in its first order."""
+    real = Training.gradients
+
+    def gradients(batch):
+        loss, tokens = real(training, batch)
+        return (loss * math.nan if training.at.step in steps and training.at.order == 0 else loss), tokens
+
+    training.gradients = gradients
+
+
+def test_a_few_bad_steps_are_named_not_applied_and_passed(data_folder, tmp_path):
+    training = start(data_folder, tmp_path / "run", tiny(train__epochs=1))
+    poison(training, {6, 7})
+    training.run()
+    notes = read_metrics(tmp_path / "run" / "metrics.jsonl", "note")
+    assert [(note["step"], "not applied" in note["text"]) for note in notes] == [(7, True), (8, True)]
+    assert training.at.bad_steps == 0
+
+
+def test_too_many_bad_steps_rewind_to_another_order_if_asked(data_folder, tmp_path):
+    config = tiny(train__epochs=1, train__save_every=4, train__on_bad_steps="rewind")
+    training = start(data_folder, tmp_path / "run", config)
+    poison(training, set(range(10, 40)))
+    training.run()
+    assert training.at.order == 1
+    assert math.isfinite(training.at.best_loss)
+    records = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert any("went back from step 15 to step" in r.get("text", "") for r in records)
+    steps = [r["step"] for r in records if r["kind"] == "step"]
+    assert steps == sorted(set(steps))
+
+
+def test_too_many_bad_steps_stop_with_a_dump_that_reproduces_them(data_folder, tmp_path):
+    from minigpt.training.replay import replay
+
+    training = start(data_folder, tmp_path / "run", tiny(train__save_every=4))
+    with torch.no_grad():
+        training.model.h[0].mlp.c_proj.weight[0, 0] = math.inf
+    with pytest.raises(MiniGPTError, match="minigpt replay"):
+        training.run()
+    (dump,) = (tmp_path / "run" / "dumps").iterdir()
+    found = replay(dump)
+    assert found.step == 5
+    assert not math.isfinite(found.loss)
+    assert found.first_activation == "h.0.mlp.c_proj"
+
+
+def test_a_gradient_that_overflows_names_its_tensor(data_folder, tmp_path):
+    training = start(data_folder, tmp_path / "run", tiny())
+    training.model.ln_f.weight.register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(MiniGPTError, match=r"the gradient of ln_f\.weight is not finite"):
+        training.run()
+
+
+def test_float16_overflow_is_the_scalers(data_folder, tmp_path):
+    config = tiny(machine__precision="float16", train__steps=20)
+    training = start(data_folder, tmp_path / "run", config)
+    training.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    training.run()
+    assert read_metrics(tmp_path / "run" / "metrics.jsonl", "note") == []
+    assert training.scaler.get_scale() < 2.0**40
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_spike_is_said_and_skipped_if_asked(data_folder, tmp_path, skip):
+    training = start(data_folder, tmp_path / "run", tiny(train__steps=70, train__skip_spikes=skip, train__clip=0.0))
+    real, before = Training.gradients, {}
+
+    def gradients(batch):
+        loss, tokens = real(training, batch)
+        if training.at.step == 60:
+            before.update({name: p.detach().clone() for name, p in training.model.named_parameters()})
+            for parameter in training.model.parameters():
+                parameter.grad *= 1000
+        elif training.at.step == 61:
+            same = all(torch.equal(p, before[name]) for name, p in training.model.named_parameters())
+            assert same == skip
+        return loss, tokens
+
+    training.gradients = gradients
+    training.run()
+    notes = read_metrics(tmp_path / "run" / "metrics.jsonl", "note")
+    assert [note["step"] for note in notes] == [61]
+    assert "far above the usual" in notes[0]["text"]
+
+
+def test_usual_gradients_are_no_spikes():
+    norms, generator = GradientNorms(), torch.Generator().manual_seed(0)
+    for draw in torch.randn(5000, generator=generator):
+        norm = math.exp(0.5 * draw.item())
+        assert not norms.is_spike(norm)
+        norms.add(norm)
+    assert norms.is_spike(math.exp(6 * 0.5 + 1.5))
+    assert not norms.is_spike(0.0)
+
+
+def test_a_position_survives_its_json():
+    at = Position(step=3, epoch_loss=0.1 + 0.2, best_loss=None, norms=GradientNorms(0.5, 1 / 3, 7))
+    assert Position.from_dict(json.loads(json.dumps(at.to_dict()))) == at
