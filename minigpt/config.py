@@ -47,7 +47,7 @@ class GPTConfig:
     n_hidden: int = 512
     "Hidden units of each feed-forward layer, usually 4 x n-embd."
     dropout: float = 0.1
-    "Share of activations dropped in training: embeddings, attention weights, and each block's two outputs."
+    "Share dropped in training of embeddings, attention weights (on a CPU in steps of 1/256) and blocks' outputs."
     bias: bool = True
     "Whether linear layers and norms have a bias, as in GPT-2."
     position: Position = "learned"

@@ -55,8 +55,8 @@ def verify_resume_command(
             console.print(f"  {difference}", soft_wrap=True)
         return 1
     console.print(
-        f"the same: killed {verdict.kills} times in {verdict.steps} steps, the run ended with the same bytes of weights "
-        "and optimizer, and the same metrics, as the run that was left alone",
+        f"the same: killed {verdict.kills} times in {verdict.steps} steps, the run ended with the same bytes of "
+        "weights and optimizer, and the same metrics, as the run that was left alone",
         soft_wrap=True,
     )
     return 0

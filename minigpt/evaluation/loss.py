@@ -1,7 +1,7 @@
 """How well a model predicts a text: its loss over a whole split, the same whenever it is asked.
 
-Every token of the split is predicted once, from at most `block_size` - 1 tokens before it in its sequence. The model's
-dropout is off, no random number is drawn, and the logits of a few hundred tokens at most are held at once.
+Every token of the split but the first is predicted once, from the 1 to `block_size` tokens before it in its sequence.
+The model's dropout is off, no random number is drawn, and the logits of a few hundred tokens at most are held at once.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class SplitLoss:
     Attributes:
         loss: mean cross-entropy of a token, in nats.
         tokens: how many tokens were predicted.
-        text_bytes: UTF-8 bytes of the text that the tokens encode.
+        bytes_per_token: how many UTF-8 bytes of text a token of the split stands for, on average.
     """
 
     loss: float
     tokens: int
-    text_bytes: int
+    bytes_per_token: float
 
     @property
     def perplexity(self) -> float:
@@ -40,7 +40,7 @@ class SplitLoss:
     @property
     def bits_per_byte(self) -> float:
         """Bits that the model needs for a byte of text: comparable between tokenizers, as perplexity is not."""
-        return self.loss * self.tokens / math.log(2) / max(1, self.text_bytes)
+        return self.loss / math.log(2) / self.bytes_per_token
 
 
 def perplexity(loss: float) -> float:
@@ -77,4 +77,4 @@ def split_loss(
             done += len(batch.x)
             on_progress(min(done, batches.n_sequences), batches.n_sequences)
     model.train(was_training)
-    return SplitLoss(total / count, count, shard.n_bytes)
+    return SplitLoss(total / count, count, shard.n_bytes / shard.n_tokens)

@@ -66,12 +66,14 @@ class CausalSelfAttention(nn.Module):
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
 
-    def forward(self, x: Tensor, wpe: Positions, positions: Tensor, layer: int, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, encoding: Positions, positions: Tensor, layer: int, cache: KVCache | None = None
+    ) -> Tensor:
         """Returns the attention's contribution to the residual stream.
 
         Args:
             x: normalised residual stream, (batch, time, n_embd).
-            wpe: the position variant, which may turn queries and keys.
+            encoding: the position variant, which may turn queries and keys.
             positions: (time), where each token of x stands in the text.
             layer: this block's number, its place in the cache.
             cache: keys and values of earlier tokens, to be extended; None to attend within x alone.
@@ -79,7 +81,7 @@ class CausalSelfAttention(nn.Module):
         batch, time, n_embd = x.shape
         qkv = self.c_attn(x).view(batch, time, 3, self.n_head, n_embd // self.n_head)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (batch, heads, time, head_dim)
-        q, k = wpe.rotate(q, positions), wpe.rotate(k, positions)
+        q, k = encoding.rotate(q, positions), encoding.rotate(k, positions)
         if cache is not None:
             k, v = cache.extend(layer, k, v)  # (batch, heads, cached + time, head_dim)
         heads = attend(q, k, v, self.dropout if self.training else 0.0)  # (batch, heads, time, head_dim)

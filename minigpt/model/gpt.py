@@ -36,9 +36,11 @@ class Block(nn.Module):
         self.mlp = MLPS[config.mlp](config)
         self.drop = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, wpe: Positions, positions: Tensor, layer: int, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, encoding: Positions, positions: Tensor, layer: int, cache: KVCache | None = None
+    ) -> Tensor:
         """Returns the residual stream (batch, time, n_embd) after this layer; arguments as in attention."""
-        x = x + self.drop(self.attn(self.ln_1(x), wpe, positions, layer, cache))
+        x = x + self.drop(self.attn(self.ln_1(x), encoding, positions, layer, cache))
         return x + self.drop(self.mlp(self.ln_2(x)))
 
 

@@ -89,6 +89,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 class _Softmax:
     """exp(logits) of a chunk and its sums, not yet divided: the division is left to the small factors beside it.
 
+    The target stands apart from the other words. Its logit is computed in float32, since the loss and the gradient
+    p - 1 are small differences that bfloat16's few digits would swamp once the model is sure of itself.
+
     Usually the exponentials need no maximum taken off. Only when a sum leaves the range in which float32 is exact, or
     where looking at it would make a GPU wait, is it taken off first.
     """

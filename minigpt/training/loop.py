@@ -29,7 +29,7 @@ from minigpt.run import MODEL, OPTIMIZER, RunFolder, load_weights, model_tensors
 from minigpt.training.metrics import Meter, MetricsFile, Watcher, keep_until, read_metrics
 from minigpt.training.optimizers import load_optimizer_tensors, make_optimizers, optimizer_tensors, set_rate
 from minigpt.training.picture import draw_curves
-from minigpt.training.position import Position
+from minigpt.training.progress import Progress
 from minigpt.training.schedules import rate
 from minigpt.training.trouble import MOST_BAD_STEPS, Trouble, bad_steps_error, first_not_finite, judge, save_dump
 
@@ -184,9 +184,9 @@ class Training:
         self.model = GPT(self.config.model).to(self.machine.device)
         self.optimizers = make_optimizers(self.model, self.config.train.lr, self.config.optimizer)
         self.scaler = torch.amp.GradScaler(self.machine.device.type, enabled=self.machine.precision == "float16")
-        self._set_position(Position())
+        self._stand_at(Progress())
 
-    def _set_position(self, at: Position) -> None:
+    def _stand_at(self, at: Progress) -> None:
         self.at = at
         seed = self.config.train.seed
         self.seed = device.hash_seed(seed, at.order) if at.order else seed
@@ -301,7 +301,7 @@ class Training:
         """Goes back to the newest whole checkpoint, and on with the data in another order."""
         order, step = self.at.order + 1, self.at.step
         self.restore()
-        self._set_position(replace(self.at, order=order, bad_steps=0))
+        self._stand_at(replace(self.at, order=order, bad_steps=0))
         self.save()
         self._note(f"went back from step {step} to step {self.at.step}, and on with the data in another order")
 
@@ -334,7 +334,7 @@ class Training:
             self.folder.checkpoint_folder(self.at.step),
             {MODEL: model_tensors(self.model), OPTIMIZER: optimizer_tensors(self.model, self.optimizers)},
             {
-                "position": self.at.to_dict(),
+                "progress": self.at.to_dict(),
                 "scaler": self.scaler.state_dict(),
                 "config": self.config.to_dict(),
                 "total_steps": self.total_steps,
@@ -360,7 +360,7 @@ class Training:
             tensors = checkpoint.load_tensors(folder, OPTIMIZER, self.machine.device)
             load_optimizer_tensors(self.model, self.optimizers, tensors)
             self.scaler.load_state_dict(values["scaler"])
-            self._set_position(Position.from_dict(values["position"]))
+            self._stand_at(Progress.from_dict(values["progress"]))
         if self.at.step > self.total_steps:
             raise ConfigError(
                 f"The run has taken {self.at.step} steps already, more than it is to have",

@@ -21,7 +21,7 @@ from minigpt.errors import MiniGPTError
 from minigpt.model import GPT
 from minigpt.run import MODEL, OPTIMIZER, RunFolder, model_tensors
 from minigpt.training.optimizers import optimizer_tensors
-from minigpt.training.position import GradientNorms, Position
+from minigpt.training.progress import GradientNorms, Progress
 
 MOST_BAD_STEPS = 5
 """So many bad steps in a row are too many."""
@@ -74,7 +74,7 @@ def first_not_finite(model: GPT) -> str:
 
 
 def save_dump(
-    folder: RunFolder, model: GPT, optimizers: Sequence[Optimizer], batch: Batch, at: Position, seed: int
+    folder: RunFolder, model: GPT, optimizers: Sequence[Optimizer], batch: Batch, at: Progress, seed: int
 ) -> Path:
     """Saves what `minigpt replay` needs to take a run's last step again, and returns where."""
     dump = folder.path / "dumps" / f"step-{at.step:09d}"

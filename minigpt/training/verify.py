@@ -1,4 +1,4 @@
-"""Proof that resuming is exact, on this machine and with these settings: one run left alone, one killed again and again.
+"""Proof that resuming is exact, on this machine and with these settings: one run left alone, one killed and resumed.
 
 Each run is a process of its own; a kill is one that no program can catch (SIGKILL, or TerminateProcess). In the end
 every byte of weights and optimizer, and every figure that does not tell of time, must be the same.

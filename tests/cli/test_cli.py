@@ -40,9 +40,10 @@ def call(capsys):
     return run
 
 
-@pytest.mark.parametrize(
-    "verb", ["prepare", "train", "resume", "verify-resume", "replay", "generate", "evaluate", "device"]
-)
+VERBS = ["prepare", "train", "resume", "verify-resume", "replay", "generate", "evaluate", "device"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_command_explains_itself(call, verb):
     code, out, err = call(verb, "--help")
     assert code == 0

@@ -12,7 +12,7 @@ import torch
 
 from minigpt import checkpoint
 from minigpt.config import Config, GPTConfig, ScheduleConfig
-from minigpt.data import Batch, Batches
+from minigpt.data import Batch, Batches, prepare
 from minigpt.device import choose
 from minigpt.errors import ConfigError, DataError, MiniGPTError, RunError
 from minigpt.evaluation import split_loss
@@ -150,7 +150,8 @@ def test_validation_equals_the_loss_written_out(run_folder, dataset):
             logits = model(piece[None, :-1])[0]
             total += torch.nn.functional.cross_entropy(logits, piece[1:], reduction="sum").item()
     assert result.loss == pytest.approx(total / (len(tokens) - 1), rel=1e-5)
-    assert result.bits_per_byte == pytest.approx(total / math.log(2) / dataset.val.n_bytes, rel=1e-5)
+    bits_per_token, bytes_per_token = result.loss / math.log(2), dataset.val.n_bytes / dataset.val.n_tokens
+    assert result.bits_per_byte == pytest.approx(bits_per_token / bytes_per_token)
 
 
 def test_the_best_checkpoint_is_kept_beside_the_newest(data_folder, dataset, tmp_path):
@@ -242,3 +243,12 @@ def test_batches_come_from_the_seed_and_the_step(data_folder, dataset, tmp_path)
     training = start(data_folder, tmp_path / "run", tiny(train__seed=5))
     expected = Batches(dataset.train, 32, 4, 5).batch(7)
     assert np.array_equal(training.batches.batch(7).x, expected.x)
+
+
+def test_no_target_is_learned_across_a_seam(text_folder, tmp_path):
+    """Sequences drawn at random are no continuation of each other: their borders are nobody's target."""
+    prepare([str(text_folder)], tmp_path / "data", tokenizer="byte", block_size=32, split_by="sequence")
+    training = start(tmp_path / "data", tmp_path / "run", tiny())
+    batch = training.batches.batch(0)
+    assert (batch.y[:, -1] == -1).all()
+    assert (batch.y[:, :-1] != -1).any()

@@ -16,7 +16,7 @@ from minigpt.run import RunFolder
 from minigpt.training import resume, train
 from minigpt.training.loop import Training, start
 from minigpt.training.metrics import read_metrics
-from minigpt.training.position import GradientNorms, Position
+from minigpt.training.progress import GradientNorms, Progress
 from tests.conftest import tiny
 
 CHANGING = {"seconds", "tokens_per_second", "data_wait", "memory", "use"}
@@ -347,6 +347,6 @@ def test_usual_gradients_are_no_spikes():
     assert not norms.is_spike(0.0)
 
 
-def test_a_position_survives_its_json():
-    at = Position(step=3, epoch_loss=0.1 + 0.2, best_loss=None, norms=GradientNorms(0.5, 1 / 3, 7))
-    assert Position.from_dict(json.loads(json.dumps(at.to_dict()))) == at
+def test_progress_survives_its_json():
+    at = Progress(step=3, epoch_loss=0.1 + 0.2, best_loss=None, norms=GradientNorms(0.5, 1 / 3, 7))
+    assert Progress.from_dict(json.loads(json.dumps(at.to_dict()))) == at

@@ -42,7 +42,7 @@ class GradientNorms:
 
 
 @dataclass
-class Position:
+class Progress:
     """Where a run stands.
 
     Attributes:
@@ -97,6 +97,6 @@ class Position:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Position:
+    def from_dict(cls, values: Mapping[str, Any]) -> Progress:
         """Returns what `to_dict` gave."""
         return cls(**{**values, "norms": GradientNorms(**values["norms"])})

@@ -1,0 +1,83 @@
+"""Real processes, really killed: a short form of benchmarks/crash_soak.py, and signals."""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from minigpt.cli.live import StopSignals
+from minigpt.errors import RunError
+from minigpt.run import RunFolder
+from minigpt.training import resume, train
+from minigpt.training.metrics import read_metrics
+from tests.conftest import tiny
+
+SOAK = Path(__file__).parents[2] / "benchmarks" / "crash_soak.py"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the soak kills itself with SIGKILL, which Windows has not")
+def test_short_soak(tmp_path):
+    spec = importlib.util.spec_from_file_location("crash_soak", SOAK)
+    assert spec is not None
+    assert spec.loader is not None
+    crash_soak = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(crash_soak)
+    counts, wrong = crash_soak.soak(tmp_path, kills=1, seed=1, runs_of=2, settings=crash_soak.SETTINGS[1:2])
+    assert wrong == []
+    assert counts["killed from outside"] >= 1
+    assert counts["killed inside a save"] >= 1
+    assert counts["bit-identical runs"] == counts["runs"] >= 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot send these signals to another process")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_ends_with_its_code(data_folder, tmp_path, number, code):
+    file, run = tmp_path / "config.toml", tmp_path / "run"
+    file.write_text(tiny(train__epochs=10_000, train__log_every=1).to_toml())
+    command = ["-m", "minigpt", "train", "--data", str(data_folder), "--run", str(run), "--config", str(file)]
+    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while len(read_metrics(run / "metrics.jsonl", "step")) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "stopped and saved after step" in out
+    assert "Traceback" not in err
+    steps = read_metrics(run / "metrics.jsonl", "step")
+    latest = RunFolder.open(run).find_checkpoint("latest")
+    assert int(latest.name.removeprefix("step-")) == steps[-1]["step"]
+
+
+def test_a_second_signal_acts_as_usual():
+    before = signal.getsignal(signal.SIGINT)
+    with StopSignals() as stop:
+        assert not stop()
+        signal.raise_signal(signal.SIGINT)
+        assert stop()
+        assert stop.exit_code == 130
+        assert signal.getsignal(signal.SIGINT) == before
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_run_folder_that_cannot_be_written_is_said(data_folder, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RunError, match="cannot be made"):
+        train(data_folder, tmp_path / "file" / "run", tiny())
+    answers = iter([True])
+    train(data_folder, tmp_path / "run", tiny(), should_stop=lambda: next(answers))
+
+    def refuse(self, *arguments, **settings):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("minigpt.run.FileLock.acquire", refuse)
+    with pytest.raises(RunError, match=r"cannot be written.*Permission denied"):
+        resume(tmp_path / "run")
