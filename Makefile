@@ -1,5 +1,5 @@
 # make demo    train a small model in about three minutes, and see it write
-# make test    tests, lint and types
+# make test    lint, types and tests
 # Both build .venv when it is missing, and are quick the second time.
 
 PYTHON ?= python3
@@ -8,23 +8,26 @@ BIN := .venv/Scripts
 else
 BIN := .venv/bin
 endif
-DEMO := runs/demo
 
 .PHONY: demo test lint clean
 
-.venv/.installed: pyproject.toml
-	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Mini-GPT needs Python 3.11 or newer: make PYTHON=python3.12 ...')"
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
-	$(BIN)/python -c "open('.venv/.installed', 'w').close()"
+demo: .venv/.installed
+	@test -d data/pylib || $(BIN)/minigpt prepare pylib --out data/pylib --tokenizer bpe:4096
+	@if test -d runs/demo; \
+	then $(BIN)/minigpt resume runs/demo; \
+	else $(BIN)/minigpt train --data data/pylib --run runs/demo --preset laptop; fi
+	@for prompt in "Return the" "class Thread" "The module"; do echo; echo "--- $$prompt"; \
+	$(BIN)/minigpt generate runs/demo --prompt "$$prompt" --max-new-tokens 80 --seed 1 || exit; done
+	@echo
+	@echo "Try next:"
+	@echo "  $(BIN)/minigpt generate runs/demo --prompt \"If the file\" --temperature 0.5"
+	@echo "  $(BIN)/minigpt evaluate runs/demo"
+	@echo "  $(BIN)/minigpt resume runs/demo --epochs 12        # train it further"
+	@echo "  $(BIN)/minigpt prepare MY_TEXTS/ --out data/mine --tokenizer bpe:4096"
+	@echo "  $(BIN)/minigpt train --data data/mine --run runs/mine --preset laptop"
+	@echo "The curves are in runs/demo/training_metrics.png; how it works is in docs/tour.md."
 
-data/pylib: | .venv/.installed
-	$(BIN)/minigpt prepare pylib --out data/pylib --tokenizer bpe:4096
-
-demo: .venv/.installed | data/pylib
-	$(BIN)/python tools/demo.py
-
-test: .venv/.installed lint
+test: lint
 	$(BIN)/python -m pytest
 
 lint: .venv/.installed
@@ -32,5 +35,11 @@ lint: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+.venv/.installed: pyproject.toml
+	@$(PYTHON) -c "import sys; sys.exit('Mini-GPT needs Python 3.11 or newer: make PYTHON=python3.12 ...' if sys.version_info < (3, 11) else 0)"
+	test -d .venv || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@$(PYTHON) -c "open('.venv/.installed', 'w').close()"
+
 clean:
-	$(PYTHON) -c "import shutil; [shutil.rmtree(f, ignore_errors=True) for f in ('.venv', 'data', 'runs', '.pytest_cache', '.mypy_cache', '.ruff_cache', '.hypothesis')]"
+	rm -rf .venv data runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -164,7 +164,7 @@ class RunFolder:
             raise TokenizerError(
                 "The data set was made with another tokenizer than the run",
                 seen=f"{other.spec} ({other.identity[:12]}) instead of {own.spec} ({own.identity[:12]})",
-                remedy="Prepare the text with the run's tokenizer, or train a run on this data set.",
+                remedy=f"Prepare the text with --tokenizer {self.path}, or train a run on this data set.",
             )
 
     def check_data(self, dataset: Dataset) -> None:

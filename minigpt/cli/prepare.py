@@ -62,8 +62,9 @@ def prepare_command(
     out
         The folder to make. It must not exist yet.
     tokenizer
-        gpt2 (50,257 ids, works offline), char (the characters of the training text), byte (257 ids), or bpe:N (N ids
-        learned from the training text; bpe:4096 suits a few megabytes).
+        gpt2 (50,257 ids, works offline), char (the characters of the training text), byte (257 ids), bpe:N (N ids
+        learned from the training text; bpe:4096 suits a few megabytes), or a run's folder, for text that is to be
+        evaluated with that run.
     val_fraction
         The share of the text that validates, above 0 and at most 0.5.
     split_by

@@ -103,7 +103,8 @@ def prepare(
     Args:
         sources: what to read: names as in `minigpt.data.sources.SOURCES`, or one such name.
         out: the folder to make. It must not exist, and appears only when everything went well.
-        tokenizer: `gpt2`, `char`, `byte`, or `bpe:N` for a vocabulary of N ids learned from the training side.
+        tokenizer: `gpt2`, `char`, `byte`, `bpe:N` for a vocabulary of N ids learned from the training side, or the
+            folder of a run or data set, whose tokenizer is then used.
         val_fraction: the share of the text that validates, above 0 and at most 0.5.
         split_by: `document`: every document is on one side (or the end of the text validates, where documents are
             too few). `sequence`: sequences of `block_size` tokens are drawn; documents then stand on both sides.
@@ -250,7 +251,7 @@ def _report(
         seconds=time.perf_counter() - started,
         train=_side(train, settings.block_size),
         val=_side(val, settings.block_size),
-        notes=tuple(_notes(plan, tokenizer, n_unknown, share)),
+        notes=tuple(_notes(plan, settings, tokenizer, n_unknown, share)),
     )
 
 
@@ -259,13 +260,13 @@ def _side(shard: Shard, block_size: int) -> SplitReport:
     return SplitReport(shard.n_documents, shard.n_bytes, shard.n_tokens, n_sequences)
 
 
-def _notes(plan: Plan, tokenizer: Tokenizer, n_unknown: int, share: float) -> Iterator[str]:
+def _notes(plan: Plan, settings: _Settings, tokenizer: Tokenizer, n_unknown: int, share: float) -> Iterator[str]:
     if plan.note:
         yield plan.note
-    if plan.split == "sequence" and reads_training_text(tokenizer.spec):
+    if plan.split == "sequence" and reads_training_text(settings.tokenizer):
         yield "The tokenizer learned from all of the text, validation included: it was made before the sequences were."
     wanted = int(tokenizer.spec.partition(":")[2] or 0)
-    if wanted > tokenizer.vocab_size:
+    if reads_training_text(settings.tokenizer) and wanted > tokenizer.vocab_size:
         yield f"The text gave {tokenizer.vocab_size:,} ids, not {wanted:,}: the model's vocabulary will be that small."
     if n_unknown:
         yield f"{n_unknown:,} characters of validation do not occur in training; they share one id."

@@ -73,12 +73,15 @@ def make_tokenizer(spec: str, training_text: Iterable[str] = ()) -> Tokenizer:
     """Makes the tokenizer that a spec names.
 
     Args:
-        spec: a key of `KINDS`, for `bpe` followed by a colon and the number of ids: `bpe:8192`.
+        spec: a key of `KINDS`, for `bpe` followed by a colon and the number of ids: `bpe:8192`; or the folder of a run
+            or data set, whose tokenizer it then is.
         training_text: pieces of text; only the kinds that `reads_text` look at it, and they read it once.
 
     Raises:
         TokenizerError: there is no such kind, or its number is missing or too small.
     """
+    if folder := _saved_in(spec):
+        return load_tokenizer(folder)
     kind, size = _parse(spec)
     return kind.make(size, training_text)
 
@@ -89,7 +92,7 @@ def reads_training_text(spec: str) -> bool:
     Raises:
         TokenizerError: the spec is wrong. Ask before a long pass over the text, not after it.
     """
-    return _parse(spec)[0].reads_text
+    return not _saved_in(spec) and _parse(spec)[0].reads_text
 
 
 def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
@@ -131,12 +134,22 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
     return tokenizer
 
 
+def _saved_in(spec: str) -> Path | None:
+    """The folder of the tokenizer that a run or data set of this path has, if it is one."""
+    places = (Path(spec), Path(spec) / "tokenizer")
+    return next((place for place in places if (place / CONFIG_FILE).is_file()), None)
+
+
 def _parse(spec: str) -> tuple[Kind, int]:
     name, colon, size = spec.partition(":")
     if name not in KINDS:
         close = difflib.get_close_matches(name, KINDS, n=1)
         guess = f"Did you mean {close[0]}? " if close else ""
-        raise TokenizerError("There is no such tokenizer", seen=spec, remedy=f"{guess}There are: {', '.join(KINDS)}:N.")
+        raise TokenizerError(
+            "There is no such tokenizer",
+            seen=spec,
+            remedy=f"{guess}There are: {', '.join(KINDS)}:N, or the folder of a run.",
+        )
     kind = KINDS[name]
     if kind.takes_size and not (size.isascii() and size.isdigit() and len(size) < 8):
         raise TokenizerError(

@@ -181,3 +181,9 @@ def test_a_closed_pipe_ends_quietly(run_folder):
 @pytest.mark.parametrize(("seconds", "text"), [(3.2, "3 s"), (185, "3:05 min"), (3723, "1:02:03 h")])
 def test_durations_read_well(seconds, text):
     assert duration(seconds) == text
+
+
+def test_text_prepared_with_a_runs_tokenizer_can_be_evaluated_with_it(call, text_folder, run_folder, tmp_path):
+    out = tmp_path / "data"
+    assert call("prepare", text_folder, "--out", out, "--tokenizer", run_folder, "--block-size", 32)[0] == 0
+    assert call("evaluate", run_folder, "--data", out)[0] == 0
