@@ -156,7 +156,7 @@ class TrainView:
     def _panel(self) -> Group:
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
-            Text(f"epoch {self.step / self.per_epoch:.2f}/{self.total / self.per_epoch:.4g}", style="bold"),
+            Text(f"epoch {self.step / self.per_epoch:.2f} of {_short(self.total / self.per_epoch)}", style="bold"),
             ProgressBar(total=max(1, self.total), completed=self.step, width=30),
             Text(f"{self.step / max(1, self.total):.0%}  {self.activity}, {self._time_left()} left"),
         )
@@ -205,7 +205,7 @@ def epoch_table(metrics_file: Path) -> Table:
         table.add_column(heading, justify="right")
     for r in read_metrics(metrics_file, "validation"):
         table.add_row(
-            f"{r['epoch']:.4g}",
+            _short(r["epoch"]),
             f"{r['step']:,}",
             *(_number(r[name], ".4f") for name in ("train_loss", "val_loss")),
             *(_number(r[name], ",.1f") for name in ("train_perplexity", "val_perplexity")),
@@ -232,6 +232,11 @@ def duration(seconds: float) -> str:
         return f"{whole} s"
     minutes, rest = divmod(whole, 60)
     return f"{minutes}:{rest:02d} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} h"
+
+
+def _short(number: float) -> str:
+    """Returns a number with two digits behind the point at the most: 10, 0.27."""
+    return f"{number:.2f}".rstrip("0").rstrip(".")
 
 
 def _number(value: float | None, form: str) -> str:
