@@ -98,7 +98,7 @@ def train_command(
     settings = resolve(preset, config, overrides)
 
     from minigpt.cli.live import StopSignals, TrainView
-    from minigpt.training.loop import train as run_training
+    from minigpt.training import train as run_training
     from minigpt.training.metrics import Watcher
     from minigpt.training.metrics import tensorboard as write_tensorboard
 

@@ -1,5 +1,6 @@
 """Training: `loop.py` reads top to bottom; optimizers, schedules and metrics stand beside it."""
 
-from minigpt.training.loop import Outcome, resume, train
+from minigpt.training.loop import Outcome
+from minigpt.training.start import resume, train
 
 __all__ = ["Outcome", "resume", "train"]

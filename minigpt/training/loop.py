@@ -1,9 +1,10 @@
-"""The training loop, top to bottom: `train` and `resume` prepare, `Training.run` loops, `Training.step` takes one step.
+"""The training loop, top to bottom: `Training.run` loops, `Training.step` takes one step, the rest is what they call.
 
 Everything random is a function of (seed, order, step): which batch comes from `Batches`, and the dropout's random
 state is set anew at each step. So a step is the same whatever came before it, and a run that was killed and resumed
 ends with the same bytes as one that was not. What a run reports goes to watchers as records (metrics.py); where it is
-kept is the run folder's business (run.py); what is done about bad steps is in trouble.py.
+kept is the run folder's business (run.py); what is done about bad steps is in trouble.py. How a run is begun or
+resumed is in start.py.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from minigpt import checkpoint, device
-from minigpt.config import Config, with_model
+from minigpt.config import Config
 from minigpt.data import IGNORE, Batch, Batches, Dataset
 from minigpt.errors import ConfigError
 from minigpt.evaluation.loss import perplexity, split_loss
@@ -58,99 +59,6 @@ class Outcome:
     best_step: int | None
     seconds: float
     stopped: bool
-
-
-def never() -> bool:
-    """Returns false."""
-    return False
-
-
-def train(
-    data: Path | str,
-    run: Path | str,
-    config: Config | None = None,
-    *,
-    watchers: Sequence[Watcher] = (),
-    should_stop: Callable[[], bool] = never,
-) -> Outcome:
-    """Trains a model from scratch and leaves everything about it in a run folder.
-
-    Args:
-        data: a folder that `minigpt prepare` made.
-        run: the folder to make; it must not exist.
-        config: settings, as `minigpt.resolve` makes them; the preset `seed` when left out. The model's vocabulary is
-            the data set's tokenizer's.
-        watchers: functions that are given each record (see metrics.py).
-        should_stop: asked after each step; true saves a checkpoint and ends the run.
-
-    Raises:
-        MiniGPTError: if data, settings or folder cannot work; nothing has been written then.
-    """
-    training = start(data, run, config or Config(), watchers, should_stop)
-    with training.folder.lock():
-        return training.run()
-
-
-def start(
-    data: Path | str,
-    run: Path | str,
-    config: Config,
-    watchers: Sequence[Watcher] = (),
-    should_stop: Callable[[], bool] = never,
-) -> Training:
-    """Returns a training before its first step, its run folder made. Arguments and errors as `train`."""
-    config.check()
-    folder = RunFolder(run)
-    folder.check_absent()
-    dataset = Dataset.open(data)
-    config = with_model(config, vocab_size=dataset.tokenizer.vocab_size)
-    machine = device.choose(config.machine.device, config.machine.precision, config.machine.threads)
-    training = Training(config, dataset, machine, folder, watchers, should_stop)
-    RunFolder.create(run, config, dataset.tokenizer, dataset.identity(), device.environment(machine))
-    return training
-
-
-def resume(
-    run: Path | str,
-    *,
-    data: Path | str | None = None,
-    epochs: int | None = None,
-    steps: int | None = None,
-    watchers: Sequence[Watcher] = (),
-    should_stop: Callable[[], bool] = never,
-) -> Outcome:
-    """Goes on with a run from its newest whole checkpoint, as if it had never stopped.
-
-    Args:
-        run: the run folder. A run that has not yet a checkpoint begins anew.
-        data: where the data set is now, if it has moved; it must be the same one.
-        epochs, steps: a new length. The schedule is laid out over it, and the rate goes on where it would then stand.
-        watchers, should_stop: as in `train`.
-
-    Raises:
-        MiniGPTError: if the run, its data or its checkpoints cannot be used; they are left as they are.
-    """
-    folder = RunFolder.open(run)
-    with folder.lock():
-        config = folder.config()
-        place = data or folder.data()["folder"]
-        dataset = Dataset.open(place)
-        folder.check_data(dataset)
-        machine = device.choose_again(folder.environment(), config.machine)
-        training = Training(_lengthened(config, epochs, steps), dataset, machine, folder, watchers, should_stop)
-        training.restore()
-        if training.config != config:
-            folder.save_config(training.config)
-        return training.run()
-
-
-def _lengthened(config: Config, epochs: int | None, steps: int | None) -> Config:
-    if steps is not None:
-        config = replace(config, train=replace(config.train, steps=steps))
-    elif epochs is not None:
-        config = replace(config, train=replace(config.train, epochs=epochs, steps=None))
-    config.check()
-    return config
 
 
 class Training:

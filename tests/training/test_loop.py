@@ -19,8 +19,8 @@ from minigpt.evaluation import split_loss
 from minigpt.model import GPT
 from minigpt.run import RunFolder, load
 from minigpt.training import train
-from minigpt.training.loop import start
 from minigpt.training.metrics import read_metrics
+from minigpt.training.start import start
 from tests.conftest import tiny
 
 

@@ -14,9 +14,10 @@ from minigpt import checkpoint
 from minigpt.errors import CheckpointError, ConfigError, DataError, MiniGPTError, NewerVersionError, RunError
 from minigpt.run import RunFolder
 from minigpt.training import resume, train
-from minigpt.training.loop import Training, start
+from minigpt.training.loop import Training
 from minigpt.training.metrics import read_metrics
 from minigpt.training.progress import GradientNorms, Progress
+from minigpt.training.start import start
 from tests.conftest import tiny
 
 CHANGING = {"seconds", "tokens_per_second", "data_wait", "memory", "use"}

@@ -1,0 +1,107 @@
+"""Beginning a run, and going on with one: everything is checked here, before the first step and the first file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from minigpt import device
+from minigpt.config import Config, with_model
+from minigpt.data import Dataset
+from minigpt.run import RunFolder
+from minigpt.training.loop import Outcome, Training
+from minigpt.training.metrics import Watcher
+
+
+def never() -> bool:
+    """Returns false."""
+    return False
+
+
+def train(
+    data: Path | str,
+    run: Path | str,
+    config: Config | None = None,
+    *,
+    watchers: Sequence[Watcher] = (),
+    should_stop: Callable[[], bool] = never,
+) -> Outcome:
+    """Trains a model from scratch and leaves everything about it in a run folder.
+
+    Args:
+        data: a folder that `minigpt prepare` made.
+        run: the folder to make; it must not exist.
+        config: settings, as `minigpt.resolve` makes them; the preset `seed` when left out. The model's vocabulary is
+            the data set's tokenizer's.
+        watchers: functions that are given each record (see metrics.py).
+        should_stop: asked after each step; true saves a checkpoint and ends the run.
+
+    Raises:
+        MiniGPTError: if data, settings or folder cannot work; nothing has been written then.
+    """
+    training = start(data, run, config or Config(), watchers, should_stop)
+    with training.folder.lock():
+        return training.run()
+
+
+def start(
+    data: Path | str,
+    run: Path | str,
+    config: Config,
+    watchers: Sequence[Watcher] = (),
+    should_stop: Callable[[], bool] = never,
+) -> Training:
+    """Returns a training before its first step, its run folder made. Arguments and errors as `train`."""
+    config.check()
+    folder = RunFolder(run)
+    folder.check_absent()
+    dataset = Dataset.open(data)
+    config = with_model(config, vocab_size=dataset.tokenizer.vocab_size)
+    machine = device.choose(config.machine.device, config.machine.precision, config.machine.threads)
+    training = Training(config, dataset, machine, folder, watchers, should_stop)
+    RunFolder.create(run, config, dataset.tokenizer, dataset.identity(), device.environment(machine))
+    return training
+
+
+def resume(
+    run: Path | str,
+    *,
+    data: Path | str | None = None,
+    epochs: int | None = None,
+    steps: int | None = None,
+    watchers: Sequence[Watcher] = (),
+    should_stop: Callable[[], bool] = never,
+) -> Outcome:
+    """Goes on with a run from its newest whole checkpoint, as if it had never stopped.
+
+    Args:
+        run: the run folder. A run that has not yet a checkpoint begins anew.
+        data: where the data set is now, if it has moved; it must be the same one.
+        epochs, steps: a new length. The schedule is laid out over it, and the rate goes on where it would then stand.
+        watchers, should_stop: as in `train`.
+
+    Raises:
+        MiniGPTError: if the run, its data or its checkpoints cannot be used; they are left as they are.
+    """
+    folder = RunFolder.open(run)
+    with folder.lock():
+        config = folder.config()
+        place = data or folder.data()["folder"]
+        dataset = Dataset.open(place)
+        folder.check_data(dataset)
+        machine = device.choose_again(folder.environment(), config.machine)
+        training = Training(_lengthened(config, epochs, steps), dataset, machine, folder, watchers, should_stop)
+        training.restore()
+        if training.config != config:
+            folder.save_config(training.config)
+        return training.run()
+
+
+def _lengthened(config: Config, epochs: int | None, steps: int | None) -> Config:
+    if steps is not None:
+        config = replace(config, train=replace(config.train, steps=steps))
+    elif epochs is not None:
+        config = replace(config, train=replace(config.train, epochs=epochs, steps=None))
+    config.check()
+    return config

@@ -1,0 +1,89 @@
+"""What is chosen to run on, and why: on this machine, and on machines that are only pretended."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from minigpt import device
+from minigpt.config import MachineConfig
+from minigpt.errors import DeviceError
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision"),
+    [((6, 1), "float32"), ((7, 0), "float16"), ((7, 5), "float16"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")],
+)
+def test_a_gpu_gets_what_its_generation_really_has(monkeypatch, capability, precision):
+    """A T4 is 7.5: PyTorch calls bfloat16 supported there, but it is emulated."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a card")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
+    machine = device.choose()
+    assert machine.device.type == "cuda"
+    assert machine.precision == precision
+    assert "a card" in machine.device_reason
+    assert f"{capability[0]}.{capability[1]}" in machine.precision_reason
+
+
+@pytest.mark.parametrize(("gain", "precision"), [(0.1, "float32"), (1.1, "float32"), (2.0, "bfloat16")])
+def test_a_cpu_gets_bfloat16_only_where_it_is_fast(monkeypatch, gain, precision):
+    rates = {torch.float32: 100.0, torch.bfloat16: 100.0 * gain}
+    monkeypatch.setattr(device, "matmul_rate", lambda where, dtype: rates[dtype])
+    machine = device.choose("cpu")
+    assert machine.precision == precision
+    assert f"{gain:.1f} times" in machine.precision_reason
+
+
+def test_an_apple_gpu_stays_in_float32(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    machine = device.choose()
+    assert (machine.device.type, machine.precision) == ("mps", "float32")
+
+
+@pytest.mark.parametrize("name", ["warp", "cuda:99", "cpu:x"])
+def test_a_device_that_is_not_here_is_refused(name):
+    with pytest.raises(DeviceError, match=name):
+        device.choose(name)
+
+
+def test_what_is_asked_for_is_what_is_taken():
+    machine = device.choose("cpu", "float16")
+    assert (machine.dtype, machine.precision_reason) == (torch.float16, "as asked for")
+
+
+def test_a_resumed_run_keeps_its_precision_and_threads():
+    before = {"device": "cpu", "precision": "bfloat16", "threads": torch.get_num_threads()}
+    machine = device.choose_again(before, MachineConfig(device="cpu"))
+    assert machine.precision == "bfloat16"
+    assert device.choose_again(before, MachineConfig(device="cpu", precision="float32")).precision == "float32"
+
+
+def test_the_use_of_the_device_is_read():
+    use = device.UseMonitor(torch.device("cpu")).read()
+    assert use["memory"] > 50e6
+    assert 0 <= use["use"] <= 1
+
+
+def test_the_environment_names_versions_and_reasons_and_no_person():
+    facts = device.environment(device.choose("cpu", "float32"))
+    assert facts["torch"] == torch.__version__
+    assert facts["precision_reason"] == "as asked for"
+    import getpass
+    import socket
+
+    text = str(facts)
+    assert socket.gethostname() not in text or len(socket.gethostname()) < 4
+    assert f"/{getpass.getuser()}/" not in text
+
+
+def test_step_seeds_are_all_different():
+    seeds = {device.hash_seed(seed, step) for seed in range(30) for step in range(300)}
+    assert len(seeds) == 9000
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_a_rate_is_measured():
+    assert device.matmul_rate(torch.device("cpu"), torch.float32, size=64, seconds=0.001) > 1e6
