@@ -25,6 +25,7 @@ from minigpt.errors import CheckpointError, NewerVersionError
 
 VERSION = 1
 STATE = "state.json"
+PARTIAL, OLD = ".partial", ".old"
 
 
 def save(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], values: Mapping[str, Any]) -> None:
@@ -38,9 +39,9 @@ def save(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], values: Mappin
     Raises:
         CheckpointError: if the disk refuses; nothing is left half-written.
     """
-    temporary = folder.with_name(f".{folder.name}.partial")
+    temporary = folder.with_name(f".{folder.name}{PARTIAL}")
     try:
-        _cleared(temporary).mkdir(parents=True)
+        cleared(temporary).mkdir(parents=True)
         sums = {}
         for name, tensors in parts.items():
             file = temporary / f"{name}.safetensors"
@@ -50,18 +51,31 @@ def save(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], values: Mappin
         state = {"version": VERSION, "files": sums, "values": dict(values)}
         write_file(temporary / STATE, json.dumps({**state, "sum": _sum(state)}, indent=1))
         sync(temporary)
-        if folder.exists():  # a damaged one of the same step, or one made with another data order
-            folder.rename(_cleared(folder.with_name(f".{folder.name}.old")))
+        old = folder.with_name(f".{folder.name}{OLD}")
+        if folder.exists():  # one of the same step, made with another data order
+            folder.rename(cleared(old))
         temporary.rename(folder)
         sync(folder.parent)
-        shutil.rmtree(folder.with_name(f".{folder.name}.old"), ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        tidy(folder.parent)
         raise CheckpointError(
             "The checkpoint could not be written",
             seen=f"{folder}: {error}",
             remedy="Check the disk's room and rights.",
         ) from error
+
+
+def tidy(parent: Path) -> None:
+    """Clears up behind a save that was interrupted: half-written folders go, and one on its way out comes back."""
+    for folder in parent.glob(f".*{PARTIAL}"):
+        shutil.rmtree(folder, ignore_errors=True)
+    for old in parent.glob(f".*{OLD}"):
+        folder = old.with_name(old.name.removeprefix(".").removesuffix(OLD))
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(folder)
 
 
 def verify(folder: Path) -> None:
@@ -139,7 +153,7 @@ def _sum(state: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
-def _cleared(folder: Path) -> Path:
+def cleared(folder: Path) -> Path:
     """Removes what an interrupted save may have left at a temporary name."""
     if folder.exists():
         shutil.rmtree(folder)

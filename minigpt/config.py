@@ -75,8 +75,8 @@ class GPTConfig:
             yield f"rope turns pairs of numbers, and {self.n_embd} / {self.n_head} heads is odd; change model.n_head"
         if self.position == "sinusoidal" and self.n_embd % 2:
             yield f"sinusoidal positions need an even model.n_embd, not {self.n_embd}"
-        if not 0 <= self.dropout < 1:
-            yield f"model.dropout is {self.dropout}; give a share from 0 up to, not including, 1"
+        if not 0 <= self.dropout <= 0.99:
+            yield f"model.dropout is {self.dropout}; give a share from 0 to 0.99"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,9 +154,9 @@ class OptimizerConfig:
         for name in ("beta1", "beta2", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 yield f"optimizer.{name} is {getattr(self, name)}; give a number from 0 up to, not including, 1"
-        if not self.eps > 0:
+        if not 0 < self.eps < math.inf:
             yield f"optimizer.eps is {self.eps}; give a small positive number such as 1e-8"
-        if not self.weight_decay >= 0:
+        if not 0 <= self.weight_decay < math.inf:
             yield f"optimizer.weight_decay is {self.weight_decay}; give 0 or a positive number"
 
 
@@ -196,8 +196,8 @@ class MachineConfig:
 
     def problems(self) -> Iterator[str]:
         """Yields each mistake as a sentence with its remedy."""
-        if self.threads is not None and self.threads < 1:
-            yield f"machine.threads is {self.threads}; give a positive number or leave it out"
+        if self.threads is not None and not 1 <= self.threads <= 1024:
+            yield f"machine.threads is {self.threads}; give a number from 1 to 1024 or leave it out"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,8 +290,14 @@ def resolve(preset: str | None = None, file: Path | None = None, overrides: Mapp
     """
     from_file = _read_toml(file) if file else {}
     named = from_file.pop("preset", None)
+    if named is not None and not isinstance(named, str):
+        raise ConfigError("The file's preset is no name", seen=named, remedy='Write for instance preset = "laptop".')
     layers = [load_preset(preset or named or "seed").settings, from_file, dict(overrides or {})]
-    settings = {name: value for layer in layers for name, value in layer.items()}
+    settings: dict[str, Any] = {}
+    for layer in layers:
+        if "train.epochs" in layer:
+            settings.pop("train.steps", None)  # a length in epochs overrides an earlier one in steps
+        settings.update(layer)
     return _build(settings)
 
 
@@ -340,7 +346,7 @@ def _fit(value: Any, kind: Any) -> tuple[Any, str]:
     if value is None and type(None) in options:
         return None, ""
     wanted = options[0]
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1e300:
         value = float(value)
     if type(value) is not wanted:
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}

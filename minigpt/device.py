@@ -69,8 +69,12 @@ def choose_again(before: Mapping[str, Any], settings: MachineConfig) -> Machine:
         before: its `environment`.
         settings: its settings; what they name counts most.
     """
-    machine = choose(settings.device, settings.precision, settings.threads or before.get("threads"))
-    if settings.precision == "auto" and machine.device.type == torch.device(before["device"]).type:
+    threads = before["threads"] if isinstance(before["threads"], int) else None
+    if threads is not None and threads > (os.cpu_count() or 1):
+        threads = None  # it began on a larger machine
+    machine = choose(settings.device, settings.precision, settings.threads or threads)
+    kept = str(before["device"]).startswith(machine.device.type) and before["precision"] in DTYPES
+    if settings.precision == "auto" and kept:
         return replace(machine, precision=before["precision"], precision_reason="as the run began")
     return machine
 
@@ -84,8 +88,10 @@ def _choose_device(name: str) -> tuple[torch.device, str]:
         return torch.device("cpu"), "no GPU that this PyTorch can use"
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError("Mini-GPT runs on cpu, cuda and mps")
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DeviceError(
             f"The device {name!r} cannot be used here",

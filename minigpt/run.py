@@ -15,8 +15,9 @@ What is trained, and how, is not decided here.
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ class RunFolder:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self.name = self.path.absolute().name
         self.config_file = self.path / "config.toml"
         self.tokenizer_folder = self.path / "tokenizer"
         self.data_file = self.path / "data.json"
@@ -73,7 +75,7 @@ class RunFolder:
         """
         run = cls(path)
         run.check_absent()
-        made = cls(run.path.with_name(f".{run.path.name}.partial"))
+        made = cls(run.path.absolute().with_name(f".{run.name}.partial"))
         try:
             shutil.rmtree(made.path, ignore_errors=True)
             made.checkpoints.mkdir(parents=True)
@@ -171,9 +173,9 @@ class RunFolder:
         """Raises DataError, naming what differs, unless `dataset` is the one that the run was made with."""
         self.check_tokenizer(dataset.tokenizer)
         own, other = self.data(), dataset.identity()
-        for split, facts in own["splits"].items():
-            for name, value in facts.items():
-                found = other["splits"][split][name]
+        for split, facts in other["splits"].items():
+            for name, found in facts.items():
+                value = own["splits"].get(split, {}).get(name)
                 if found != value:
                     raise DataError(
                         "The data set is not the one that the run was made with",
@@ -202,17 +204,19 @@ class RunFolder:
 
     def data(self) -> dict[str, Any]:
         """Returns what is known of the data set it was trained on."""
-        return self._read_json(self.data_file)
+        return self._read_json(self.data_file, ("folder", "tokenizer", "splits"))
 
     def environment(self) -> dict[str, Any]:
         """Returns what is known of the machine it was trained on."""
-        return self._read_json(self.environment_file)
+        return self._read_json(self.environment_file, ("device", "precision", "threads"))
 
-    def _read_json(self, file: Path) -> dict[str, Any]:
+    def _read_json(self, file: Path, required: Sequence[str] = ()) -> dict[str, Any]:
         try:
             content = json.loads(file.read_text("utf-8"))
             if not isinstance(content, dict):
                 raise ValueError("not a JSON object")
+            if missing := [name for name in required if name not in content]:
+                raise ValueError(f"it lacks {', '.join(missing)}")
             return content
         except (OSError, ValueError) as error:
             raise RunError(
@@ -221,7 +225,7 @@ class RunFolder:
 
     def checkpoint_folders(self) -> list[Path]:
         """Returns the checkpoints, oldest first."""
-        return sorted(self.checkpoints.glob("step-*"))
+        return sorted(path for path in self.checkpoints.glob("step-*") if re.fullmatch(r"step-\d{9,}", path.name))
 
     def checkpoint_folder(self, step: int) -> Path:
         """Returns where the checkpoint after `step` steps stands."""
@@ -254,9 +258,12 @@ class RunFolder:
     def newest_whole_checkpoint(self) -> tuple[Path | None, list[CheckpointError]]:
         """Returns the newest checkpoint that is whole, if any, and what is wrong with each newer one.
 
+        Newer ones are set aside as `damaged-step-...`, so that they are not taken for the newest again.
+
         Raises:
             CheckpointError: if one was written by a newer Mini-GPT: older ones must not silently take its place.
         """
+        checkpoint.tidy(self.checkpoints)
         damaged: list[CheckpointError] = []
         for folder in reversed(self.checkpoint_folders()):
             try:
@@ -266,6 +273,7 @@ class RunFolder:
                 raise
             except CheckpointError as error:
                 damaged.append(error)
+                folder.rename(checkpoint.cleared(folder.with_name(f"damaged-{folder.name}")))
         return None, damaged
 
     def mark_best(self, step: int, val_loss: float) -> None:
@@ -275,7 +283,10 @@ class RunFolder:
 
     def remove_old_checkpoints(self, keep: int) -> None:
         """Removes all checkpoints but the newest `keep` and the best."""
-        best = self.find_checkpoint("best") if self.checkpoint_folders() else None
+        try:
+            best = self.find_checkpoint("best")
+        except RunError:  # its note is lost; the newest are kept all the same
+            best = None
         for folder in self.checkpoint_folders()[:-keep]:
             if folder != best:
                 shutil.rmtree(folder, ignore_errors=True)

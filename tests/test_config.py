@@ -69,6 +69,9 @@ def test_all_mistakes_come_in_one_report():
         ("schedule.decay", 0.0),
         ("schedule.warmup_steps", -1),
         ("machine.threads", 0),
+        ("machine.threads", 10**12),
+        ("optimizer.eps", float("inf")),
+        ("train.lr", 10**400),
         ("train.steps", 0),
         ("model.bias", 1),
     ],
@@ -93,3 +96,18 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     broken.write_text("[train\n")
     with pytest.raises(ConfigError, match="not TOML"):
         resolve(file=broken)
+
+
+def test_a_files_preset_must_be_a_name(tmp_path):
+    file = tmp_path / "my.toml"
+    file.write_text("preset = 5\n")
+    with pytest.raises(ConfigError, match="5"):
+        resolve(file=file)
+
+
+def test_a_length_in_epochs_overrides_an_earlier_one_in_steps_and_the_other_way_round(tmp_path):
+    file = tmp_path / "my.toml"
+    file.write_text("[train]\nsteps = 7\n")
+    assert resolve(file=file).train.steps == 7
+    assert resolve(file=file, overrides={"train.epochs": 2}).train.steps is None
+    assert resolve(file=file, overrides={"train.epochs": 2, "train.steps": 9}).train.steps == 9

@@ -6,6 +6,7 @@ ours, and keeps its traceback.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -54,6 +55,9 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: what was typed behind `minigpt`; the process's own when left out.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may lack a letter of the model's text
     try:
         result = app(arguments, exit_on_error=False, print_error=False)
     except MiniGPTError as error:
@@ -67,7 +71,27 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:
+        _fail(
+            f"The system refused to read or write\n  seen: {error}", "Check the disk's room, the path and its rights."
+        )
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        _fail(
+            f"There is not enough memory\n  seen: {str(error).splitlines()[0] if str(error) else 'MemoryError'}",
+            "Try a smaller --train.batch-size, or --train.accumulate 2, 4, ... with the same one.",
+        )
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator" in str(error)
+        or "not enough memory" in str(error)
+    )
 
 
 def _fail(what: str, remedy: str) -> None:

@@ -17,14 +17,14 @@ from rich.table import Table
 from rich.text import Text
 
 from minigpt.training.loop import Outcome
-from minigpt.training.metrics import Record, read_metrics
+from minigpt.training.metrics import Record, Watcher, read_metrics, tensorboard
 
 PLAIN_SECONDS = 15.0
 """Between two lines when the output is no terminal."""
 
 
 class StopSignals:
-    """Lets the first Ctrl-C or SIGTERM end a run after its step, saved; a second one acts as usual, at once.
+    """Lets the first Ctrl-C, SIGTERM or hang-up end a run after its step, saved; a second one acts as usual, at once.
 
     As a context it takes the signals over and gives them back; called, it tells whether one came.
 
@@ -37,7 +37,8 @@ class StopSignals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        hang_up = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []  # a closed terminal; Windows has none
+        for number in (signal.SIGINT, signal.SIGTERM, *hang_up):
             self._before[number] = signal.signal(number, self._note)
         return self
 
@@ -89,6 +90,7 @@ class TrainView:
         self.per_epoch = 1
         self.last: Record = {}
         self.activity = ""
+        self.gone = False
         self.last_line = 0.0
 
     def __enter__(self) -> TrainView:
@@ -103,8 +105,11 @@ class TrainView:
     def __call__(self, record: Record) -> None:
         """Takes a record of the loop."""
         draw = getattr(self, f"_on_{record['kind']}", None)
-        if draw:
-            draw(record)
+        if draw and not self.gone:
+            try:
+                draw(record)
+            except OSError:  # the terminal, or the reader of our output, is gone: the run is not
+                self.gone = True
 
     def _on_start(self, record: Record) -> None:
         self.total, self.per_epoch = record["total"], record["steps_per_epoch"]
@@ -196,6 +201,11 @@ class TrainView:
         self._print(f"curves:     {outcome.run / 'training_metrics.png'}")
         self._print(f'try next:   minigpt generate {outcome.run} --prompt "..."')
         self._print(f"            minigpt evaluate {outcome.run}")
+
+
+def watchers(view: TrainView, run: Path, with_tensorboard: bool) -> list[Watcher]:
+    """Returns the view, and TensorBoard if it is wanted."""
+    return [view, tensorboard(run / "tensorboard")] if with_tensorboard else [view]
 
 
 def epoch_table(metrics_file: Path) -> Table:

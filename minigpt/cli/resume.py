@@ -6,7 +6,13 @@ from pathlib import Path
 
 
 def resume_command(
-    run: Path, /, *, data: Path | None = None, epochs: int | None = None, steps: int | None = None
+    run: Path,
+    /,
+    *,
+    data: Path | None = None,
+    epochs: int | None = None,
+    steps: int | None = None,
+    tensorboard: bool = False,
 ) -> int:
     """Go on with a run that was stopped, killed or finished, as if it had never stopped.
 
@@ -32,11 +38,15 @@ def resume_command(
         A new number of epochs.
     steps
         A new number of steps, instead of epochs.
+    tensorboard
+        Also write to RUN/tensorboard (extra `tensorboard`).
     """
-    from minigpt.cli.live import StopSignals, TrainView
+    from minigpt.cli.live import StopSignals, TrainView, watchers
     from minigpt.training import resume
 
     with TrainView() as view, StopSignals() as stop:
-        outcome = resume(run, data=data, epochs=epochs, steps=steps, watchers=[view], should_stop=stop)
+        outcome = resume(
+            run, data=data, epochs=epochs, steps=steps, watchers=watchers(view, run, tensorboard), should_stop=stop
+        )
     view.summary(outcome)
     return stop.exit_code if outcome.stopped else 0

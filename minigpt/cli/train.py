@@ -97,16 +97,11 @@ def train_command(
         )
     settings = resolve(preset, config, overrides)
 
-    from minigpt.cli.live import StopSignals, TrainView
+    from minigpt.cli.live import StopSignals, TrainView, watchers
     from minigpt.training import train as run_training
-    from minigpt.training.metrics import Watcher
-    from minigpt.training.metrics import tensorboard as write_tensorboard
 
     with TrainView() as view, StopSignals() as stop:
-        watchers: list[Watcher] = [view]
-        if tensorboard:
-            watchers.append(write_tensorboard(run / "tensorboard"))
-        outcome = run_training(data, run, settings, watchers=watchers, should_stop=stop)
+        outcome = run_training(data, run, settings, watchers=watchers(view, run, tensorboard), should_stop=stop)
     view.summary(outcome)
     return stop.exit_code if outcome.stopped else 0
 

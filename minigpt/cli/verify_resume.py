@@ -49,6 +49,9 @@ def verify_resume_command(
     verdict = verify_resume(
         data, resolve(preset, config), steps=steps, kills=kills, seed=seed, tell=lambda text: console.print(text)
     )
+    if not verdict.kills:
+        console.print("nothing is proven: each run ended before it could be killed; give more --steps")
+        return 1
     if verdict.differences:
         console.print(f"NOT the same after {verdict.kills} kills in {verdict.steps} steps:")
         for difference in verdict.differences[:20]:

@@ -14,6 +14,7 @@ import torch
 
 from minigpt.data import Batches, Shard
 from minigpt.device import Machine
+from minigpt.errors import DataError
 from minigpt.model import GPT
 from minigpt.model.head import IGNORE
 
@@ -77,4 +78,6 @@ def split_loss(
             done += len(batch.x)
             on_progress(min(done, batches.n_sequences), batches.n_sequences)
     model.train(was_training)
+    if not count:
+        raise DataError("The split holds nothing to predict", seen=shard.path, remedy="Prepare more text.")
     return SplitLoss(total / count, count, shard.n_bytes / shard.n_tokens)

@@ -86,6 +86,8 @@ def stream(
     sampling.check()
     if max_new_tokens < 0:
         raise ConfigError("max-new-tokens cannot be negative", seen=max_new_tokens, remedy="Give 0 or more.")
+    if seed is not None and not 0 <= seed < 2**63:
+        raise ConfigError("The seed is out of range", seen=seed, remedy="Give a number from 0 to 2^63 - 1.")
     return _decoded(model, tokenizer, prompt, max_new_tokens, sampling, secrets.randbits(48) if seed is None else seed)
 
 

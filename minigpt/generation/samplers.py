@@ -56,7 +56,7 @@ class Sampling:
         if not 0 <= self.temperature < float("inf"):
             yield f"temperature is {self.temperature}; give 0 (greedy) or a positive number such as 0.8"
         if self.top_k is not None and self.top_k < 1:
-            yield f"top-k is {self.top_k}; give a positive number or leave it out"
+            yield f"top-k is {self.top_k}; give a positive number, or none for all tokens"
         if self.top_p is not None and not 0 < self.top_p <= 1:
             yield f"top-p is {self.top_p}; give a probability above 0, up to 1"
 
@@ -67,7 +67,7 @@ class Sampling:
 
     def pick(self, logits: Tensor, generator: torch.Generator) -> Tensor:
         """Returns the chosen token of each row: (batch) from logits (batch, vocab_size) in float32 on the CPU."""
-        if self.temperature == 0:
+        if self.temperature < 1e-6:  # what is left of the others would not fit into a float
             return logits.argmax(dim=-1)
         logits = temperature(logits, self.temperature)
         if self.top_k is not None:

@@ -22,7 +22,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from minigpt import checkpoint, device
 from minigpt.config import Config
 from minigpt.data import IGNORE, Batch, Batches, Dataset
-from minigpt.errors import ConfigError
+from minigpt.errors import ConfigError, RunError
 from minigpt.evaluation.loss import perplexity, split_loss
 from minigpt.model import GPT
 from minigpt.model.cost import parameter_table
@@ -162,8 +162,9 @@ class Training:
                 clip_grads_with_norm_(self.model.parameters(), settings.clip, norm)
             for optimizer in self.optimizers:
                 self.scaler.step(optimizer)
-            self.at.norms.add(grad_norm)
             self.at.bad_steps = 0
+        if math.isfinite(grad_norm):
+            self.at.norms.add(grad_norm)
         self.scaler.update()
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
@@ -173,7 +174,7 @@ class Training:
         """Adds the gradient of the batch's mean loss, and returns the summed loss and the number of targets."""
         torch.manual_seed(device.hash_seed(self.seed, self.at.step))  # dropout: a function of (seed, order, step)
         self.model.train()
-        tokens = int((batch.y != IGNORE).sum())
+        tokens = max(1, int((batch.y != IGNORE).sum()))
         loss_sum = torch.zeros((), device=self.machine.device)
         part = len(batch.x) // self.config.train.accumulate
         for first in range(0, len(batch.x), part):
@@ -193,7 +194,7 @@ class Training:
         """
         if trouble.overflow:
             return False  # float16's scaler has halved its scale: part of finding it
-        self._note(trouble.text)
+        self.note(trouble.text)
         if not trouble.bad:
             return False
         self.at.bad_steps += 1
@@ -211,7 +212,7 @@ class Training:
         self.restore()
         self._stand_at(replace(self.at, order=order, bad_steps=0))
         self.save()
-        self._note(f"went back from step {step} to step {self.at.step}, and on with the data in another order")
+        self.note(f"went back from step {step} to step {self.at.step}, and on with the data in another order")
 
     def _log_is_due(self) -> bool:
         return self.at.step in (1, self.total_steps) or self.at.step % self.config.train.log_every == 0
@@ -234,7 +235,10 @@ class Training:
         )
 
     def save(self) -> None:
-        """Writes a checkpoint of this moment, and lets old ones go."""
+        """Writes a checkpoint of this moment, and lets old ones go. Weights that are not finite are not worth one."""
+        if name := next((name for name, p in self.model.named_parameters() if not bool(p.isfinite().all())), None):
+            self.note(f"{name} is not finite: no checkpoint is written")
+            return
         self.at.seconds = self._seconds()
         if self.folder.metrics_file.exists():
             checkpoint.sync(self.folder.metrics_file)
@@ -267,7 +271,8 @@ class Training:
             self.optimizers = make_optimizers(self.model, self.config.train.lr, self.config.optimizer)
             tensors = checkpoint.load_tensors(folder, OPTIMIZER, self.machine.device)
             load_optimizer_tensors(self.model, self.optimizers, tensors)
-            self.scaler.load_state_dict(values["scaler"])
+            if self.scaler.is_enabled() and values["scaler"]:  # a run begun in another precision has none
+                self.scaler.load_state_dict(values["scaler"])
             self._stand_at(Progress.from_dict(values["progress"]))
         if self.at.step > self.total_steps:
             raise ConfigError(
@@ -278,7 +283,7 @@ class Training:
         self.began = time.perf_counter() - self.at.seconds
         keep_until(self.folder.metrics_file, self.at.step)
         for error in damaged:
-            self._note(f"{error} It is passed over; going on from step {self.at.step}")
+            self.note(f"{error} It is passed over; going on from step {self.at.step}")
         if self.at.step and folder is not None:
             self._settle_validation()
 
@@ -321,14 +326,17 @@ class Training:
             self._draw()
 
     def _draw(self) -> None:
-        draw_curves(self.folder.metrics_file, self.folder.picture_file, self.folder.path.name)
+        try:
+            draw_curves(self.folder.metrics_file, self.folder.picture_file, self.folder.name)
+        except (OSError, ValueError, RunError) as error:
+            self.note(f"the picture could not be drawn: {error}")
         self.drawn = time.perf_counter()
 
     def _check_first_loss(self, loss: float) -> None:
         """Says so if the first loss is far from ln(vocabulary), that of a model that knows nothing yet."""
         expected = math.log(self.config.model.vocab_size)
         if not abs(loss - expected) <= 0.1 * expected:
-            self._note(
+            self.note(
                 f"the first loss is {loss:.3f}, but a model that knows nothing has ln(vocabulary) = {expected:.3f}: "
                 "something is wrong with the initial weights or the targets"
             )
@@ -344,7 +352,8 @@ class Training:
             config=self.config,
         )
 
-    def _note(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """Tells something that a person should know."""
         self._tell("note", text=text)
 
     def _tell(self, kind: str, **values: Any) -> None:

@@ -56,11 +56,13 @@ def read_metrics(file: Path, kind: str | None = None) -> list[dict[str, Any]]:
     Raises:
         RunError: if a line in the middle is no record.
     """
-    lines = file.read_text("utf-8").splitlines() if file.exists() else []
+    lines = file.read_text("utf-8", errors="replace").splitlines() if file.exists() else []
     records = []
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
+            if not isinstance(record["step"], int):
+                raise ValueError("no step")
             if kind is None or record["kind"] == kind:
                 records.append(record)
         except (ValueError, KeyError, TypeError):
@@ -120,9 +122,11 @@ def tensorboard(folder: Path) -> Watcher:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise MissingExtraError("TensorBoard", "tensorboard") from None
-    writer = SummaryWriter(str(folder))
+    writers: list[SummaryWriter] = []  # made at the first record: the run's folder must not exist before
 
     def watch(record: Record) -> None:
+        writer = writers[0] if writers else SummaryWriter(str(folder))
+        writers[:] = [writer]
         if record["kind"] in ("step", "validation"):
             for name, value in record.items():
                 if isinstance(value, (int, float)) and name not in ("step", "epoch"):

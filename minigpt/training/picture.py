@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def draw_curves(metrics_file: Path, picture_file: Path, title: str) -> None:
 
     figure = Figure(figsize=(11, 4.2), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     loss_axes, perplexity_axes = figure.subplots(1, 2)
     if steps:
         loss_axes.plot(
@@ -50,7 +51,9 @@ def draw_curves(metrics_file: Path, picture_file: Path, title: str) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
     temporary = picture_file.with_name(f".{picture_file.name}.partial")
-    figure.savefig(temporary, format="png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a run may be named in letters that the font has not
+        figure.savefig(temporary, format="png")
     temporary.replace(picture_file)
 
 

@@ -13,6 +13,9 @@ from minigpt.run import RunFolder
 from minigpt.training.loop import Outcome, Training
 from minigpt.training.metrics import Watcher
 
+DECISIVE = ("torch", "processor", "threads", "device", "precision")
+"""Facts of a run's environment on which its bits depend."""
+
 
 def never() -> bool:
     """Returns false."""
@@ -90,11 +93,19 @@ def resume(
         place = data or folder.data()["folder"]
         dataset = Dataset.open(place)
         folder.check_data(dataset)
-        machine = device.choose_again(folder.environment(), config.machine)
+        before = folder.environment()
+        machine = device.choose_again(before, config.machine)
         training = Training(_lengthened(config, epochs, steps), dataset, machine, folder, watchers, should_stop)
         training.restore()
         if training.config != config:
             folder.save_config(training.config)
+        now = device.environment(machine)
+        if changed := [name for name in DECISIVE if before.get(name) != now[name]]:
+            training.note(
+                "going on elsewhere, so not bit for bit: "
+                + ", ".join(f"{name} {before.get(name)}, now {now[name]}" for name in changed)
+            )
+            folder.save_environment(now)
         return training.run()
 
 

@@ -96,8 +96,9 @@ def bad_steps_error(step: int, trouble: Trouble, dump: Path, config: Config) -> 
         f"{MOST_BAD_STEPS} steps in a row had no finite loss or gradient",
         seen=f"step {step}: {trouble.text}",
         remedy=(
-            f"Nothing of them was applied, and the last checkpoint is whole. Try a lower --train.lr than "
-            f"{config.train.lr:g}, some --schedule.warmup-steps, --machine.precision float32, or --train.on-bad-steps "
-            f"rewind. To look at the step: minigpt replay {dump}"
+            "Nothing of them was applied, and the last checkpoint is whole. To look at the step: "
+            f'minigpt replay {dump}. To go on, write on_bad_steps = "rewind" under [train] or precision = "float32" '
+            "under [machine] into the run's config.toml, and resume it. To begin again, try a lower --train.lr than "
+            f"{config.train.lr:g} or some --schedule.warmup-steps"
         ),
     )

@@ -13,11 +13,12 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from minigpt.config import Config
-from minigpt.errors import RunError
+from minigpt.errors import ConfigError, RunError
 from minigpt.run import RunFolder
 from minigpt.training.metrics import read_metrics
 
@@ -60,8 +61,13 @@ def verify_resume(
         tell: is given a line of progress now and then.
 
     Raises:
+        ConfigError: if there are fewer steps than kills.
         RunError: if a run fails by itself; with what it said.
     """
+    if not 1 <= kills < steps:
+        raise ConfigError(
+            "Each kill needs a step of its own", seen=f"{kills} kills, {steps} steps", remedy="Give more steps."
+        )
     every = max(1, steps // 5)
     train = replace(config.train, steps=steps, save_every=every, validate_every=2 * every, log_every=1, keep=1000)
     config = replace(config, train=train)
@@ -72,17 +78,18 @@ def verify_resume(
         settings.write_text(config.to_toml(), encoding="utf-8")
         begin = ["train", "--data", str(data), "--config", str(settings), "--run"]
         tell(f"training {steps} steps without a break")
-        started = time.monotonic()
-        _run([*begin, str(whole)])
-        alone = time.monotonic() - started
+        run_command([*begin, str(whole)])
+        # a step in each stretch of the run, so that the kills are spread over all of it
+        stretch = steps / kills
+        marks = [min(steps - 1, max(1, round(stretch * (k + chance.random())))) for k in range(kills)]
         done = 0
-        while done < kills:
+        for mark in marks:
             command = ["resume", str(killed)] if killed.exists() else [*begin, str(killed)]
-            if _run(command, seconds=chance.uniform(0.3, 0.9) * alone):
-                break  # it ended before its time was up
-            done += 1
-            tell(f"killed once more ({done} of {kills}), {len(_checkpoints(killed))} checkpoints so far")
-        _run(["resume", str(killed)] if killed.exists() else [*begin, str(killed)])
+            passed = partial(_has_passed, killed, mark)
+            if not run_command(command, kill_when=passed, after=chance.uniform(0, 0.2)):
+                done += 1
+                tell(f"killed once more, after step {last_step(killed)} ({done} of {kills})")
+        run_command(["resume", str(killed)] if killed.exists() else [*begin, str(killed)])
         return Verdict(done, steps, tuple(differences(whole, killed)))
 
 
@@ -113,20 +120,43 @@ def _checkpoints(run: Path) -> dict[str, bytes]:
     }
 
 
-def _run(command: Sequence[str], seconds: float | None = None) -> bool:
-    """Runs a `minigpt` command; true if it ended, false if it was killed when its time was up."""
+def last_step(run: Path) -> int:
+    """Returns the last step in a run's metrics; 0 before the first."""
+    return max((record["step"] for record in read_metrics(run / "metrics.jsonl")), default=0)
+
+
+def _has_passed(run: Path, step: int) -> bool:
+    return last_step(run) >= step
+
+
+def run_command(command: Sequence[str], kill_when: Callable[[], bool] | None = None, after: float = 0.0) -> bool:
+    """Runs a `minigpt` command; true if it ended, false if it was killed.
+
+    Args:
+        command: what stands behind `minigpt`.
+        kill_when: asked a hundred times a second; kill the process some time after it says yes.
+        after: that time, in seconds.
+
+    Raises:
+        RunError: if it fails by itself.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", "minigpt", *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     try:
-        _, errors = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        return False
+        while kill_when is not None and process.poll() is None:
+            if kill_when():
+                time.sleep(after)
+                process.kill()
+                break
+            time.sleep(0.01)
+        ended_by_itself = process.poll() is not None or kill_when is None
+        _, errors = process.communicate()
     except BaseException:
         process.kill()
         raise
+    if not ended_by_itself:
+        return False
     if process.returncode:
         raise RunError("A run of the proof failed", seen=errors.strip()[-500:], remedy="Mend that first.")
     return True

@@ -121,6 +121,16 @@ def test_settings_that_cannot_work_are_refused(model, settings):
         generate(model, make_tokenizer("byte", []), "x", **settings)
 
 
+def test_the_smallest_temperatures_are_greedy(model):
+    greedy = list(stream_ids(model, [1], 10, Sampling(temperature=0), seed=0))
+    assert list(stream_ids(model, [1], 10, Sampling(temperature=1e-40), seed=0)) == greedy
+
+
+def test_a_seed_out_of_range_is_refused(model):
+    with pytest.raises(ConfigError, match="seed"):
+        generate(model, make_tokenizer("byte", []), "x", seed=2**64)
+
+
 def test_a_negative_length_is_refused(model):
     with pytest.raises(ConfigError, match="max-new-tokens"):
         generate(model, make_tokenizer("byte", []), "x", max_new_tokens=-1)

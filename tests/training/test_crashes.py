@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from minigpt import checkpoint
 from minigpt.cli.live import StopSignals
 from minigpt.errors import RunError
 from minigpt.run import RunFolder
@@ -53,6 +54,33 @@ def test_a_signal_saves_and_ends_with_its_code(data_folder, tmp_path, number, co
     steps = read_metrics(run / "metrics.jsonl", "step")
     latest = RunFolder.open(run).find_checkpoint("latest")
     assert int(latest.name.removeprefix("step-")) == steps[-1]["step"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot send these signals to another process")
+def test_a_second_ctrl_c_stops_at_once_and_leaves_the_last_checkpoint_whole(data_folder, tmp_path):
+    """The first is noted, the second comes while the step it waits for still goes on."""
+    run = tmp_path / "run"
+    code = (
+        "import os, signal, sys, minigpt.training.loop as loop\n"
+        "from minigpt.cli.app import main\n"
+        "real = loop.Training.step\n"
+        "def step(self, batch, lr):\n"
+        "    if self.at.step == 5:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return real(self, batch, lr)\n"
+        "loop.Training.step = step\n"
+        "main(sys.argv[1:])\n"
+    )
+    file = tmp_path / "config.toml"
+    file.write_text(tiny(train__save_every=2).to_toml())
+    command = ["-c", code, "train", "--data", str(data_folder), "--run", str(run), "--config", str(file)]
+    result = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 130
+    assert "Traceback" not in result.stderr
+    latest = RunFolder.open(run).find_checkpoint("latest")
+    assert latest.name == "step-000000004"
+    checkpoint.verify(latest)
 
 
 def test_a_second_signal_acts_as_usual():

@@ -182,6 +182,125 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(data_folder, s
     assert content(stopped) == content(tmp_path / "whole")
 
 
+def test_damaged_checkpoints_do_not_push_out_new_ones(data_folder, tmp_path):
+    answers = iter([False] * 13 + [True])
+    config = tiny(train__save_every=4, train__keep=3)
+    train(data_folder, tmp_path / "run", config, should_stop=lambda: next(answers))
+    folder = RunFolder.open(tmp_path / "run")
+    for step in (12, 14):
+        damage(folder.checkpoint_folder(step) / "model.safetensors", "one bit flipped")
+    config_file = (
+        folder.config_file.read_text().replace("save_every = 4", "save_every = 1").replace("keep = 3", "keep = 2")
+    )
+    folder.config_file.write_text(config_file)
+    with pytest.raises(Crash):
+        resume(folder.path, watchers=[crash_at(10)])
+    assert [path.name for path in folder.checkpoint_folders()] == ["step-000000008", "step-000000009"]
+    assert {path.name for path in folder.checkpoints.glob("damaged-*")} == {
+        "damaged-step-000000012",
+        "damaged-step-000000014",
+    }
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"checkpoint": "step-000000777"}'])
+def test_a_lost_note_of_the_best_stops_nothing(data_folder, tmp_path, content):
+    answers = iter([False] * 45 + [True])
+    train(data_folder, tmp_path / "run", tiny(), should_stop=lambda: next(answers))
+    best = RunFolder.open(tmp_path / "run").best_file
+    best.unlink() if content is None else best.write_text(content)
+    assert not resume(tmp_path / "run").stopped
+
+
+def test_a_run_goes_on_in_another_precision(data_folder, tmp_path):
+    for number, (first, second) in enumerate((("float32", "float16"), ("float16", "float32"))):
+        answers = iter([False] * 3 + [True])
+        run = tmp_path / str(number)
+        config = tiny(machine__precision=first, train__steps=8)
+        train(data_folder, run, config, should_stop=lambda answers=answers: next(answers))
+        file = RunFolder.open(run).config_file
+        file.write_text(file.read_text().replace(first, second))
+        assert resume(run).steps == 8
+        notes = read_metrics(run / "metrics.jsonl", "note")
+        assert any(f"precision {first}, now {second}" in note["text"] for note in notes)
+        assert RunFolder.open(run).environment()["precision"] == second
+
+
+@pytest.mark.parametrize("kept", ["both", "old only"])
+def test_what_an_interrupted_save_left_is_cleared_up(data_folder, stopped, kept):
+    folder = stopped / "checkpoints" / "step-000000010"
+    (stopped / "checkpoints" / ".step-000000099.partial").mkdir()
+    old = folder.with_name(f".{folder.name}.old")
+    folder.rename(old) if kept == "old only" else shutil.copytree(folder, old)
+    records = []
+    resume(stopped, watchers=[lambda record: records.append(dict(record))])
+    assert records[0]["step"] == 10
+    assert not list((stopped / "checkpoints").glob(".*"))
+
+
+def test_weights_that_are_not_finite_are_never_saved(data_folder, tmp_path):
+    training = start(data_folder, tmp_path / "run", tiny(train__save_every=2))
+    real = Training.gradients
+
+    def gradients(batch):
+        if training.at.step == 4:
+            with torch.no_grad():
+                training.model.ln_f.bias[0] = math.inf
+        return real(training, batch)
+
+    training.gradients = gradients
+    with pytest.raises(MiniGPTError, match="in a row"):
+        training.run()
+    assert [f.name for f in training.folder.checkpoint_folders()] == ["step-000000002", "step-000000004"]
+    assert any(
+        "no checkpoint is written" in note["text"] for note in read_metrics(tmp_path / "run" / "metrics.jsonl", "note")
+    )
+
+
+def test_a_lasting_rise_of_the_gradient_does_not_stall_a_run_that_skips_spikes(data_folder, tmp_path):
+    training = start(data_folder, tmp_path / "run", tiny(train__steps=120, train__skip_spikes=True, train__clip=0.0))
+    real = Training.gradients
+
+    def gradients(batch):
+        loss, tokens = real(training, batch)
+        if training.at.step >= 60:
+            for parameter in training.model.parameters():
+                parameter.grad *= 100
+        return loss, tokens
+
+    training.gradients = gradients
+    training.run()
+    spikes = [note["step"] for note in read_metrics(tmp_path / "run" / "metrics.jsonl", "note")]
+    assert spikes[0] == 61
+    assert spikes[-1] < 90
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("environment.json", "{}"),
+        ("data.json", '{"folder": 3}'),
+        ("metrics.jsonl", '{"kind": "step"}\n{}\n'),
+        ("metrics.jsonl", "\udcff\n{}\n"),
+        ("config.toml", "[train\n"),
+    ],
+)
+def test_a_damaged_file_of_the_run_is_named(stopped, name, content):
+    (stopped / name).write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(MiniGPTError, match=name.replace(".", r"\.")):
+        resume(stopped)
+
+
+def test_a_picture_that_cannot_be_drawn_ends_no_run(data_folder, tmp_path):
+    run = tmp_path / "lr$_{$ 漢字"
+    (run.parent / "blocked").write_text("")
+    training = start(data_folder, run, tiny(train__steps=3))
+    training.folder.picture_file = run.parent / "blocked" / "picture.png"
+    training.run()
+    assert any("picture" in note["text"] for note in read_metrics(run / "metrics.jsonl", "note"))
+    assert resume(run, steps=4).steps == 4
+    assert (run / "training_metrics.png").exists()
+
+
 def test_when_every_checkpoint_is_damaged_it_begins_anew_and_says_so(data_folder, stopped, tmp_path):
     for folder in RunFolder.open(stopped).checkpoint_folders():
         damage(folder / "model.safetensors", "one bit flipped")
