@@ -17,7 +17,7 @@ demo: .venv/.installed
 	then $(BIN)/minigpt resume runs/demo; \
 	else $(BIN)/minigpt train --data data/pylib --run runs/demo --preset laptop; fi
 	@for prompt in "Return the" "class Thread" "The module"; do echo; echo "--- $$prompt"; \
-	$(BIN)/minigpt generate runs/demo --prompt "$$prompt" --max-new-tokens 80 --seed 1 || exit; done
+	$(BIN)/minigpt generate runs/demo --prompt "$$prompt" --max-new-tokens 80 --temperature 0.6 --seed 1 || exit; done
 	@echo
 	@echo "Try next:"
 	@echo "  $(BIN)/minigpt generate runs/demo --prompt \"If the file\" --temperature 0.5"
@@ -37,8 +37,9 @@ lint: .venv/.installed
 
 .venv/.installed: pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit('Mini-GPT needs Python 3.11 or newer: make PYTHON=python3.12 ...' if sys.version_info < (3, 11) else 0)"
-	test -d .venv || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@echo "installing into .venv: a minute or a few, most of it PyTorch"
+	@test -d .venv || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	@$(PYTHON) -c "open('.venv/.installed', 'w').close()"
 
 clean:

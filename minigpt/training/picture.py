@@ -24,6 +24,7 @@ def draw_curves(metrics_file: Path, picture_file: Path, title: str) -> None:
     # The object interface: pyplot would choose a window system, and keep every figure alive.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     figure = Figure(figsize=(11, 4.2), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
@@ -37,13 +38,14 @@ def draw_curves(metrics_file: Path, picture_file: Path, title: str) -> None:
             lw=1,
             label="training, as it went by",
         )
-    _curves(loss_axes, validations, "loss", "train_loss", "val_loss")
-    _curves(perplexity_axes, validations, "perplexity", "train_perplexity", "val_perplexity")
+    _curves(loss_axes, validations, "train_loss", "val_loss")
+    _curves(perplexity_axes, validations, "train_perplexity", "val_perplexity")
     loss_axes.set_ylabel("cross-entropy, nats per token")
     perplexity_axes.set_ylabel("perplexity (log scale)")
     perplexity_axes.set_yscale("log")
-    perplexity_axes.yaxis.set_major_formatter("{x:g}")
-    perplexity_axes.yaxis.set_minor_formatter("{x:g}" if _narrow(validations) else "")
+    perplexity_axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    perplexity_axes.yaxis.set_major_formatter("{x:,g}")
+    perplexity_axes.yaxis.set_minor_formatter("{x:,g}" if _narrow(validations) else "")
     for axes in (loss_axes, perplexity_axes):
         axes.set_xlabel("epoch")
         axes.set_xlim(left=0)
@@ -57,7 +59,7 @@ def draw_curves(metrics_file: Path, picture_file: Path, title: str) -> None:
     temporary.replace(picture_file)
 
 
-def _curves(axes: Any, validations: Sequence[dict[str, Any]], what: str, train: str, validation: str) -> None:
+def _curves(axes: Any, validations: Sequence[dict[str, Any]], train: str, validation: str) -> None:
     epochs = _column(validations, "epoch")
     axes.plot(
         epochs,
@@ -65,9 +67,9 @@ def _curves(axes: Any, validations: Sequence[dict[str, Any]], what: str, train: 
         "o-",
         color=TRAIN,
         ms=4,
-        label=f"training {what}, mean since the last point",
+        label="training, mean since the point before",
     )
-    axes.plot(epochs, _column(validations, validation), "s-", color=VALIDATION, ms=4, label=f"validation {what}")
+    axes.plot(epochs, _column(validations, validation), "s-", color=VALIDATION, ms=4, label="validation")
 
 
 def _column(records: Sequence[dict[str, Any]], name: str) -> list[float]:
@@ -75,6 +77,6 @@ def _column(records: Sequence[dict[str, Any]], name: str) -> list[float]:
 
 
 def _narrow(validations: Sequence[dict[str, Any]]) -> bool:
-    """Whether the perplexities span less than a factor of ten, so that the minor ticks need their numbers."""
+    """Whether the perplexities span less than a factor of four, so that the minor ticks need their numbers."""
     values = [v for name in ("train_perplexity", "val_perplexity") for v in _column(validations, name) if v == v]
-    return bool(values) and max(values) < 10 * min(values)
+    return bool(values) and max(values) < 4 * min(values)
