@@ -20,7 +20,10 @@ from minigpt.config import (
 )
 from minigpt.errors import ConfigError
 
-PRESETS = "; ".join(f"{name} ({load_preset(name).summary})" for name in preset_names())
+PRESETS = ". ".join(
+    f"{preset.name}: {preset.summary}; made for data of --tokenizer {preset.tokenizer}"
+    for preset in map(load_preset, preset_names())
+)
 
 
 class Given:
