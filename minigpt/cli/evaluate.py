@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from rich.console import Console
 
+from minigpt.config import MachineConfig
 from minigpt.errors import DataError
 
 
@@ -22,7 +23,7 @@ def evaluate_command(
     batch_size: int = 8,
     as_json: Annotated[bool, Parameter("--json")] = False,
     device: str = "auto",
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32",
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
 ) -> None:
     """Measure how well a trained model predicts a text: loss, perplexity and bits per byte.
 
@@ -51,12 +52,12 @@ def evaluate_command(
     device
         auto, cpu, cuda, mps.
     precision
-        Number format of the matrix products.
+        Number format of the matrix products; auto is that of the run, so that the figures are those of its training.
     """
     if batch_size < 1:
         raise DataError("batch-size must be positive", seen=batch_size, remedy="Give 1 or more.")
     from minigpt.data import Dataset
-    from minigpt.device import choose
+    from minigpt.device import choose_again
     from minigpt.evaluation import split_loss
     from minigpt.run import RunFolder, load
 
@@ -64,7 +65,7 @@ def evaluate_command(
     place = data or Path(folder.data()["folder"])
     dataset = Dataset.open(place)
     folder.check_tokenizer(dataset.tokenizer)
-    machine = choose(device, precision)
+    machine = choose_again(folder.environment(), MachineConfig(device=device, precision=precision))
     model, _ = load(run, checkpoint, machine.device)
     shard = dataset.val if split == "val" else dataset.train
     console = Console(highlight=False, markup=False)

@@ -136,13 +136,20 @@ class TrainView:
         self.activity = f"validating {record['done'] / record['total']:.0%}"
         if self.live:
             self.live.update(self._panel())
+        elif self._line_is_due():
+            self._print(self.activity)
 
     def _on_step(self, record: Record) -> None:
         self.last, self.step = record, record["step"]
-        now = time.monotonic()
-        if not self.live and (now - self.last_line > PLAIN_SECONDS or record["step"] in (1, self.total)):
-            self.last_line = now
+        if not self.live and (self._line_is_due() or record["step"] in (1, self.total)):
             self._print(self._line())
+
+    def _line_is_due(self) -> bool:
+        now = time.monotonic()
+        if now - self.last_line < PLAIN_SECONDS:
+            return False
+        self.last_line = now
+        return True
 
     def _on_validation(self, record: Record) -> None:
         self._print(
@@ -211,7 +218,7 @@ def watchers(view: TrainView, run: Path, with_tensorboard: bool) -> list[Watcher
 def epoch_table(metrics_file: Path) -> Table:
     """Returns the table of all validations: train and validation loss, and both perplexities."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("epoch", "step", "train loss", "validation loss", "train ppl", "validation ppl", "bits/byte", ""):
+    for heading in ("epoch", "step", "train loss", "val loss", "train ppl", "val ppl", "bits/byte", ""):
         table.add_column(heading, justify="right")
     for r in read_metrics(metrics_file, "validation"):
         table.add_row(
