@@ -7,7 +7,7 @@ Two kinds of kills, both seeded:
 
 Each run is compared, byte for byte, with one of the same settings that was left alone. Bounded in runs and kills.
 
-    python benchmarks/crash_soak.py                 100 kills of each kind, about ten minutes on two cores
+    python benchmarks/crash_soak.py                 55 kills of each kind, about ten minutes on two cores
     python benchmarks/crash_soak.py --kills 10      a short one
 """
 
@@ -151,7 +151,7 @@ def main() -> int:
         child(int(sys.argv[2]), sys.argv[3:])
         return 0
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=100, help="kills of each kind")
+    parser.add_argument("--kills", type=int, default=55, help="kills of each kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kills-per-run", type=int, default=4, help="the most kills that one run meets")
     options = parser.parse_args()
