@@ -45,6 +45,10 @@ _HOMES = {
 __all__ = ["GPT", "Config", "GPTConfig", "generate", "load", "prepare", "resolve", "resume", "stream", "train"]
 
 
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'minigpt' has no attribute {name!r}")

@@ -137,7 +137,7 @@ def _damaged(folder: Path, seen: object) -> CheckpointError:
     return CheckpointError(
         "The checkpoint is damaged",
         seen=f"{folder}: {seen}",
-        remedy="Use another one: --checkpoint latest, best, or a step.",
+        remedy="`minigpt resume RUN` sets it aside and goes on from the one before; --checkpoint STEP names another.",
     )
 
 

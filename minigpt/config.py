@@ -190,7 +190,7 @@ class MachineConfig:
     device: str = "auto"
     "auto, cpu, cuda, cuda:1, mps."
     precision: Precision = "auto"
-    "Number format of the matrix products; weights and losses stay float32. auto takes what is fast here."
+    "Number format of the matrix products; weights and losses stay float32. auto measures what is fast."
     threads: int | None = None
     "CPU threads; all cores when left out."
 

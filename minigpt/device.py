@@ -87,16 +87,16 @@ def _choose_device(name: str) -> tuple[torch.device, str]:
             return torch.device("mps"), "an Apple GPU is here"
         return torch.device("cpu"), "no GPU that this PyTorch can use"
     try:
-        device = torch.device(name)
-        if device.type not in ("cpu", "cuda", "mps"):
+        if name.partition(":")[0] not in ("cpu", "cuda", "mps"):
             raise RuntimeError("Mini-GPT runs on cpu, cuda and mps")
+        device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DeviceError(
             f"The device {name!r} cannot be used here",
             seen=reason,
-            remedy="Try --machine.device auto, or cpu.",
+            remedy="Try auto, or cpu.",
         ) from None
     return device, "as asked for"
 

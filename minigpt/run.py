@@ -169,9 +169,27 @@ class RunFolder:
                 remedy=f"Prepare the text with --tokenizer {self.path}, or train a run on this data set.",
             )
 
-    def check_data(self, dataset: Dataset) -> None:
-        """Raises DataError, naming what differs, unless `dataset` is the one that the run was made with."""
+    def open_data(self, place: Path | str | None = None) -> Dataset:
+        """Returns a data set that this run's tokenizer made: the one at `place`, or else the one it was trained on.
+
+        Raises:
+            DataError: if it is not there or damaged.
+            TokenizerError: if another tokenizer made it.
+        """
+        found = Path(place or self.data()["folder"])
+        if not found.is_dir():
+            raise DataError(
+                "The run's data set is not there", seen=found, remedy="If it has moved, name it with --data."
+            )
+        dataset = Dataset.open(found)
         self.check_tokenizer(dataset.tokenizer)
+        return dataset
+
+    def check_data(self, dataset: Dataset) -> None:
+        """Raises DataError, naming what differs, unless `dataset` is the one that the run was made with.
+
+        If it is, the run remembers where it is now.
+        """
         own, other = self.data(), dataset.identity()
         for split, facts in other["splits"].items():
             for name, found in facts.items():
@@ -182,6 +200,8 @@ class RunFolder:
                         seen=f"{split} {name} {found}, not {value}, in {dataset.folder}",
                         remedy="Give the right one with --data, or train a new run.",
                     )
+        if own["folder"] != other["folder"]:
+            checkpoint.write_file(self.data_file, json.dumps(other, indent=1))
 
     def check_settings(self, config: Config, made_with: Mapping[str, Mapping[str, Any]]) -> None:
         """Raises CheckpointError, naming what differs, if config.toml is not what a checkpoint was made with.
@@ -239,8 +259,8 @@ class RunFolder:
         """
         there = self.checkpoint_folders()
         wanted = None
-        if which == "best" and self.best_file.is_file():
-            wanted = self.checkpoints / str(self._read_json(self.best_file).get("checkpoint"))
+        if which == "best" and (best := self._noted_best()):
+            wanted = self.checkpoints / best
         elif which in ("best", "latest") and there:
             wanted = there[-1]
         elif which.isdecimal():
@@ -254,6 +274,13 @@ class RunFolder:
             )
         assert wanted is not None
         return wanted
+
+    def _noted_best(self) -> str | None:
+        """Returns the name of the checkpoint noted as best; None if there is no note, or none that can be read."""
+        try:
+            return str(self._read_json(self.best_file, ("checkpoint",))["checkpoint"])
+        except RunError:
+            return None
 
     def newest_whole_checkpoint(self) -> tuple[Path | None, list[CheckpointError]]:
         """Returns the newest checkpoint that is whole, if any, and what is wrong with each newer one.

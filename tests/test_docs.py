@@ -203,3 +203,10 @@ def test_formulas_survive_markdown(document):
     """GitHub reads Markdown first: it takes a backslash off punctuation, and pairs of underscores behind brackets."""
     formulas = ["".join(parts) for parts in MATH.findall(IN_CODE.sub("", prose(document)))]
     assert not [formula for formula in formulas if re.search(r"\\[^\w\s]|[^\w\s]_|\*|<", formula)]
+
+
+@every_document
+def test_nothing_was_left_to_be_filled_in(document):
+    assert not re.search(
+        r"\b[A-Z]+_(SECTION|ROWS|TABLE|FIGURES)\b|^FIGURES$|\bTODO\b", document.read_text("utf-8"), re.M
+    )

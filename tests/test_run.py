@@ -53,6 +53,11 @@ def test_a_run_without_a_best_yet_gives_its_latest(own_run):
     assert own_run.find_checkpoint("best") == own_run.find_checkpoint("latest")
 
 
+def test_a_note_of_the_best_that_cannot_be_read_counts_as_lost(own_run):
+    own_run.best_file.write_text("junk")
+    assert own_run.find_checkpoint("best") == own_run.find_checkpoint("latest")
+
+
 def test_no_run_is_refused(tmp_path):
     for path in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(RunError, match="no run folder"):

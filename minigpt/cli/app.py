@@ -35,7 +35,8 @@ app = App(
     name="minigpt",
     version=_version,
     help="Train a small GPT from scratch, on the hardware you have, and see how it works.\n\n"
-    "First time: `minigpt prepare pylib --out data/pylib`, then `minigpt train --data data/pylib --run runs/first`. "
+    "First time: `minigpt prepare pylib --out data/pylib --tokenizer bpe:4096`, then "
+    "`minigpt train --data data/pylib --run runs/first --preset laptop`. "
     "Each command explains itself: `minigpt train --help`.",
 )
 app.command(prepare_command, name="prepare")

@@ -56,15 +56,13 @@ def evaluate_command(
     """
     if batch_size < 1:
         raise DataError("batch-size must be positive", seen=batch_size, remedy="Give 1 or more.")
-    from minigpt.data import Dataset
     from minigpt.device import choose_again
     from minigpt.evaluation import split_loss
     from minigpt.run import RunFolder, load
 
     folder = RunFolder.open(run)
-    place = data or Path(folder.data()["folder"])
-    dataset = Dataset.open(place)
-    folder.check_tokenizer(dataset.tokenizer)
+    dataset = folder.open_data(data)
+    place = dataset.folder
     machine = choose_again(folder.environment(), MachineConfig(device=device, precision=precision))
     model, _ = load(run, checkpoint, machine.device)
     shard = dataset.val if split == "val" else dataset.train

@@ -34,13 +34,13 @@ def generate_command(
     run
         Run folder of `minigpt train`.
     prompt
-        The text to continue; without one, a new document begins.
+        The text to continue; without one, a new document begins. One that begins with a dash: --prompt="- like this".
     max_new_tokens
         The most tokens to add.
     temperature
         0 takes the most likely token; below 1 plays safe, above 1 takes risks.
     top_k
-        Choose among the k most likely tokens only.
+        Choose among the k most likely tokens only; none chooses among all.
     top_p
         Choose among the most likely tokens that together have this probability.
     seed

@@ -5,6 +5,7 @@ A watcher of the training loop: it is given every record and draws what it likes
 
 from __future__ import annotations
 
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -123,7 +124,9 @@ class TrainView:
             f"{record['sequences']:,} sequences of {config.model.block_size} tokens, "
             f"{self.per_epoch:,} steps an epoch, {self.total:,} steps in all"
         )
-        if record["step"]:
+        if record["step"] >= self.total:
+            self._print(f"finished: all {self.total:,} steps are taken; --epochs or --steps train it further")
+        elif record["step"]:
             self._print(f"going on after step {record['step']:,}")
 
     def _on_progress(self, record: Record) -> None:
@@ -161,6 +164,9 @@ class TrainView:
 
     def _on_note(self, record: Record) -> None:
         self._print(f"note, step {record['step']}: {record['text']}")
+
+    def _on_message(self, record: Record) -> None:
+        self._print(record["text"])
 
     def _print(self, content: Any) -> None:
         self.console.print(content, soft_wrap=True)
@@ -206,8 +212,9 @@ class TrainView:
             self._print(f"best validation loss {outcome.best_loss:.4f}, after step {outcome.best_step:,}")
         self._print(f"took {duration(outcome.seconds)}; everything is in {outcome.run}")
         self._print(f"curves:     {outcome.run / 'training_metrics.png'}")
-        self._print(f'try next:   minigpt generate {outcome.run} --prompt "..."')
-        self._print(f"            minigpt evaluate {outcome.run}")
+        run = shlex.quote(str(outcome.run))
+        self._print(f'try next:   minigpt generate {run} --prompt "..."')
+        self._print(f"            minigpt evaluate {run}")
 
 
 def watchers(view: TrainView, run: Path, with_tensorboard: bool) -> list[Watcher]:

@@ -75,7 +75,7 @@ def prepare_command(
     text_column
         The field of JSON lines and Parquet files that holds the text.
     pattern
-        Which files of a folder to read, as '*.py'. Left out: .txt, .md, .rst, .jsonl, .parquet and their like.
+        Which files of a folder to read, as '*.py'. Without it: .txt, .md, .rst, .jsonl, .parquet and their like.
     seed
         Decides which documents validate. The same seed and text give the same data set.
     """
@@ -88,7 +88,7 @@ def prepare_command(
         report = prepare(
             sources, out, tokenizer, val_fraction, split_by, block_size, text_column, pattern, seed, on_progress
         )
-    _show(report, out)
+    _show(report, out, tokenizer)
 
 
 @contextmanager
@@ -153,7 +153,7 @@ class _PlainLines:
         print(f"{phase}: {done / 1e6:,.1f}{of}{left}", file=sys.stderr, flush=True)
 
 
-def _show(report: Report, out: Path) -> None:
+def _show(report: Report, out: Path, tokenizer: str) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -167,5 +167,13 @@ def _show(report: Report, out: Path) -> None:
     console.print(table)
     for note in report.notes:
         console.print(Text(f"Note: {note}"))
-    command = f"minigpt train --data {shlex.quote(str(out))} --run {shlex.quote(f'runs/{out.name}')}"
-    console.print(Text(f"Next: {command}"), soft_wrap=True)
+    console.print(Text(f"Next: {_next(report, out, tokenizer)}"), soft_wrap=True)
+
+
+def _next(report: Report, out: Path, tokenizer: str) -> str:
+    """The command that most people want next: the preset made for this kind of tokenizer, or the run it came from."""
+    place = shlex.quote(str(out))
+    if Path(tokenizer).is_dir():
+        return f"minigpt evaluate {shlex.quote(tokenizer)} --data {place}"
+    preset = {"bpe": " --preset laptop", "char": " --preset shakespeare"}.get(report.tokenizer.partition(":")[0], "")
+    return f"minigpt train --data {place} --run {shlex.quote(f'runs/{out.name}')}{preset}"

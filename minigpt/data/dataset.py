@@ -56,6 +56,12 @@ class Dataset:
             raise DataError(
                 "There is no such data set", seen=folder, remedy=f"Make it: minigpt prepare pylib --out {folder}"
             )
+        if not any((folder / name).exists() for name in (TRAIN_FILE, VAL_FILE, "meta.json")):
+            raise DataError(
+                "The folder holds no prepared data",
+                seen=folder,
+                remedy=f"If it holds your text: minigpt prepare {folder} --out data/{folder.absolute().name}",
+            )
         report = Report.load(folder)
         tokenizer = load_tokenizer(folder)
         train, val = (Shard.open(folder / name, verify=verify) for name in (TRAIN_FILE, VAL_FILE))

@@ -262,6 +262,7 @@ class Training:
             CheckpointError: if it was made with other settings, or by a newer Mini-GPT.
         """
         folder, damaged = self.folder.newest_whole_checkpoint()
+        lost = folder is None and not damaged and bool(read_metrics(self.folder.metrics_file))
         if folder is None:
             self.begin()
         else:
@@ -283,7 +284,9 @@ class Training:
         self.began = time.perf_counter() - self.at.seconds
         keep_until(self.folder.metrics_file, self.at.step)
         for error in damaged:
-            self.note(f"{error} It is passed over; going on from step {self.at.step}")
+            self.note(f"{error.what} ({error.seen}). It is set aside; going on from step {self.at.step}")
+        if lost:
+            self._tell("message", text="no checkpoint is there, though the run has taken steps: it begins anew")
         if self.at.step and folder is not None:
             self._settle_validation()
 

@@ -10,7 +10,7 @@ Kinds that are kept in metrics.jsonl:
     validation   step, epoch, tokens, train_loss (token mean since the last validation: the epoch's), val_loss,
                  train_perplexity, val_perplexity, val_bits_per_byte, best (whether it is the lowest so far), seconds
     note         step, text: something a person should know
-Kinds that pass by: start, progress (each step), validating (done, total), end.
+Kinds that pass by: start, progress (each step), validating (done, total), message (text), end.
 """
 
 from __future__ import annotations

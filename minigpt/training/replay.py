@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from minigpt import checkpoint, device
 from minigpt.data import IGNORE
+from minigpt.errors import RunError
 from minigpt.model import GPT
 from minigpt.run import MODEL, RunFolder, load_weights
 from minigpt.training.trouble import first_not_finite
@@ -46,6 +47,8 @@ def replay(dump: Path | str) -> Replay:
         CheckpointError: if it is damaged.
     """
     dump = Path(dump)
+    if not (dump / checkpoint.STATE).is_file():
+        raise RunError("This is no dump of a bad step", seen=dump, remedy="They stand in RUN/dumps, as step-000000123.")
     folder = RunFolder.open(dump.resolve().parent.parent)
     values, batch = checkpoint.load_values(dump), checkpoint.load_tensors(dump, "batch")
     config = folder.config()

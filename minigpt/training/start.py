@@ -90,8 +90,7 @@ def resume(
     folder = RunFolder.open(run)
     with folder.lock():
         config = folder.config()
-        place = data or folder.data()["folder"]
-        dataset = Dataset.open(place)
+        dataset = folder.open_data(data)
         folder.check_data(dataset)
         before = folder.environment()
         machine = device.choose_again(before, config.machine)

@@ -7,6 +7,7 @@ outside its running distribution, a spike, is said, and skipped if the settings 
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,13 +93,16 @@ def save_dump(
 
 def bad_steps_error(step: int, trouble: Trouble, dump: Path, config: Config) -> MiniGPTError:
     """Returns the error that ends a run whose steps stay bad."""
+    rewound = config.train.on_bad_steps == "rewind"
+    setting = 'precision = "float32" under [machine]'
+    setting = setting if rewound else f'on_bad_steps = "rewind" under [train] or {setting}'
     return MiniGPTError(
-        f"{MOST_BAD_STEPS} steps in a row had no finite loss or gradient",
+        f"{MOST_BAD_STEPS} steps in a row had no finite loss or gradient"
+        + (", also with the data in another order" if rewound else ""),
         seen=f"step {step}: {trouble.text}",
         remedy=(
-            "Nothing of them was applied, and the last checkpoint is whole. To look at the step: "
-            f'minigpt replay {dump}. To go on, write on_bad_steps = "rewind" under [train] or precision = "float32" '
-            "under [machine] into the run's config.toml, and resume it. To begin again, try a lower --train.lr than "
-            f"{config.train.lr:g} or some --schedule.warmup-steps"
+            "Nothing of them was applied, and the checkpoints are as they were. To look at the step: "
+            f"minigpt replay {shlex.quote(str(dump))}. To go on, write {setting} into the run's config.toml, and "
+            f"resume it. To begin again, try a --train.lr below {config.train.lr:g} or some --schedule.warmup-steps."
         ),
     )

@@ -85,7 +85,8 @@ def test_from_text_to_words(call, text_folder, tmp_path):
     assert "perplexity" in call("evaluate", run)[1]
     moved = data.rename(tmp_path / "elsewhere")
     code, _, err = call("evaluate", run)
-    assert (code, "no such data set" in err) == (2, True)
+    assert (code, "--data" in err) == (2, True)
+    assert "finished" in call("resume", run, "--data", moved)[1]
     assert call("evaluate", run, "--data", moved)[0] == 0
 
 
@@ -123,6 +124,8 @@ def test_an_option_overrides_the_preset_even_with_the_defaults_value(call, data_
         (["train", "--data", "DATA", "--run", "RUN", "--machine.device", "warp"], ["warp", "cpu"]),
         (["train", "--data", "DATA", "--run", "RUN", "--machine.device", "cuda:99"], ["cuda:99"]),
         (["generate", "nowhere"], ["no run folder", "nowhere"]),
+        (["replay", "FINISHED"], ["no dump", "RUN/dumps"]),
+        (["train", "--data", "FINISHED", "--run", "RUN"], ["no prepared data", "minigpt prepare"]),
         (["generate", "FINISHED", "--temperature", "-1"], ["temperature", "-1"]),
         (["generate", "FINISHED", "--checkpoint", "77"], ["77", "latest"]),
         (["evaluate", "FINISHED", "--batch-size", "0"], ["batch-size", "0"]),

@@ -313,6 +313,27 @@ def test_when_every_checkpoint_is_damaged_it_begins_anew_and_says_so(data_folder
     assert content(stopped) == content(tmp_path / "whole")
 
 
+def test_a_run_that_lost_its_checkpoints_says_so(stopped):
+    for folder in RunFolder.open(stopped).checkpoint_folders():
+        shutil.rmtree(folder)
+    records = []
+    resume(stopped, watchers=[lambda record: records.append(dict(record))])
+    messages = [record["text"] for record in records if record["kind"] == "message"]
+    assert messages == ["no checkpoint is there, though the run has taken steps: it begins anew"]
+
+
+def test_a_data_set_that_has_moved_is_asked_for_and_remembered(data_folder, stopped, tmp_path):
+    data = shutil.copytree(data_folder, tmp_path / "data")
+    folder = RunFolder.open(stopped)
+    assert not resume(stopped, data=data, steps=11).stopped
+    shutil.move(data, tmp_path / "moved")
+    with pytest.raises(DataError, match=r"not there.*--data"):
+        resume(stopped, steps=12)
+    assert resume(stopped, data=tmp_path / "moved", steps=12).steps == 12
+    assert folder.data()["folder"] == str((tmp_path / "moved").resolve())
+    assert resume(stopped, steps=13).steps == 13
+
+
 def test_a_checkpoint_of_a_newer_version_is_not_passed_over(stopped):
     state = stopped / "checkpoints" / "step-000000010" / "state.json"
     state.write_text(json.dumps({**json.loads(state.read_text()), "version": 99}))
