@@ -491,3 +491,17 @@ def test_usual_gradients_are_no_spikes():
 def test_progress_survives_its_json():
     at = Progress(step=3, epoch_loss=0.1 + 0.2, best_loss=None, norms=GradientNorms(0.5, 1 / 3, 7))
     assert Progress.from_dict(json.loads(json.dumps(at.to_dict()))) == at
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"train__save_minutes": 1e-9}, [1, 2, 3, 4, 5, 6]),
+        ({"train__save_minutes": 0.0, "train__save_every": 4}, [4, 6]),
+        ({"train__save_minutes": 0.0, "train__save_every": 1, "train__keep": 2}, [5, 6]),
+    ],
+)
+def test_checkpoints_are_saved_by_time_and_by_steps_and_the_newest_are_kept(data_folder, tmp_path, changes, expected):
+    train(data_folder, tmp_path / "run", tiny(**{"train__steps": 6, "train__keep": 100, **changes}))
+    steps = [int(f.name.removeprefix("step-")) for f in RunFolder.open(tmp_path / "run").checkpoint_folders()]
+    assert steps == expected
