@@ -81,12 +81,7 @@ def tidy(parent: Path) -> None:
 def verify(folder: Path) -> None:
     """Raises CheckpointError unless every file of a checkpoint is the one that was written."""
     for name, expected in _read_state(folder)["files"].items():
-        try:
-            found = _sha256(folder / name)
-        except OSError as error:
-            raise _damaged(folder, error) from None
-        if found != expected:
-            raise _damaged(folder, f"{name} has SHA-256 {found[:12]}..., not {str(expected)[:12]}...")
+        _check_file(folder, name, expected)
 
 
 def load_values(folder: Path) -> dict[str, Any]:
@@ -106,11 +101,8 @@ def load_tensors(folder: Path, name: str, device: torch.device | str = "cpu") ->
         CheckpointError: if the file is missing or not the one that was written.
     """
     file = folder / f"{name}.safetensors"
-    expected = _read_state(folder)["files"].get(file.name)
+    _check_file(folder, file.name, _read_state(folder)["files"].get(file.name))
     try:
-        found = _sha256(file)
-        if found != expected:
-            raise _damaged(folder, f"{file.name} has SHA-256 {found[:12]}..., not {str(expected)[:12]}...")
         return load_file(file, device=str(device))
     except (OSError, SafetensorError) as error:
         raise _damaged(folder, error) from None
@@ -131,6 +123,16 @@ def _read_state(folder: Path) -> dict[str, Any]:
         return state
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(folder, f"{STATE}: {error}") from None
+
+
+def _check_file(folder: Path, name: str, expected: str | None) -> None:
+    """Raises CheckpointError unless a file of a checkpoint has the SHA-256 that it was written with."""
+    try:
+        found = _sha256(folder / name)
+    except OSError as error:
+        raise _damaged(folder, error) from None
+    if found != expected:
+        raise _damaged(folder, f"{name} has SHA-256 {found[:12]}..., not {str(expected)[:12]}...")
 
 
 def _damaged(folder: Path, seen: object) -> CheckpointError:

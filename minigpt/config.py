@@ -9,7 +9,6 @@ Nothing here imports torch: the command line reads these classes for its help, a
 
 from __future__ import annotations
 
-import difflib
 import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
-from minigpt.errors import ConfigError
+from minigpt.errors import ConfigError, did_you_mean
 
 Position: TypeAlias = Literal["learned", "sinusoidal", "rope", "none"]
 Norm: TypeAlias = Literal["layernorm", "rmsnorm"]
@@ -271,7 +270,7 @@ def load_preset(name: str) -> Preset:
         raise ConfigError(
             "There is no such preset",
             seen=name,
-            remedy=f"{_did_you_mean(name, preset_names())}Presets: {', '.join(preset_names())}.",
+            remedy=f"{did_you_mean(name, preset_names())}Presets: {', '.join(preset_names())}.",
         )
     raw = tomllib.loads((_presets() / f"{name}.toml").read_text("utf-8"))
     return Preset(name, raw.pop("summary"), raw.pop("tokenizer"), _flatten(raw))
@@ -316,7 +315,7 @@ def _build(settings: Mapping[str, Any]) -> Config:
     values: dict[str, dict[str, Any]] = {name: {} for name in GROUPS}
     for name, value in settings.items():
         if name not in known:
-            mistakes.append(f"{name} is no setting. {_did_you_mean(name, list(known))}".rstrip())
+            mistakes.append(f"{name} is no setting. {did_you_mean(name, list(known))}".rstrip())
             continue
         fitted, reason = _fit(value, known[name])
         if reason:
@@ -340,7 +339,7 @@ def _fit(value: Any, kind: Any) -> tuple[Any, str]:
     """Returns the value as the type `kind`, and why it does not fit ('' when it does)."""
     if get_origin(kind) is Literal:
         choices = get_args(kind)
-        hint = _did_you_mean(str(value), list(choices))
+        hint = did_you_mean(str(value), list(choices))
         return value, "" if value in choices else f"choose {', '.join(choices)}. {hint}".rstrip(" .")
     options = get_args(kind) or (kind,)
     if value is None and type(None) in options:
@@ -375,11 +374,6 @@ def _flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
-
-
-def _did_you_mean(word: str, choices: list[str]) -> str:
-    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
-    return f"Did you mean {close[0]}? " if close else ""
 
 
 def _toml(value: Any) -> str:

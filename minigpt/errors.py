@@ -6,6 +6,15 @@ and exits with code 2; from Python they are ordinary exceptions. Mistakes of the
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Returns "Did you mean X? " for the choice nearest to a mistyped word, or nothing if none is near."""
+    close = difflib.get_close_matches(word, list(choices), n=1)
+    return f"Did you mean {close[0]}? " if close else ""
+
 
 class MiniGPTError(Exception):
     """Something the user can mend.

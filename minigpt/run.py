@@ -310,12 +310,9 @@ class RunFolder:
 
     def remove_old_checkpoints(self, keep: int) -> None:
         """Removes all checkpoints but the newest `keep` and the best."""
-        try:
-            best = self.find_checkpoint("best")
-        except RunError:  # its note is lost; the newest are kept all the same
-            best = None
+        best = self._noted_best()
         for folder in self.checkpoint_folders()[:-keep]:
-            if folder != best:
+            if folder.name != best:
                 shutil.rmtree(folder, ignore_errors=True)
 
 

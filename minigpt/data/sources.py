@@ -8,7 +8,6 @@ Newlines and everything else stay byte for byte. What is no text is refused with
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import gzip
 import json
@@ -24,7 +23,7 @@ from typing import IO, Any, cast
 
 from minigpt.data import pylib
 from minigpt.data.pieces import Piece, decode_utf8, pieces_of, record_pieces
-from minigpt.errors import DataError, MissingExtraError
+from minigpt.errors import DataError, MissingExtraError, did_you_mean
 
 TEXT_SUFFIXES = (".txt", ".md", ".markdown", ".rst", ".text", ".txt.gz")
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
@@ -93,9 +92,9 @@ def _source(name: str, options: Options) -> Source:
         return Source(name, kind, lambda: SOURCES[kind].read(name, options))
     parent = Path(name).parent
     beside = [str(path) for path in parent.iterdir()] if parent.is_dir() else []
-    close = difflib.get_close_matches(name, [*SOURCES, *beside], n=1)
-    guess = f"Did you mean {close[0]}?" if close else "Name a file, a folder, hf:owner/name, pylib, or - for stdin."
-    raise DataError("There is no such file, folder or source", seen=name, remedy=guess)
+    guess = did_you_mean(name, [*SOURCES, *beside]).rstrip()
+    remedy = guess or "Name a file, a folder, hf:owner/name, pylib, or - for stdin."
+    raise DataError("There is no such file, folder or source", seen=name, remedy=remedy)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ reads the one that was saved beside a data set or a run. The table `KINDS` at th
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minigpt.errors import TokenizerError
+from minigpt.errors import TokenizerError, did_you_mean
 from minigpt.tokenizers.base import (
     CONFIG_FILE,
     END_OF_TEXT,
@@ -143,12 +142,10 @@ def _saved_in(spec: str) -> Path | None:
 def _parse(spec: str) -> tuple[Kind, int]:
     name, colon, size = spec.partition(":")
     if name not in KINDS:
-        close = difflib.get_close_matches(name, KINDS, n=1)
-        guess = f"Did you mean {close[0]}? " if close else ""
         raise TokenizerError(
             "There is no such tokenizer",
             seen=spec,
-            remedy=f"{guess}There are: {', '.join(KINDS)}:N, or the folder of a run.",
+            remedy=f"{did_you_mean(name, KINDS)}There are: {', '.join(KINDS)}:N, or the folder of a run.",
         )
     kind = KINDS[name]
     if kind.takes_size and not (size.isascii() and size.isdigit() and len(size) < 8):

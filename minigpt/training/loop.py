@@ -203,7 +203,7 @@ class Training:
         if self.config.train.on_bad_steps == "rewind" and self.at.order < MOST_REWINDS:
             self.rewind()
             return True
-        dump = save_dump(self.folder, self.model, self.optimizers, batch, self.at, self.seed)
+        dump = save_dump(self.folder, self.model, batch, self.at, self.seed)
         raise bad_steps_error(self.at.step, trouble, dump, self.config)
 
     def rewind(self) -> None:

@@ -99,5 +99,4 @@ def load_optimizer_tensors(model: nn.Module, optimizers: list[Optimizer], tensor
     for label, tensor in tensors.items():
         key, name = label.split("/", 1)
         parameter = parameters[name]
-        moved = tensor if key == "step" and tensor.dim() == 0 else tensor.to(parameter.device)
-        owners[parameter].state[parameter][key] = moved
+        owners[parameter].state[parameter][key] = tensor.to(parameter.device)

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.optim import Optimizer
 
 from minigpt import checkpoint
 from minigpt.config import Config
 from minigpt.data import Batch
 from minigpt.errors import MiniGPTError
 from minigpt.model import GPT
-from minigpt.run import MODEL, OPTIMIZER, RunFolder, model_tensors
-from minigpt.training.optimizers import optimizer_tensors
+from minigpt.run import MODEL, RunFolder, model_tensors
 from minigpt.training.progress import GradientNorms, Progress
 
 MOST_BAD_STEPS = 5
@@ -74,16 +72,13 @@ def first_not_finite(model: GPT) -> str:
     return "no parameter alone, but their norm"
 
 
-def save_dump(
-    folder: RunFolder, model: GPT, optimizers: Sequence[Optimizer], batch: Batch, at: Progress, seed: int
-) -> Path:
+def save_dump(folder: RunFolder, model: GPT, batch: Batch, at: Progress, seed: int) -> Path:
     """Saves what `minigpt replay` needs to take a run's last step again, and returns where."""
     dump = folder.path / "dumps" / f"step-{at.step:09d}"
     checkpoint.save(
         dump,
         {
             MODEL: model_tensors(model),
-            OPTIMIZER: optimizer_tensors(model, list(optimizers)),
             "batch": {"x": torch.from_numpy(batch.x), "y": torch.from_numpy(batch.y)},
         },
         {"step": at.step, "seed": seed},

@@ -18,14 +18,12 @@ from minigpt.training.loop import Training
 from minigpt.training.metrics import read_metrics
 from minigpt.training.progress import GradientNorms, Progress
 from minigpt.training.start import start
+from minigpt.training.verify import TIMES
 from tests.conftest import tiny
-
-CHANGING = {"seconds", "tokens_per_second", "data_wait", "memory", "use"}
-"""Fields that tell of the machine's time, not of the training."""
 
 
 def metrics(run):
-    return [{k: v for k, v in r.items() if k not in CHANGING} for r in read_metrics(run / "metrics.jsonl")]
+    return [{k: v for k, v in r.items() if k not in TIMES} for r in read_metrics(run / "metrics.jsonl")]
 
 
 def content(run):
