@@ -1,0 +1,86 @@
+"""Finding and leaving out: the quick and exact ways to the largest of many logits.
+
+On a CPU numpy compares, sorts and selects several times faster than torch, and shares its memory; elsewhere torch does
+it. Which tokens are to be kept, and why, is the samplers' affair.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Band: TypeAlias = tuple[Tensor, Tensor | None]
+"""The least and the largest logit to keep in each row, both (batch, 1); None when no logit is too large."""
+
+_MINUS_INFINITY = float("-inf")
+_BLOCK = 32
+"""Logits that `rough_line` looks at together."""
+
+
+def within(logits: Tensor, band: Band) -> Tensor:
+    """Returns the logits with those outside the band at minus infinity."""
+    least, most = band
+    outside = logits < least if most is None else (logits < least) | (logits > most)
+    return logits.masked_fill(outside, _MINUS_INFINITY)
+
+
+def without_rest(logits: Tensor, band: Band) -> tuple[Tensor, Tensor]:
+    """Returns the ids, ascending, and the logits of the tokens within the band, on a CPU.
+
+    Both are (batch, the most that a row keeps); minus infinity fills the rows that keep fewer.
+    """
+    values, (least, most) = _array(logits), band
+    kept = values >= _array(least)
+    if most is not None:
+        kept &= values <= _array(most)
+    found = np.flatnonzero(kept)
+    rows, ids = np.divmod(found, values.shape[1])
+    counts = np.bincount(rows, minlength=len(values))
+    places = np.arange(len(found)) - (counts.cumsum() - counts)[rows]
+    few_ids = np.zeros((len(values), counts.max()), dtype=np.int64)
+    few = np.full(few_ids.shape, _MINUS_INFINITY, dtype=values.dtype)
+    few_ids[rows, places], few[rows, places] = ids, values.ravel()[found]
+    return torch.from_numpy(few_ids), torch.from_numpy(few)
+
+
+def rough_line(logits: Tensor, k: int) -> Tensor:
+    """Returns a number for each row, (batch, 1), that its k largest logits reach and few others.
+
+    Each of k blocks has a maximum that reaches the k-th largest maximum. A tenth of the time of a top-k of all.
+    """
+    blocks = logits.size(1) // _BLOCK
+    if blocks < k:
+        return kth_largest(logits, min(k, logits.size(1)))
+    maxima = _array(logits)[:, : blocks * _BLOCK].reshape(-1, _BLOCK, blocks).max(axis=1)  # (batch, blocks)
+    return kth_largest(torch.from_numpy(maxima), k)
+
+
+def kth_largest(values: Tensor, k: int) -> Tensor:
+    """Returns the k-th largest of each row, (batch, 1). On a CPU numpy is quicker, most of all where k is large."""
+    if values.device.type == "cpu":
+        place = values.size(1) - k
+        return torch.from_numpy(np.partition(_array(values), place, axis=-1)[:, place : place + 1])
+    return values.topk(k).values[:, -1:]
+
+
+def ascending(values: Tensor) -> Tensor:
+    """Returns each row sorted. On a CPU numpy takes a thirtieth of torch's time, which sorts the places too."""
+    if values.device.type == "cpu":
+        return torch.from_numpy(np.sort(_array(values), axis=-1))
+    return values.sort(dim=-1).values
+
+
+def order(values: Tensor) -> Tensor:
+    """Returns the places of each row's values, the smallest first. A stable sort is quick on what falls, then rises."""
+    if values.device.type == "cpu":
+        return torch.from_numpy(np.argsort(_array(values), axis=-1, kind="stable"))
+    return values.argsort(dim=-1, stable=True)
+
+
+def _array(values: Tensor) -> npt.NDArray[Any]:
+    """Returns a view of the same memory."""
+    return values.detach().numpy()

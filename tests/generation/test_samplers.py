@@ -1,0 +1,268 @@
+"""The samplers alone: against those of transformers, against a draw written out, and whole rows against single ones."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from typing import get_type_hints
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    NoBadWordsLogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    SequenceBiasLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TypicalLogitsWarper,
+)
+
+from minigpt.errors import ConfigError
+from minigpt.generation import samplers
+from minigpt.generation.samplers import NONE_LEFT, Sampling, Settings, draw
+from minigpt.generation.selection import kth_largest, rough_line, without_rest
+
+INFINITY = float("inf")
+NOTHING = torch.zeros(3, 0, dtype=torch.long)
+
+
+def random_logits(seed: int, batch: int = 3, vocab_size: int = 97) -> torch.Tensor:
+    return torch.randn(batch, vocab_size, generator=torch.Generator().manual_seed(seed)) * 3
+
+
+def fine_logits(seed: int) -> torch.Tensor:
+    """In float64: two ways of summing must not disagree on a token that lies on the line but for rounding."""
+    return torch.randn(3, 97, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) * 3
+
+
+def uniforms(seed: int, batch: int) -> torch.Tensor:
+    return torch.rand(batch, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+seeds = st.integers(0, 100_000)
+histories = st.lists(st.integers(0, 96), min_size=3, max_size=40).map(lambda ids: [ids, ids[::-1], [ids[0]] * len(ids)])
+examples = settings(max_examples=40, deadline=None, derandomize=True)
+
+
+@examples
+@given(seeds, st.floats(0.05, 5.0), st.integers(1, 120), st.floats(0.01, 0.999))
+def test_those_that_draw_a_line_equal_transformers(seed, heat, k, p):
+    logits = fine_logits(seed)
+    torch.testing.assert_close(samplers.temperature(logits, heat), TemperatureLogitsWarper(heat)(NOTHING, logits))
+    assert torch.equal(samplers.top_k(logits, k), TopKLogitsWarper(k)(NOTHING, logits))
+    assert torch.equal(samplers.top_p(logits, p), TopPLogitsWarper(p)(NOTHING, logits))
+    assert torch.equal(samplers.min_p(logits, p), MinPLogitsWarper(p)(NOTHING, logits))
+    assert torch.equal(samplers.typical(logits, p), TypicalLogitsWarper(p)(NOTHING, logits))
+
+
+@examples
+@given(seeds, histories, st.floats(0.1, 5.0), st.integers(1, 5))
+def test_those_that_look_back_equal_transformers(seed, history, penalty, n):
+    logits, ids = random_logits(seed), torch.tensor(history)
+    expected = RepetitionPenaltyLogitsProcessor(penalty)(ids, logits)
+    torch.testing.assert_close(samplers.repetition_penalty(logits, history, penalty), expected)
+    assert torch.equal(samplers.no_repeat_ngram(logits, history, n), NoRepeatNGramLogitsProcessor(n)(ids, logits))
+
+
+@examples
+@given(seeds, st.dictionaries(st.integers(0, 96), st.floats(-100, 100), min_size=1, max_size=9))
+def test_bias_and_bans_equal_transformers(seed, bias):
+    logits = random_logits(seed)
+    expected = SequenceBiasLogitsProcessor({(token,): value for token, value in bias.items()})(NOTHING, logits)
+    torch.testing.assert_close(samplers.logit_bias(logits, bias), expected)
+    banned = list(bias)
+    expected = NoBadWordsLogitsProcessor([[token] for token in banned], eos_token_id=None)(NOTHING, logits)
+    assert torch.equal(samplers.ban(logits, banned), expected)
+
+
+@examples
+@given(seeds, histories, st.floats(-2, 2), st.floats(-2, 2))
+def test_penalties_are_those_of_openais_documentation(seed, history, presence, frequency):
+    """Written out: logit - count * frequency - (count > 0) * presence."""
+    logits = random_logits(seed)
+    counts = torch.stack([torch.tensor(row).bincount(minlength=97) for row in history])
+    expected = logits - counts * frequency - (counts > 0) * presence
+    found = samplers.frequency_penalty(samplers.presence_penalty(logits, history, presence), history, frequency)
+    torch.testing.assert_close(found, expected)
+
+
+EVERYTHING = {
+    "temperature": 0.7,
+    "top_k": 40,
+    "top_p": 0.9,
+    "min_p": 0.02,
+    "typical_p": 0.8,
+    "repetition_penalty": 1.3,
+    "logit_bias": {3: 2.5, 5: -1.0},
+    "banned": (7, 8),
+    "no_repeat_ngram": 2,
+}
+
+
+@examples
+@given(seeds, histories, st.sets(st.sampled_from(sorted(EVERYTHING))))
+def test_any_combination_equals_transformers_in_its_order(seed, history, names):
+    chosen = {name: EVERYTHING[name] for name in names}
+    sampling = Sampling(**{"temperature": 1.0, "top_k": None, **chosen})
+    theirs = {
+        "logit_bias": SequenceBiasLogitsProcessor({(3,): 2.5, (5,): -1.0}),
+        "repetition_penalty": RepetitionPenaltyLogitsProcessor(1.3),
+        "no_repeat_ngram": NoRepeatNGramLogitsProcessor(2),
+        "banned": NoBadWordsLogitsProcessor([[7], [8]], eos_token_id=None),
+        "temperature": TemperatureLogitsWarper(0.7),
+        "top_k": TopKLogitsWarper(40),
+        "top_p": TopPLogitsWarper(0.9),
+        "min_p": MinPLogitsWarper(0.02),
+        "typical_p": TypicalLogitsWarper(0.8),
+    }
+    logits = random_logits(seed)
+    processors = LogitsProcessorList(processor for name, processor in theirs.items() if name in names)
+    expected = processors(torch.tensor(history), logits)
+    torch.testing.assert_close(sampling.filtered(logits, history), expected)
+
+
+@examples
+@given(seeds, st.sampled_from([1, 2, 31, 32, 33, 257, 5003]), st.sets(st.sampled_from(sorted(EVERYTHING))))
+def test_a_pick_is_the_draw_from_what_is_left_and_depends_on_its_row_alone(seed, vocab_size, names):
+    chosen = {name: EVERYTHING[name] for name in names - {"logit_bias", "banned"}}
+    sampling = Sampling(**{"temperature": 1.0, "top_k": None, **chosen})
+    logits, chance = random_logits(seed, 5, vocab_size), uniforms(seed, 5)
+    logits[3:] = logits[3:].bfloat16().float()  # with many equals
+    history = [[seed % vocab_size, row % vocab_size] for row in range(5)]
+    picked = sampling.pick(logits, history, chance)
+    left = sampling.filtered(logits, history)
+    assert torch.equal(picked, torch.where(left.amax(dim=-1).isinf(), NONE_LEFT, draw(left.nan_to_num(), chance)))
+    alone = [sampling.pick(logits[row : row + 1], history[row : row + 1], chance[row : row + 1]) for row in range(5)]
+    assert torch.equal(picked, torch.cat(alone))
+
+
+@examples
+@given(seeds, st.floats(0, 1, exclude_max=True))
+def test_the_draw_is_the_inverse_of_the_cumulative_distribution(seed, uniform):
+    logits = samplers.top_k(random_logits(seed, batch=1), 20)
+    shares = logits.double().softmax(dim=-1)[0].numpy().cumsum()
+    token = int(draw(logits, torch.tensor([uniform], dtype=torch.float64)))
+    before = shares[token - 1] if token else 0.0
+    assert before - 1e-6 <= 1 - uniform <= shares[token] + 1e-6
+    assert logits[0, token] > -INFINITY
+
+
+def test_draws_have_the_models_probabilities():
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0]).repeat(20_000, 1)
+    picked = Sampling(temperature=2.0, top_k=3).pick(logits, [[]] * 20_000, uniforms(0, 20_000))
+    found = picked.bincount(minlength=4) / 20_000
+    expected = torch.cat((torch.tensor([1.0, 0.5, 0.0]).softmax(0), torch.zeros(1)))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.015)
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-53])
+def test_no_random_number_reaches_a_dropped_token(uniform):
+    logits = torch.full((1, 300), -INFINITY)
+    logits[0, 100:102] = torch.tensor([1.0, 2.0])
+    for sampling in (Sampling(top_k=None), Sampling(), Sampling(top_k=None, top_p=0.99)):
+        assert int(sampling.pick(logits, [[]], torch.tensor([uniform], dtype=torch.float64))) in (100, 101)
+
+
+def test_equals_of_the_last_one_kept_are_kept_too():
+    logits = torch.tensor([[1.0, 3.0, 2.0, 2.0, 2.0, 0.0]])
+    kept = torch.tensor([[False, True, True, True, True, False]])
+    assert torch.equal(samplers.top_k(logits, 2) > -INFINITY, kept)
+    assert torch.equal(samplers.top_p(logits, 0.7) > -INFINITY, kept)
+
+
+@pytest.mark.parametrize("change", [{"temperature": 1e-40}, {"top_k": 1}, {"top_p": 1e-12}, {"min_p": 1.0}])
+def test_the_strictest_settings_are_greedy(change):
+    logits = random_logits(1, 8, 1003)
+    assert torch.equal(Sampling(temperature=0).pick(logits, [[]] * 8, uniforms(2, 8)), logits.argmax(dim=-1))
+    sampling = Sampling(**{"temperature": 0.9, **change})
+    assert torch.equal(sampling.pick(logits, [[]] * 8, uniforms(2, 8)), logits.argmax(dim=-1))
+    assert torch.equal((sampling.filtered(logits, [[]] * 8) > -INFINITY).sum(dim=-1), torch.ones(8))
+
+
+def test_at_temperature_0_the_first_of_equals_is_taken():
+    logits = torch.tensor([[0.0, 2.0, 2.0]])
+    assert int(Sampling(temperature=0).pick(logits, [[]], uniforms(0, 1))) == 1
+    assert Sampling(temperature=0).filtered(logits, [[]]).tolist() == [[-INFINITY, 2.0, -INFINITY]]
+
+
+@pytest.mark.parametrize("base", [{}, {"temperature": 0.0}, {"top_k": None}, {"top_k": None, "top_p": 0.5}])
+def test_a_row_in_which_all_is_banned_says_so(base):
+    logits = random_logits(0, 2, 4)
+    sampling = Sampling(no_repeat_ngram=1, **base)
+    picked = sampling.pick(logits, [[0, 1, 2, 3], [0, 2, 3]], uniforms(0, 2))
+    assert picked.tolist() == [NONE_LEFT, 1]
+
+
+def test_nothing_is_written_into_the_logits():
+    logits = random_logits(3)
+    before, history = logits.clone(), [[1, 2, 3]] * 3
+    sampling = Sampling(**EVERYTHING, presence_penalty=0.5, frequency_penalty=0.5)
+    sampling.pick(logits, history, uniforms(0, 3))
+    sampling.filtered(logits, history)
+    assert torch.equal(logits, before)
+
+
+def test_half_precision_is_sampled_as_its_float32():
+    logits = random_logits(4).bfloat16()
+    for sampling in (Sampling(), Sampling(temperature=0), Sampling(top_k=None, top_p=0.9, repetition_penalty=1.2)):
+        picked = sampling.pick(logits, [[1, 2]] * 3, uniforms(0, 3))
+        assert torch.equal(picked, sampling.pick(logits.float(), [[1, 2]] * 3, uniforms(0, 3)))
+
+
+@examples
+@given(seeds, st.integers(1, 700), st.integers(1, 700), st.booleans())
+def test_the_rough_line_lets_all_of_the_largest_through(seed, vocab_size, k, coarse):
+    logits = random_logits(seed, 2, vocab_size)
+    logits = logits.round() if coarse else logits
+    line, exact = rough_line(logits, k), kth_largest(logits, min(k, vocab_size))
+    assert (line <= exact).all()
+    assert torch.equal(exact, logits.topk(min(k, vocab_size)).values[:, -1:])
+    ids, few = without_rest(logits, (exact, None))
+    for row in range(2):
+        kept = np.flatnonzero(logits[row].numpy() >= exact[row].numpy())
+        assert ids[row, : len(kept)].tolist() == kept.tolist()
+        assert few[row].tolist() == logits[row, kept].tolist() + [-INFINITY] * (few.size(1) - len(kept))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [
+        ({"temperature": -1.0}, "temperature"),
+        ({"temperature": math.nan}, "temperature"),
+        ({"temperature": math.inf}, "temperature"),
+        ({"top_k": 0}, "top-k"),
+        ({"top_p": 0.0}, "top-p"),
+        ({"top_p": 1.5}, "top-p"),
+        ({"min_p": -0.1}, "min-p"),
+        ({"min_p": math.nan}, "min-p"),
+        ({"typical_p": 2.0}, "typical-p"),
+        ({"repetition_penalty": 0.0}, "repetition-penalty"),
+        ({"presence_penalty": math.nan}, "presence-penalty"),
+        ({"frequency_penalty": math.inf}, "frequency-penalty"),
+        ({"no_repeat_ngram": 0}, "no-repeat-ngram"),
+        ({"banned": (50,)}, "no token 50"),
+        ({"banned": (-1,)}, "no token -1"),
+        ({"logit_bias": {99: 1.0}}, "no token 99"),
+        ({"logit_bias": {9: math.nan}}, "bias of token 9"),
+        ({"logit_bias": {9: 1e39}}, "bias of token 9"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(wrong, word):
+    with pytest.raises(ConfigError, match=word):
+        Sampling(**wrong).check(vocab_size=50)
+
+
+def test_all_mistakes_are_named_at_once():
+    assert len(list(Sampling(temperature=-1, top_k=0, top_p=2, min_p=2, typical_p=0).problems())) == 5
+    Sampling(logit_bias={9: -math.inf}, min_p=0.0, top_p=1.0, typical_p=1.0).check(vocab_size=50)
+
+
+def test_the_keyword_arguments_are_the_fields():
+    assert get_type_hints(Settings) == {field.name: get_type_hints(Sampling)[field.name] for field in fields(Sampling)}
