@@ -120,8 +120,12 @@ def _read_state(folder: Path) -> dict[str, Any]:
             )
         if own_sum != _sum(state):
             raise ValueError("its own checksum differs")
+        if not isinstance(state["files"], dict) or not isinstance(state["values"], dict):
+            raise ValueError("it names no files and values")
+        if strange := [name for name in state["files"] if Path(name).name != name]:
+            raise ValueError(f"it names a file elsewhere: {strange[0]!r}")
         return state
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(folder, f"{STATE}: {error}") from None
 
 

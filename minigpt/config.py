@@ -46,7 +46,7 @@ class GPTConfig:
     n_hidden: int = 512
     "Hidden units of each feed-forward layer, usually 4 x n-embd."
     dropout: float = 0.1
-    "Share dropped in training of embeddings, attention weights (on a CPU in steps of 1/256) and blocks' outputs."
+    "Share dropped in training of embeddings, attention weights and blocks' outputs."
     bias: bool = True
     "Whether linear layers and norms have a bias, as in GPT-2."
     position: Position = "learned"
@@ -276,13 +276,20 @@ def load_preset(name: str) -> Preset:
     return Preset(name, raw.pop("summary"), raw.pop("tokenizer"), _flatten(raw))
 
 
-def resolve(preset: str | None = None, file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
+def resolve(
+    preset: str | None = None,
+    file: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    model: GPTConfig | None = None,
+) -> Config:
     """Joins a preset, a TOML file and single settings into one configuration.
 
     Args:
         preset: a preset's name; without one the file may name it (`preset = "laptop"`), else it is `seed`.
         file: a TOML file with the groups of `Config`, every setting optional.
         overrides: dotted names to values, such as `{"train.lr": 1e-3}`.
+        model: a model that exists already. It takes the place of the preset's, and file and overrides may not change
+            it, but for its dropout.
 
     Raises:
         ConfigError: naming every mistake: unknown names, wrong types, values that cannot work.
@@ -292,12 +299,25 @@ def resolve(preset: str | None = None, file: Path | None = None, overrides: Mapp
     if named is not None and not isinstance(named, str):
         raise ConfigError("The file's preset is no name", seen=named, remedy='Write for instance preset = "laptop".')
     layers = [load_preset(preset or named or "seed").settings, from_file, dict(overrides or {})]
+    mistakes = _fix_model(layers, model) if model else []
     settings: dict[str, Any] = {}
     for layer in layers:
         if "train.epochs" in layer:
             settings.pop("train.steps", None)  # a length in epochs overrides an earlier one in steps
         settings.update(layer)
-    return _build(settings)
+    return _build(settings, mistakes)
+
+
+def _fix_model(layers: list[dict[str, Any]], model: GPTConfig) -> list[str]:
+    """Puts a model's settings in the place of the first layer's; returns what contradicts them in the others."""
+    fixed = {f"model.{name}": value for name, value in asdict(model).items()}
+    layers[0] = {**layers[0], **fixed}
+    return [
+        f"{name} is {value!r}, but the model that is there already has {fixed[name]!r}; leave it out"
+        for layer in layers[1:]
+        for name, value in layer.items()
+        if name in fixed and name != "model.dropout" and value != fixed[name]
+    ]
 
 
 def with_model(config: Config, **changes: Any) -> Config:
@@ -309,8 +329,8 @@ def _presets() -> Traversable:
     return resources.files("minigpt") / "presets"
 
 
-def _build(settings: Mapping[str, Any]) -> Config:
-    mistakes: list[str] = []
+def _build(settings: Mapping[str, Any], mistakes: list[str]) -> Config:
+    """Makes the configuration, or raises ConfigError with these mistakes and all that are found."""
     known = _known_settings()
     values: dict[str, dict[str, Any]] = {name: {} for name in GROUPS}
     for name, value in settings.items():

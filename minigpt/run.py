@@ -4,9 +4,10 @@
     tokenizer/             the tokenizer, whole
     data.json              which data set: its report, and the checksum of each split
     environment.json       machine, versions, precision, and why
+    origin.json            where the first weights came from, if not from chance: another run, or an imported folder
     metrics.jsonl          one JSON object a line, as it happens
     training_metrics.png   the curves
-    checkpoints/step-...   weights, optimizer, position (see checkpoint.py)
+    checkpoints/step-...   weights, optimizer, position (see checkpoint.py); step 0 only if there is an origin.json
     checkpoints/best.json  which of them has the lowest validation loss
 
 What is trained, and how, is not decided here.
@@ -20,7 +21,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from filelock import FileLock, Timeout
@@ -31,10 +32,17 @@ from minigpt.config import Config, resolve
 from minigpt.data import Dataset
 from minigpt.errors import CheckpointError, DataError, NewerVersionError, RunError, TokenizerError
 from minigpt.model import GPT
+from minigpt.model.cost import parameter_count
 from minigpt.tokenizers import Tokenizer, load_tokenizer
 
 MODEL, OPTIMIZER = "model", "optimizer"
 """The parts of a checkpoint."""
+
+Contents: TypeAlias = tuple[Mapping[str, Mapping[str, Tensor]], Mapping[str, Any]]
+"""What a checkpoint holds: tensors by part, and plain values."""
+
+SMALL = 50_000_000
+"""So many parameters are built without asking whether the checkpoint has as many: a misfit is then told by name."""
 
 FREE_SETTINGS = {
     *(f"train.{name}" for name in ("epochs", "steps", "validate_every", "log_every", "save_every", "save_minutes")),
@@ -54,6 +62,7 @@ class RunFolder:
         self.tokenizer_folder = self.path / "tokenizer"
         self.data_file = self.path / "data.json"
         self.environment_file = self.path / "environment.json"
+        self.origin_file = self.path / "origin.json"
         self.metrics_file = self.path / "metrics.jsonl"
         self.picture_file = self.path / "training_metrics.png"
         self.checkpoints = self.path / "checkpoints"
@@ -67,11 +76,23 @@ class RunFolder:
         tokenizer: Tokenizer,
         data: Mapping[str, Any],
         environment: Mapping[str, Any],
+        *,
+        origin: Mapping[str, Any] | None = None,
+        first: Contents | None = None,
     ) -> RunFolder:
-        """Makes a run folder that holds all but metrics and checkpoints.
+        """Makes a run folder that holds all but metrics and later checkpoints.
+
+        Args:
+            path: where it will stand.
+            config: the run's settings.
+            tokenizer: the run's tokenizer.
+            data: what is known of its data set.
+            environment: what is known of its machine.
+            origin: where its first weights come from, if not from chance: `kind` and `folder`, and what else is known.
+            first: they, as the checkpoint of step 0, which is kept as long as the run.
 
         Raises:
-            RunError: if something stands there already, or the folder cannot be made.
+            RunError: if something stands there already, or the folder cannot be made; nothing is left then.
         """
         run = cls(path)
         run.check_absent()
@@ -83,10 +104,14 @@ class RunFolder:
             tokenizer.save(made.tokenizer_folder)
             made.save_environment(environment)
             checkpoint.write_file(made.data_file, json.dumps(dict(data), indent=1))
+            if origin is not None:
+                checkpoint.write_file(made.origin_file, json.dumps(dict(origin), indent=1))
+            if first is not None:
+                checkpoint.save(made.checkpoint_folder(0), *first)
             if run.path.is_dir():
                 run.path.rmdir()  # it is empty: check_absent has seen to that
             made.path.rename(run.path)
-        except OSError as error:
+        except (OSError, CheckpointError) as error:
             shutil.rmtree(made.path, ignore_errors=True)
             raise RunError(
                 "The run folder cannot be made", seen=f"{run.path}: {error}", remedy="Choose another place with --run."
@@ -176,7 +201,14 @@ class RunFolder:
             DataError: if it is not there or damaged.
             TokenizerError: if another tokenizer made it.
         """
-        found = Path(place or self.data()["folder"])
+        own = self.data()["folder"]
+        if not (place or own):
+            raise DataError(
+                "An imported run has no data set of its own",
+                seen=self.path,
+                remedy=f"Name one with --data; `minigpt prepare TEXT --out DATA --tokenizer {self.path}` makes one.",
+            )
+        found = Path(place or own)
         if not found.is_dir():
             raise DataError(
                 "The run's data set is not there", seen=found, remedy="If it has moved, name it with --data."
@@ -226,6 +258,19 @@ class RunFolder:
         """Returns what is known of the data set it was trained on."""
         return self._read_json(self.data_file, ("folder", "tokenizer", "splits"))
 
+    def origin(self) -> dict[str, Any] | None:
+        """Returns where the run's first weights came from; None if from chance."""
+        return self._read_json(self.origin_file, ("kind", "folder")) if self.origin_file.exists() else None
+
+    def check_trained(self) -> None:
+        """Raises RunError if the run was imported: it has weights, but no training to go on with."""
+        if not self.data()["splits"]:
+            raise RunError(
+                "The run was imported, not trained: it has nothing to go on with",
+                seen=self.path,
+                remedy=f"Start a run from its weights: minigpt train --init {self.path} --data DATA --run NEW",
+            )
+
     def environment(self) -> dict[str, Any]:
         """Returns what is known of the machine it was trained on."""
         return self._read_json(self.environment_file, ("device", "precision", "threads"))
@@ -259,8 +304,8 @@ class RunFolder:
         """
         there = self.checkpoint_folders()
         wanted = None
-        if which == "best" and (best := self._noted_best()):
-            wanted = self.checkpoints / best
+        if which == "best" and (noted := self.best()):
+            wanted = self.checkpoints / str(noted["checkpoint"])
         elif which in ("best", "latest") and there:
             wanted = there[-1]
         elif which.isdecimal():
@@ -275,12 +320,12 @@ class RunFolder:
         assert wanted is not None
         return wanted
 
-    def _noted_best(self) -> str | None:
-        """Returns the name of the checkpoint noted as best; None if there is no note, or none that can be read."""
+    def best(self) -> dict[str, Any]:
+        """Returns the note of the best checkpoint (`checkpoint`, `val_loss`); empty if there is none to be read."""
         try:
-            return str(self._read_json(self.best_file, ("checkpoint",))["checkpoint"])
+            return self._read_json(self.best_file, ("checkpoint",))
         except RunError:
-            return None
+            return {}
 
     def newest_whole_checkpoint(self) -> tuple[Path | None, list[CheckpointError]]:
         """Returns the newest checkpoint that is whole, if any, and what is wrong with each newer one.
@@ -309,10 +354,10 @@ class RunFolder:
         checkpoint.write_file(self.best_file, json.dumps(content))
 
     def remove_old_checkpoints(self, keep: int) -> None:
-        """Removes all checkpoints but the newest `keep` and the best."""
-        best = self._noted_best()
+        """Removes all checkpoints but the newest `keep`, the best, and that of step 0 if there is an origin.json."""
+        kept = {self.best().get("checkpoint"), self.checkpoint_folder(0).name if self.origin_file.exists() else None}
         for folder in self.checkpoint_folders()[:-keep]:
-            if folder.name != best:
+            if folder.name not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -325,31 +370,60 @@ def load_model(config: Config, folder: Path, device: torch.device | str = "cpu")
     """Returns the model of a checkpoint, ready to use (in evaluation mode).
 
     Raises:
-        CheckpointError: if a tensor is missing, surplus or of another shape; nothing is half-loaded.
+        CheckpointError: if a tensor is missing, surplus, of another shape or not finite; nothing is half-loaded.
     """
+    tensors = checkpoint.load_tensors(folder, MODEL, device)
+    described, stored = parameter_count(config.model), sum(tensor.numel() for tensor in tensors.values())
+    if config.model.n_layer > len(tensors) or described > 2 * stored + SMALL:
+        raise _misfit(f"{described:,} parameters in the settings, {stored:,} in {folder}")
     model = GPT(config.model).to(device)
-    load_weights(model, checkpoint.load_tensors(folder, MODEL, device))
+    load_weights(model, tensors)
     return model.eval()
 
 
-def load_weights(model: GPT, tensors: Mapping[str, Tensor]) -> None:
+def load_weights(model: GPT, tensors: Mapping[str, Tensor], *, finite: bool = True) -> None:
     """Copies tensors, named as `model_tensors` names them, into a model.
 
+    Args:
+        model: the model.
+        tensors: its weights.
+        finite: whether every number must be finite; to look into a training that went wrong, it need not.
+
     Raises:
-        CheckpointError: if one is missing, surplus or of another shape; nothing has been copied then.
+        CheckpointError: if one is missing, surplus, of another shape or not finite; nothing has been copied then.
     """
     parameters = model_tensors(model)
-    expected, found = ({name: tuple(t.shape) for name, t in part.items()} for part in (parameters, tensors))
+    expected, found = ({name: _form(tensor) for name, tensor in part.items()} for part in (parameters, tensors))
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
-            raise CheckpointError(
-                "The checkpoint does not fit the run's model",
-                seen=f"{name}: {found.get(name, 'missing')}, expected {expected.get(name, 'nothing')}",
-                remedy="Use the config.toml that the checkpoint was made with.",
-            )
+            raise _misfit(f"{name}: {found.get(name, 'missing')}, expected {expected.get(name, 'nothing')}")
+    if finite and (bad := first_bad_tensor(tensors)):
+        raise CheckpointError(
+            "The checkpoint holds a number that is not finite",
+            seen=bad,
+            remedy="Mini-GPT saves no such weights; take another checkpoint, or a copy.",
+        )
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[name])
+
+
+def first_bad_tensor(tensors: Mapping[str, Tensor]) -> str | None:
+    """Returns the name of the first tensor that holds a number that is not finite; None if there is none."""
+    return next((name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())), None)
+
+
+def _form(tensor: Tensor) -> str:
+    """Returns a tensor's shape, and its number format if it is not that of all our weights."""
+    return f"{tuple(tensor.shape)}" + ("" if tensor.dtype == torch.float32 else f" of {tensor.dtype}")
+
+
+def _misfit(seen: str) -> CheckpointError:
+    return CheckpointError(
+        "The checkpoint does not fit the run's model",
+        seen=seen,
+        remedy="Use the config.toml that the checkpoint was made with.",
+    )
 
 
 def load(run: Path | str, checkpoint: str = "best", device: torch.device | str = "cpu") -> tuple[GPT, Tokenizer]:
@@ -362,7 +436,10 @@ def load(run: Path | str, checkpoint: str = "best", device: torch.device | str =
 
     Raises:
         RunError: if there is no such run.
-        CheckpointError: if the checkpoint is missing, damaged, or does not fit.
+        CheckpointError: if the checkpoint is missing, damaged, or does not fit model or tokenizer.
     """
     folder = RunFolder.open(run)
-    return load_model(folder.config(), folder.find_checkpoint(str(checkpoint)), device), folder.tokenizer()
+    config, tokenizer = folder.config(), folder.tokenizer()
+    if config.model.vocab_size != tokenizer.vocab_size:
+        raise _misfit(f"model.vocab_size {config.model.vocab_size}, {tokenizer.vocab_size} ids in the tokenizer")
+    return load_model(config, folder.find_checkpoint(str(checkpoint)), device), tokenizer

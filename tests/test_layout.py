@@ -21,6 +21,7 @@ FLOORS = {
     "tokenizers": 2,
     "data": 3,
     "run": 4,
+    "convert": 5,
     "evaluation": 5,
     "generation": 5,
     "training": 6,

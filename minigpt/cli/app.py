@@ -16,7 +16,9 @@ from rich.text import Text
 
 from minigpt.cli.device import device_command
 from minigpt.cli.evaluate import evaluate_command
+from minigpt.cli.export import export_command
 from minigpt.cli.generate import generate_command
+from minigpt.cli.import_ import import_command
 from minigpt.cli.prepare import prepare_command
 from minigpt.cli.replay import replay_command
 from minigpt.cli.resume import resume_command
@@ -47,6 +49,8 @@ app.command(verify_resume_command, name="verify-resume")
 app.command(replay_command, name="replay")
 app.command(generate_command, name="generate")
 app.command(evaluate_command, name="evaluate")
+app.command(export_command, name="export")
+app.command(import_command, name="import")
 app.command(device_command, name="device")
 
 

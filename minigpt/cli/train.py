@@ -48,6 +48,7 @@ def train_command(
     *,
     data: Path,
     run: Path,
+    init: Path | None = None,
     preset: Annotated[str | None, Parameter(help=f"The settings to start from. {PRESETS}. [default: seed]")] = None,
     config: Path | None = None,
     epochs: int | None = None,
@@ -59,7 +60,7 @@ def train_command(
     schedule: Annotated[ScheduleConfig, _options("Learning-rate schedule", 4)] = ScheduleConfig(),  # noqa: B008
     machine: Annotated[MachineConfig, _options("Machine", 5)] = MachineConfig(),  # noqa: B008
 ) -> int:
-    """Train a GPT from scratch.
+    """Train a GPT, from scratch or on from the weights of another run.
 
     Shows each epoch's loss and perplexity as it goes, and leaves a run folder that stands on its own: settings,
     tokenizer, metrics, curves and checkpoints. Ctrl-C saves and stops.
@@ -73,12 +74,17 @@ def train_command(
 
     `minigpt train --data data/books --run runs/deep --model.n-layer 6 --schedule.name cosine --epochs 20`
 
+    `minigpt train --init runs/books --data data/letters --run runs/letters --epochs 3`
+
     Parameters
     ----------
     data
         Folder that `minigpt prepare` made.
     run
         Folder to make for this run; it must not exist.
+    init
+        Run whose best weights to begin with, instead of random ones. The model is that run's too, whatever the preset
+        says; the data must be of its tokenizer (`minigpt prepare --tokenizer RUN`).
     config
         TOML file of settings, in groups as below. A run's own config.toml is one.
     epochs
@@ -98,13 +104,20 @@ def train_command(
             seen=f"--model.vocab-size {model.vocab_size}",
             remedy="Leave it out; choose a tokenizer with `minigpt prepare --tokenizer`.",
         )
-    settings = resolve(preset, config, overrides)
+    model_there = None
+    if init is not None:
+        from minigpt.run import RunFolder
+
+        model_there = RunFolder.open(init).config().model
+    settings = resolve(preset, config, overrides, model_there)
 
     from minigpt.cli.live import StopSignals, TrainView, watchers
     from minigpt.training import train as run_training
 
     with TrainView() as view, StopSignals() as stop:
-        outcome = run_training(data, run, settings, watchers=watchers(view, run, tensorboard), should_stop=stop)
+        outcome = run_training(
+            data, run, settings, init=init, watchers=watchers(view, run, tensorboard), should_stop=stop
+        )
     view.summary(outcome)
     return stop.exit_code if outcome.stopped else 0
 

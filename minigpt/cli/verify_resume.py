@@ -14,6 +14,7 @@ def verify_resume_command(
     data: Path,
     preset: str | None = None,
     config: Path | None = None,
+    init: Path | None = None,
     steps: int = 20,
     kills: int = 3,
     seed: int = 0,
@@ -36,6 +37,8 @@ def verify_resume_command(
         The settings to prove it for.
     config
         TOML file of settings to prove it for, as for `minigpt train`.
+    init
+        Run whose weights to begin with, as for `minigpt train`.
     steps
         Steps of each run.
     kills
@@ -43,11 +46,13 @@ def verify_resume_command(
     seed
         Decides when it is killed.
     """
+    from minigpt.run import RunFolder
     from minigpt.training.verify import verify_resume
 
     console = Console(highlight=False, markup=False)
+    settings = resolve(preset, config, model=RunFolder.open(init).config().model if init else None)
     verdict = verify_resume(
-        data, resolve(preset, config), steps=steps, kills=kills, seed=seed, tell=lambda text: console.print(text)
+        data, settings, steps=steps, kills=kills, seed=seed, init=init, tell=lambda text: console.print(text)
     )
     if not verdict.kills:
         console.print("nothing is proven: each run ended before it could be killed; give more --steps")

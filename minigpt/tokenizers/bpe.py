@@ -61,7 +61,7 @@ def train_bpe(vocab_size: int, texts: Iterable[str]) -> BytePairTokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(_first(texts, MAX_TRAINING_BYTES), trainer)
-    return _from_json(f"bpe:{vocab_size}", utf8(tokenizer.to_str(pretty=True)))
+    return bpe_from_json(f"bpe:{vocab_size}", utf8(tokenizer.to_str(pretty=True)))
 
 
 def load_bpe(spec: str, folder: Path) -> BytePairTokenizer:
@@ -71,10 +71,15 @@ def load_bpe(spec: str, folder: Path) -> BytePairTokenizer:
         ValueError: it is not the byte-level vocabulary that `train_bpe` writes.
         OSError: it cannot be read.
     """
-    return _from_json(spec, (folder / FILE).read_bytes())
+    return bpe_from_json(spec, (folder / FILE).read_bytes())
 
 
-def _from_json(spec: str, content: bytes) -> BytePairTokenizer:
+def bpe_from_json(spec: str, content: bytes) -> BytePairTokenizer:
+    """Makes a tokenizer of the content of a `tokenizer.json`.
+
+    Raises:
+        ValueError: it is not the byte-level vocabulary that `train_bpe` writes.
+    """
     tokens: dict[str, int] = json.loads(content)["model"]["vocab"]
     vocabulary = vocabulary_from_characters(tokens)
     return BytePairTokenizer(spec, vocabulary, tokens[END_OF_TEXT], files={FILE: content}, fields=HUGGING_FACE_FIELDS)

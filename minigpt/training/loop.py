@@ -22,11 +22,11 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from minigpt import checkpoint, device
 from minigpt.config import Config
 from minigpt.data import IGNORE, Batch, Batches, Dataset
-from minigpt.errors import ConfigError, RunError
+from minigpt.errors import CheckpointError, ConfigError, RunError
 from minigpt.evaluation.loss import perplexity, split_loss
 from minigpt.model import GPT
 from minigpt.model.cost import parameter_table
-from minigpt.run import MODEL, OPTIMIZER, RunFolder, load_weights, model_tensors
+from minigpt.run import MODEL, OPTIMIZER, Contents, RunFolder, first_bad_tensor, load_weights, model_tensors
 from minigpt.training.metrics import Meter, MetricsFile, Watcher, keep_until, read_metrics
 from minigpt.training.optimizers import load_optimizer_tensors, make_optimizers, optimizer_tensors, set_rate
 from minigpt.training.picture import draw_curves
@@ -236,14 +236,19 @@ class Training:
 
     def save(self) -> None:
         """Writes a checkpoint of this moment, and lets old ones go. Weights that are not finite are not worth one."""
-        if name := next((name for name, p in self.model.named_parameters() if not bool(p.isfinite().all())), None):
+        if name := first_bad_tensor(model_tensors(self.model)):
             self.note(f"{name} is not finite: no checkpoint is written")
             return
         self.at.seconds = self._seconds()
         if self.folder.metrics_file.exists():
             checkpoint.sync(self.folder.metrics_file)
-        checkpoint.save(
-            self.folder.checkpoint_folder(self.at.step),
+        checkpoint.save(self.folder.checkpoint_folder(self.at.step), *self.contents())
+        self.folder.remove_old_checkpoints(self.config.train.keep)
+        self.saved = time.perf_counter()
+
+    def contents(self) -> Contents:
+        """Returns what a checkpoint of this moment holds."""
+        return (
             {MODEL: model_tensors(self.model), OPTIMIZER: optimizer_tensors(self.model, self.optimizers)},
             {
                 "progress": self.at.to_dict(),
@@ -252,16 +257,21 @@ class Training:
                 "total_steps": self.total_steps,
             },
         )
-        self.folder.remove_old_checkpoints(self.config.train.keep)
-        self.saved = time.perf_counter()
 
     def restore(self) -> None:
         """Returns to the newest whole checkpoint, or to the beginning if there is none.
 
         Raises:
-            CheckpointError: if it was made with other settings, or by a newer Mini-GPT.
+            CheckpointError: if it was made with other settings, or by a newer Mini-GPT; or if there is none, and the
+                run did not begin by chance.
         """
         folder, damaged = self.folder.newest_whole_checkpoint()
+        if folder is None and (origin := self.folder.origin()):
+            raise CheckpointError(
+                "The run has no whole checkpoint left, not even the weights that it began with",
+                seen=self.folder.checkpoints,
+                remedy=f"Begin again from them: minigpt train --init {origin['folder']} ...",
+            )
         lost = folder is None and not damaged and bool(read_metrics(self.folder.metrics_file))
         if folder is None:
             self.begin()
@@ -337,6 +347,8 @@ class Training:
 
     def _check_first_loss(self, loss: float) -> None:
         """Says so if the first loss is far from ln(vocabulary), that of a model that knows nothing yet."""
+        if self.folder.origin():
+            return  # it knows something
         expected = math.log(self.config.model.vocab_size)
         if not abs(loss - expected) <= 0.1 * expected:
             self.note(
@@ -354,6 +366,8 @@ class Training:
             machine=self.machine,
             config=self.config,
         )
+        if (origin := self.folder.origin()) and not self.at.step:
+            self._tell("message", text=f"beginning with the weights of {origin['folder']}")
 
     def note(self, text: str) -> None:
         """Tells something that a person should know."""

@@ -13,7 +13,7 @@ from minigpt import checkpoint, device
 from minigpt.data import IGNORE
 from minigpt.errors import RunError
 from minigpt.model import GPT
-from minigpt.run import MODEL, RunFolder, load_weights
+from minigpt.run import MODEL, RunFolder, first_bad_tensor, load_weights, model_tensors
 from minigpt.training.trouble import first_not_finite
 
 
@@ -54,8 +54,8 @@ def replay(dump: Path | str) -> Replay:
     config = folder.config()
     machine = device.choose_again(folder.environment(), config.machine)
     model = GPT(config.model).to(machine.device)
-    load_weights(model, checkpoint.load_tensors(dump, MODEL, machine.device))
-    first_weight = next((name for name, p in model.named_parameters() if not p.isfinite().all()), None)
+    load_weights(model, checkpoint.load_tensors(dump, MODEL, machine.device), finite=False)
+    first_weight = first_bad_tensor(model_tensors(model))
 
     outputs: list[str] = []
     for name, part in model.named_modules():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from minigpt import device
+from minigpt import checkpoint, device
 from minigpt.config import Config, with_model
 from minigpt.data import Dataset
-from minigpt.run import RunFolder
+from minigpt.errors import ConfigError
+from minigpt.run import MODEL, RunFolder, load_weights
 from minigpt.training.loop import Outcome, Training
 from minigpt.training.metrics import Watcher
 
@@ -27,23 +28,28 @@ def train(
     run: Path | str,
     config: Config | None = None,
     *,
+    init: Path | str | None = None,
     watchers: Sequence[Watcher] = (),
     should_stop: Callable[[], bool] = never,
 ) -> Outcome:
-    """Trains a model from scratch and leaves everything about it in a run folder.
+    """Trains a model, from scratch or from another run's weights, and leaves everything about it in a run folder.
 
     Args:
         data: a folder that `minigpt prepare` made.
         run: the folder to make; it must not exist.
         config: settings, as `minigpt.resolve` makes them; the preset `seed` when left out. The model's vocabulary is
             the data set's tokenizer's.
+        init: a run whose best weights to begin with, instead of random ones; the optimizer is new. Settings must
+            describe its model (`minigpt.resolve(..., model=)` makes such); they do when left out.
         watchers: functions that are given each record (see metrics.py).
         should_stop: asked after each step; true saves a checkpoint and ends the run.
 
     Raises:
         MiniGPTError: if data, settings or folder cannot work; nothing has been written then.
     """
-    training = start(data, run, config or Config(), watchers, should_stop)
+    if config is None:
+        config = Config(model=RunFolder.open(init).config().model) if init is not None else Config()
+    training = start(data, run, config, watchers, should_stop, init)
     with training.folder.lock():
         return training.run()
 
@@ -54,6 +60,7 @@ def start(
     config: Config,
     watchers: Sequence[Watcher] = (),
     should_stop: Callable[[], bool] = never,
+    init: Path | str | None = None,
 ) -> Training:
     """Returns a training before its first step, its run folder made. Arguments and errors as `train`."""
     config.check()
@@ -62,9 +69,38 @@ def start(
     dataset = Dataset.open(data)
     config = with_model(config, vocab_size=dataset.tokenizer.vocab_size)
     machine = device.choose(config.machine.device, config.machine.precision, config.machine.threads)
+    parent = _checked_parent(init, config, dataset) if init is not None else None
     training = Training(config, dataset, machine, folder, watchers, should_stop)
-    RunFolder.create(run, config, dataset.tokenizer, dataset.identity(), device.environment(machine))
+    facts = (dataset.tokenizer, dataset.identity(), device.environment(machine))
+    if parent is None:
+        RunFolder.create(run, config, *facts)
+    else:
+        source = parent.find_checkpoint()
+        load_weights(training.model, checkpoint.load_tensors(source, MODEL, machine.device))
+        origin = {"kind": "run", "folder": str(parent.path.resolve()), "checkpoint": source.name}
+        RunFolder.create(run, config, *facts, origin=origin, first=training.contents())
     return training
+
+
+def _checked_parent(init: Path | str, config: Config, dataset: Dataset) -> RunFolder:
+    """Returns the run whose weights to begin with, after making sure that model and tokenizer are the same.
+
+    Raises:
+        ConfigError: naming each setting of the model that differs, with both values. Dropout may: it has no weights.
+        TokenizerError: if the data set was made with another tokenizer.
+    """
+    parent = RunFolder.open(init)
+    parent.check_tokenizer(dataset.tokenizer)
+    own, other = asdict(config.model), asdict(parent.config().model)
+    differing = [f"model.{name} {own[name]!r}, there {value!r}" for name, value in other.items() if own[name] != value]
+    differing = [text for text in differing if not text.startswith("model.dropout ")]
+    if differing:
+        raise ConfigError(
+            "The model is not the one whose weights it is to begin with",
+            seen="; ".join(differing),
+            remedy="Leave these settings out; from Python: minigpt.resolve(..., model=minigpt.load(RUN)[0].config).",
+        )
+    return parent
 
 
 def resume(
@@ -88,6 +124,7 @@ def resume(
         MiniGPTError: if the run, its data or its checkpoints cannot be used; they are left as they are.
     """
     folder = RunFolder.open(run)
+    folder.check_trained()
     with folder.lock():
         config = folder.config()
         dataset = folder.open_data(data)

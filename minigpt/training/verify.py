@@ -48,6 +48,7 @@ def verify_resume(
     steps: int = 20,
     kills: int = 3,
     seed: int = 0,
+    init: Path | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Verdict:
     """Trains twice for a few steps, one of the runs killed at random moments and resumed, and compares.
@@ -58,6 +59,7 @@ def verify_resume(
         steps: optimizer steps of each run.
         kills: how often the second run is killed.
         seed: decides when.
+        init: a run whose weights both begin with.
         tell: is given a line of progress now and then.
 
     Raises:
@@ -76,7 +78,8 @@ def verify_resume(
         whole, killed = Path(temporary, "whole"), Path(temporary, "killed")
         settings = Path(temporary, "config.toml")
         settings.write_text(config.to_toml(), encoding="utf-8")
-        begin = ["train", "--data", str(data), "--config", str(settings), "--run"]
+        first = [] if init is None else ["--init", str(init)]
+        begin = ["train", "--data", str(data), "--config", str(settings), *first, "--run"]
         tell(f"training {steps} steps without a break")
         run_command([*begin, str(whole)])
         # a step in each stretch of the run, so that the kills are spread over all of it

@@ -41,7 +41,7 @@ def call(capsys):
     return run
 
 
-VERBS = ["prepare", "train", "resume", "verify-resume", "replay", "generate", "evaluate", "device"]
+VERBS = ["prepare", "train", "resume", "verify-resume", "replay", "generate", "evaluate", "export", "import", "device"]
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -1,0 +1,43 @@
+"""`minigpt import`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+
+def import_command(folder: Path, /, *, run: Path, tokenizer: str | None = None) -> None:
+    """Make a run of a GPT-2 checkpoint in Hugging Face's form.
+
+    The folder holds config.json, model.safetensors (or its shards and their index) and, if there is one, the
+    tokenizer. The run can generate and be evaluated, and `minigpt train --init RUN` trains on from it. Nothing in the
+    folder is executed; what does not fit is refused by name.
+
+    Examples:
+
+    `minigpt import downloads/gpt2 --run runs/gpt2`
+
+    `minigpt import downloads/mine --run runs/mine --tokenizer gpt2`
+
+    Parameters
+    ----------
+    folder
+        The checkpoint's folder.
+    run
+        Run folder to make; it must not exist.
+    tokenizer
+        gpt2, byte, or the folder of a run, instead of the tokenizer in the folder.
+    """
+    from minigpt.convert import import_hugging_face
+
+    made = import_hugging_face(folder, run, tokenizer=tokenizer)
+    model = made.config
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"{made.run}: {made.parameters:,} parameters, {model.n_layer} layers, {model.n_head} heads, "
+        f"{model.n_embd} wide, context {model.block_size:,}, tokenizer {made.tokenizer} with {model.vocab_size:,} ids"
+    )
+    for note in made.notes:
+        console.print(f"note: {note}")
+    console.print(f"try: minigpt generate {made.run} --prompt ...")
