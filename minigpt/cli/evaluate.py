@@ -1,16 +1,32 @@
-"""`minigpt evaluate`."""
+"""`minigpt evaluate`: figures of a model on a text, as tables for people or JSON for machines.
+
+Not here: the measuring (minigpt.evaluation).
+"""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 
-from minigpt.config import MachineConfig
-from minigpt.errors import DataError
+from minigpt.config import MachineConfig, Precision
+from minigpt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from minigpt.evaluation.figures import Estimate, Figures, Group
+    from minigpt.evaluation.harness import TaskResult
+    from minigpt.evaluation.measure import Evaluation
+
+EXTREMES = 3  # documents shown of each kind, easiest and hardest
+NAME_WIDTH = 36  # of a document's name, so that its figures fit beside it
+
+Several = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
 
 
 def evaluate_command(
@@ -18,22 +34,29 @@ def evaluate_command(
     /,
     *,
     data: Path | None = None,
+    text: Several = None,
+    harness: Several = None,
     split: Literal["val", "train"] = "val",
+    stride: int | None = None,
     checkpoint: str = "best",
     batch_size: int = 8,
-    as_json: Annotated[bool, Parameter("--json")] = False,
+    as_json: Annotated[bool, Parameter("--json", negative="")] = False,
+    picture: Path | None = None,
     device: str = "auto",
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    precision: Precision = "auto",
 ) -> None:
-    """Measure how well a trained model predicts a text: loss, perplexity and bits per byte.
+    """Measure how well a trained model predicts a text, beside what simple models reach.
 
-    The whole split is measured, without chance: the same run and data give the same figures.
+    Loss, perplexity, bits per byte, accuracy and calibration, with 95 % intervals; by context, token frequency and
+    document. The whole text is measured, without chance: the same run and text give the same figures.
 
     Examples:
 
     `minigpt evaluate runs/books`
 
-    `minigpt evaluate runs/books --data data/other --checkpoint latest`
+    `minigpt evaluate runs/books --text letter.txt diary.txt --stride 64`
+
+    `minigpt evaluate runs/books --harness lambada_openai my_task.yaml`
 
     Parameters
     ----------
@@ -41,50 +64,204 @@ def evaluate_command(
         Run folder of `minigpt train`.
     data
         Data set made with the same tokenizer; the one the run was trained on when left out.
+    text
+        Instead of a data set: files, folders, or - for standard input. Each document is read by itself.
+    harness
+        Instead of a text: tasks of lm-evaluation-harness by name, or YAML files of your own (extra `eval`).
     split
         Which part of the data set.
+    stride
+        Tokens from one window to the next: smaller gives each token more context and takes longer. The model's context
+        when left out, as in training.
     checkpoint
         best (lowest validation loss), latest, or a step number.
     batch_size
-        Sequences at once.
+        Windows at once.
     as_json
-        Print one JSON object instead of a table.
+        Print one JSON object instead of tables.
+    picture
+        Also draw loss by context and frequency, and calibration: a .png, .svg or .pdf file.
     device
         auto, cpu, cuda, mps.
     precision
         Number format of the matrix products; auto is that of the run, so that the figures are those of its training.
     """
-    if batch_size < 1:
-        raise DataError("batch-size must be positive", seen=batch_size, remedy="Give 1 or more.")
+    machine = MachineConfig(device=device, precision=precision)
+    for option, words in (("--text", text), ("--harness", harness)):
+        if words == []:
+            raise ConfigError(
+                f"{option} names nothing", remedy=f"Give one or more behind it: minigpt evaluate {run} {option} ..."
+            )
+    if harness:
+        if data or text or picture or stride is not None:
+            raise ConfigError(
+                "The harness brings its own texts", seen="--harness", remedy="Leave --data, --text and the like out."
+            )
+        _evaluate_tasks(run, harness, checkpoint, machine, batch_size, as_json)
+        return
+
+    from minigpt.cli.progress import progress
+    from minigpt.evaluation import measure
+    from minigpt.evaluation.picture import check_picture, draw_evaluation
+
+    if picture:
+        check_picture(picture)
+    with progress() as on_progress:
+        evaluation = measure(
+            run,
+            data=data,
+            texts=text or (),
+            split=split,
+            stride=stride,
+            checkpoint=checkpoint,
+            batch_size=batch_size,
+            machine=machine,
+            on_progress=on_progress,
+        )
+    if picture:
+        draw_evaluation(evaluation, picture)
+    if as_json:
+        print(json.dumps(evaluation.to_dict()))
+    else:
+        _show(evaluation)
+
+
+def _evaluate_tasks(
+    run: Path, tasks: list[str], checkpoint: str, settings: MachineConfig, batch_size: int, as_json: bool
+) -> None:
+    from minigpt.cli.progress import progress
     from minigpt.device import choose_again
-    from minigpt.evaluation import split_loss
+    from minigpt.evaluation.harness import run_harness
+    from minigpt.generation import stream
     from minigpt.run import RunFolder, load
 
-    folder = RunFolder.open(run)
-    dataset = folder.open_data(data)
-    place = dataset.folder
-    machine = choose_again(folder.environment(), MachineConfig(device=device, precision=precision))
-    model, _ = load(run, checkpoint, machine.device)
-    shard = dataset.val if split == "val" else dataset.train
-    console = Console(highlight=False, markup=False)
-    with console.status("evaluating") as status:
-        result = split_loss(
+    machine = choose_again(RunFolder.open(run).environment(), settings)
+    model, tokenizer = load(run, checkpoint, machine.device)
+    with progress() as on_progress:
+        results = run_harness(
             model,
-            shard,
+            tokenizer,
             machine,
+            tasks,
+            write=lambda prompt, n: stream(model, tokenizer, prompt, max_new_tokens=n, temperature=0.0, seed=0),
             batch_size=batch_size,
-            on_progress=lambda done, total: status.update(f"evaluating, {done / total:.0%}"),
+            on_progress=lambda done, total: on_progress("asking", done, total),
         )
-    figures = {
-        "loss": result.loss,
-        "perplexity": result.perplexity,
-        "bits_per_byte": result.bits_per_byte,
-        "tokens": result.tokens,
-    }
     if as_json:
-        print(json.dumps({"run": str(run), "data": str(place), "split": split, "checkpoint": checkpoint, **figures}))
-        return
-    console.print(f"{run}, checkpoint {checkpoint}, on the {split} split of {place} ({result.tokens:,} tokens)")
-    console.print(f"  loss           {result.loss:.4f} nats per token")
-    console.print(f"  perplexity     {result.perplexity:,.2f}")
-    console.print(f"  bits per byte  {result.bits_per_byte:.4f}")
+        print(json.dumps({"run": str(run), "tasks": [vars(result) for result in results]}))
+    else:
+        _show_tasks(results)
+
+
+def _show(evaluation: Evaluation) -> None:
+    from rich.console import Console
+
+    found = evaluation.figures
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.print(
+        _visible(
+            f"{evaluation.run}, step {evaluation.step:,}, on {evaluation.text}\n"
+            f"{_counted(found.tokens, 'token')} of {_counted(found.documents, 'document')}, in windows of "
+            f"{evaluation.block_size}, {evaluation.stride} apart, in {evaluation.precision}\n"
+        )
+    )
+    rows = [
+        ("loss", *_pair(found.loss, "{:.4f}"), "mean surprise per token, in nats"),
+        ("perplexity", *_pair(found.perplexity, "{:,.2f}"), "as if guessing among so many"),
+        ("bits per byte", *_pair(found.bits_per_byte, "{:.4f}"), "compares between tokenizers"),
+        ("accuracy", *_pair(found.accuracy, "{:.2%}"), "its first guess was right"),
+        ("top-5 accuracy", *_pair(found.top5_accuracy, "{:.2%}"), "one of its first five was right"),
+        ("calibration error", f"{found.calibration_error:.2%}", "", "how far off its certainty is"),
+    ]
+    _table(console, ["", "value", "95 % interval", "what it means"], rows, (0, 3))
+    _show_yardsticks(console, evaluation)
+    _show_parts(console, found)
+    for note in evaluation.notes:
+        console.print(_visible(f"Note: {note}"))
+
+
+def _show_yardsticks(console: Console, evaluation: Evaluation) -> None:
+    """Prints what simple models reach on the same text, and this one."""
+    from minigpt.evaluation import perplexity
+
+    found = evaluation.figures
+    knows = {
+        "uniform": "nothing",
+        "unigram": "how often each token occurs",
+        "bigram": "and what follows the one before",
+        "this model": f"up to {evaluation.block_size} tokens before",
+    }
+    bits = 1 / math.log(2) / found.bytes_per_token
+    compared = [
+        (name, f"{loss.value:.4f}", f"{perplexity(loss.value):,.1f}", f"{loss.value * bits:.3f}", knows[name])
+        for name, loss in {**found.yardsticks, "this model": found.loss}.items()
+    ]
+    _table(console, ["compared with", "loss", "perplexity", "bits/byte", "what it knows"], compared, (0, 4))
+
+
+def _show_parts(console: Console, found: Figures) -> None:
+    """Prints the loss by context, by frequency and by document."""
+    _show_groups(console, "tokens in sight", found.by_context, found.tokens)
+    if found.by_frequency:
+        _show_groups(console, "times in training", found.by_frequency, found.tokens)
+    if found.documents > 1:
+        ranked = sorted(found.by_document, key=lambda group: group.loss)
+        few = ranked if len(ranked) <= 2 * EXTREMES else [*ranked[:EXTREMES], *ranked[-EXTREMES:]]
+        which = "documents" if len(few) == len(ranked) else "easiest and hardest documents"
+        _show_groups(console, which, few, found.tokens)
+
+
+def _show_groups(console: Console, title: str, groups: Sequence[Group], tokens: int) -> None:
+    rows = [
+        (
+            group.name if len(group.name) <= NAME_WIDTH else f"{group.name[: NAME_WIDTH - 1]}…",
+            f"{group.tokens / tokens:.1%}",
+            f"{group.loss:.3f}",
+            "" if group.bigram is None else f"{group.bigram:.3f}",
+            f"{group.accuracy:.1%}",
+        )
+        for group in groups
+    ]
+    _table(console, [title, "share", "loss", "bigram's loss", "accuracy"], rows, (0,))
+
+
+def _show_tasks(results: Sequence[TaskResult]) -> None:
+    from rich.console import Console
+
+    rows = [
+        (result.task, result.metric, f"{result.value:.4f}", "" if result.stderr is None else f"{result.stderr:.4f}")
+        for result in results
+    ]
+    console = Console(highlight=False, markup=False, emoji=False)
+    _table(console, ["task", "figure", "value", "standard error"], rows, (0, 1))
+
+
+def _table(console: Console, header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: Sequence[int]) -> None:
+    """Prints a table: columns of text to the left, of numbers to the right."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for place, title in enumerate(header):
+        side: Literal["left", "right"] = "left" if place in text_columns else "right"
+        table.add_column(title, justify=side, no_wrap=place != len(header) - 1, overflow="ellipsis")
+    for row in rows:
+        table.add_row(*(Text(_visible(cell)) for cell in row))
+    console.print(table)
+    console.print()
+
+
+def _pair(estimate: Estimate, form: str) -> tuple[str, str]:
+    interval = estimate.interval
+    return form.format(estimate.value), " to ".join(form.format(end) for end in interval) if interval else ""
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _visible(text: str) -> str:
+    """Returns the text with nothing in it that a terminal would obey: names of documents are a stranger's words."""
+    from minigpt.cli.generate import visible
+
+    return visible(text)

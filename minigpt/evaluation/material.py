@@ -1,0 +1,123 @@
+"""What is to be predicted: tokens in a row, where reading begins anew, and where documents begin.
+
+Two ways to get it. A split of a data set is one long reading, as in training: documents are packed one behind the
+other, and the context reaches across their ends. Texts are read one by one: each begins with `end_of_text`, which is
+how a document begins in training, so that its first token is predicted too and nothing else is in sight.
+
+Not here: how far the model sees back (windows.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from minigpt.data import Shard
+from minigpt.data.shards import Tokens
+from minigpt.data.sources import open_sources
+from minigpt.errors import DataError
+from minigpt.tokenizers import Tokenizer, utf8
+
+Ints = npt.NDArray[np.int64]
+
+BEGINNING_TOKENS = 12
+"""Tokens of a nameless document that stand for its name."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """Tokens to be predicted.
+
+    Attributes:
+        tokens: ids, shape (n_tokens,); may be a memory map.
+        readings: where readings begin, rising from 0; nothing before its beginning is in sight in a reading.
+        leads: how many tokens at each reading's beginning are context only, at least 1.
+        documents: where documents begin, rising from 0.
+        names: of the documents; None where they have none.
+        bytes_per_token: UTF-8 bytes of text that a token stands for, on average.
+        tokenizer: what made the tokens.
+        seam: 0, or the length of stretches whose first token is no target (see `Shard`).
+    """
+
+    tokens: Tokens
+    readings: Ints
+    leads: Ints
+    documents: Ints
+    names: tuple[str, ...] | None
+    bytes_per_token: float
+    tokenizer: Tokenizer
+    seam: int = 0
+
+    def name(self, document: int) -> str:
+        """Returns what a document is called: its name, or its first words."""
+        if self.names is not None:
+            return self.names[document]
+        start = self.documents[document]
+        return " ".join(self.tokenizer.decode(self.tokens[start : start + BEGINNING_TOKENS]).split())
+
+
+def split_material(shard: Shard, tokenizer: Tokenizer) -> Material:
+    """Returns a split of a data set, as training would read it.
+
+    Raises:
+        DataError: if it has fewer than two tokens.
+    """
+    if shard.n_tokens < 2:
+        raise DataError("The split holds nothing to predict", seen=shard.path, remedy="Prepare more text.")
+    starts = [np.zeros(1, dtype=np.int64), np.flatnonzero(shard.tokens == tokenizer.end_of_text) + 1]
+    if shard.seam:
+        starts.append(np.arange(0, shard.n_tokens, shard.seam))
+    documents = np.unique(np.concatenate(starts))
+    documents = documents[documents < shard.n_tokens]
+    return Material(
+        shard.tokens,
+        readings=np.zeros(1, dtype=np.int64),
+        leads=np.ones(1, dtype=np.int64),
+        documents=documents,
+        names=None,
+        bytes_per_token=shard.n_bytes / shard.n_tokens,
+        tokenizer=tokenizer,
+        seam=shard.seam,
+    )
+
+
+def text_material(names: Iterable[str], tokenizer: Tokenizer) -> Material:
+    """Returns texts, each to be read by itself.
+
+    Args:
+        names: files, folders or other sources, as `minigpt prepare` takes them.
+        tokenizer: the model's.
+
+    Raises:
+        DataError: if one is not there, is no text, or all are empty.
+    """
+    begin = np.array([tokenizer.end_of_text], dtype=np.uint32)
+    parts: list[npt.NDArray[np.uint32]] = []
+    starts: list[int] = []
+    titles: list[str] = []
+    n_tokens = n_bytes = 0
+    with open_sources(names) as sources:
+        for source in sources:
+            ids = [begin]
+            number = 1
+            for piece in source.read():
+                ids.append(tokenizer.encode(piece.text))
+                n_bytes += len(utf8(piece.text))
+                if not piece.last:
+                    continue
+                length = sum(len(part) for part in ids)
+                if length > 1:
+                    parts += ids
+                    starts.append(n_tokens)
+                    titles.append(source.name if number == 1 else f"{source.name}, document {number}")
+                    n_tokens += length
+                ids, number = [begin], number + 1
+    if not parts:
+        raise DataError("The text is empty", seen=", ".join(names), remedy="Give a text of at least one token.")
+    documents = np.array(starts, dtype=np.int64)
+    bytes_per_token = n_bytes / (n_tokens - len(documents))
+    ones = np.ones_like(documents)
+    return Material(np.concatenate(parts), documents, ones, documents, tuple(titles), bytes_per_token, tokenizer)

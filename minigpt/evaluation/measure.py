@@ -1,0 +1,182 @@
+"""`measure`: a run's model on a text, from opening both to the figures.
+
+Read downwards: the text, the model's pass over it, the yardsticks, the figures, and what the reader should know.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from minigpt.config import MachineConfig
+from minigpt.data import Dataset, Shard
+from minigpt.device import choose_again
+from minigpt.errors import ConfigError, MiniGPTError
+from minigpt.evaluation.baselines import Baselines, baselines
+from minigpt.evaluation.figures import FEW_DOCUMENTS, Estimate, Figures, figures
+from minigpt.evaluation.material import Material, split_material, text_material
+from minigpt.evaluation.scores import Scores, score
+from minigpt.run import RunFolder, load_model
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The figures of a run, and how they came about.
+
+    Attributes:
+        run: the run folder.
+        step: the checkpoint's.
+        text: what was predicted: `the val split of data/books`, or the texts' names.
+        precision: number format of the matrix products.
+        block_size: tokens in a window.
+        stride: tokens from one window to the next.
+        figures: the figures.
+        notes: what the reader should know, as sentences.
+    """
+
+    run: str
+    step: int
+    text: str
+    precision: str
+    block_size: int
+    stride: int
+    figures: Figures
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns everything as plain values, for JSON: figures by name, their 95 % intervals in `intervals`."""
+        content = {name: value for name, value in vars(self).items() if name != "figures"}
+        intervals: dict[str, tuple[float, float] | None] = {}
+        for name, value in vars(self.figures).items():
+            if isinstance(value, Estimate):
+                content[name], intervals[name] = value.value, value.interval
+            elif name == "yardsticks":
+                content[name] = {which: asdict(estimate) for which, estimate in value.items()}
+            elif isinstance(value, tuple):
+                content[name] = [asdict(part) for part in value]
+            else:
+                content[name] = value
+        plain: dict[str, Any] = _finite({**content, "intervals": intervals})
+        return plain
+
+
+def measure(
+    run: Path | str,
+    *,
+    data: Path | str | None = None,
+    texts: Sequence[str] = (),
+    split: Literal["val", "train"] = "val",
+    stride: int | None = None,
+    checkpoint: str = "best",
+    batch_size: int = 8,
+    machine: MachineConfig | None = None,
+    on_progress: Progress = lambda phase, done, total: None,
+) -> Evaluation:
+    """Measures how well a run's model predicts a text. Without chance: the same input gives the same figures.
+
+    Args:
+        run: the run folder.
+        data: a data set made with the run's tokenizer; the one it was trained on when left out.
+        texts: files, folders or other sources of text to measure on, instead of a data set.
+        split: which part of the data set.
+        stride: tokens from one window to the next, 1 to block_size; block_size when left out.
+        checkpoint: `best` (lowest validation loss), `latest`, or a step number.
+        batch_size: windows at once.
+        machine: device and precision; those of the run when left out.
+        on_progress: called with what is being done, how much is done, and how much there is.
+
+    Raises:
+        MiniGPTError: if something is missing, damaged or out of range, or another tokenizer made the data.
+    """
+    if data is not None and texts:
+        raise ConfigError("Measure on a data set or on texts, not on both", seen=data, remedy="Leave one out.")
+    folder = RunFolder.open(run)
+    tokenizer = folder.tokenizer()
+    dataset = None if texts else folder.open_data(data)
+    if dataset is None:
+        material, text = text_material(texts, tokenizer), ", ".join(texts)
+    else:
+        shard = dataset.val if split == "val" else dataset.train
+        material, text = split_material(shard, tokenizer), f"the {split} split of {dataset.folder}"
+
+    chosen = choose_again(folder.environment(), machine or MachineConfig())
+    config, place = folder.config(), folder.find_checkpoint(checkpoint)
+    model = load_model(config, place, chosen.device)
+    scores = score(
+        model,
+        material,
+        chosen,
+        stride=stride,
+        batch_size=batch_size,
+        on_progress=lambda done, total: on_progress("predicting", done, total),
+    )
+    train, reason = _training_split(folder, dataset)
+    simple = _simple_models(train, material, scores, on_progress) if train else None
+    on_progress("resampling", 0, 1)
+    found = figures(material, scores, simple)
+    on_progress("resampling", 1, 1)
+    return Evaluation(
+        run=str(run),
+        step=int(place.name.removeprefix("step-")),
+        text=text,
+        precision=chosen.precision,
+        block_size=config.model.block_size,
+        stride=config.model.block_size if stride is None else stride,
+        figures=found,
+        notes=tuple(_notes(found, material, scores, reason, dataset is not None and split == "train")),
+    )
+
+
+def _training_split(folder: RunFolder, dataset: Dataset | None) -> tuple[Shard | None, str]:
+    """Returns the split that the run was trained on, or why it is not at hand."""
+    try:
+        known = folder.data()
+        sha256 = known["splits"]["train"]["sha256"]
+        if dataset is None or dataset.train.sha256 != sha256:
+            dataset = folder.open_data()
+        if dataset.train.sha256 == sha256:
+            return dataset.train, ""
+        return None, f"{known['folder']} holds other data now"
+    except (MiniGPTError, KeyError, TypeError) as error:
+        return None, f"{error.what} ({error.seen})" if isinstance(error, MiniGPTError) else "the run does not name it"
+
+
+def _simple_models(train: Shard, material: Material, scores: Scores, on_progress: Progress) -> Baselines:
+    targets, previous = (material.tokens[scores.places - back].astype(np.int64) for back in (0, 1))
+    return baselines(train, previous, targets, lambda done, total: on_progress("counting", done, total))
+
+
+def _notes(found: Figures, material: Material, scores: Scores, reason: str, trained_on: bool) -> list[str]:
+    notes = []
+    if reason:
+        notes.append(f"No unigram, bigram or token frequency: the training data is not at hand. {reason}.")
+    if trained_on:
+        notes.append("This is the training split: the model, the unigram and the bigram have all seen it.")
+    if found.interval_from is None:
+        notes.append("The text is one document and too short for an interval.")
+    elif found.documents == 1:
+        notes.append(f"The intervals come from {found.interval_from}, and say nothing about other documents.")
+    elif found.documents < FEW_DOCUMENTS:
+        notes.append(f"Intervals from only {found.documents} documents are rough, and too narrow.")
+    if material.seam:
+        notes.append("The split was drawn by sequences, not by documents: the intervals are too narrow.")
+    unknown = material.tokenizer.unknown
+    if unknown is not None and (count := int((material.tokens[scores.places] == unknown).sum())):
+        notes.append(f"{count:,} characters are not in the vocabulary; predicting 'unknown' is easier than they are.")
+    return notes
+
+
+def _finite(value: Any) -> Any:
+    """Returns plain values with None for what JSON cannot say: infinity, and not a number."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

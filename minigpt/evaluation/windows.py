@@ -1,0 +1,69 @@
+"""Windows over a text of any length: each token is predicted exactly once, from the tokens before it in its window.
+
+A window holds `block_size` tokens and their targets. The first of a reading predicts all of them; each later one begins
+`stride` tokens further on and predicts only the last `stride`, so that these have at least `block_size - stride` tokens
+of context. With `stride = block_size` the windows lie side by side, and are the sequences of training and validation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minigpt.data import IGNORE
+from minigpt.errors import ConfigError
+from minigpt.evaluation.material import Ints, Material
+
+
+class Windows:
+    """All windows of a material, in order.
+
+    Args:
+        material: what to predict.
+        block_size: the model's context length.
+        stride: tokens from one window to the next, from 1 to block_size.
+
+    Raises:
+        ConfigError: if the stride is out of range.
+    """
+
+    def __init__(self, material: Material, block_size: int, stride: int) -> None:
+        if not 1 <= stride <= block_size:
+            raise ConfigError(
+                "The stride is out of range", seen=stride, remedy=f"Give 1 to the model's context, {block_size}."
+            )
+        self.material, self.block_size = material, block_size
+        ends = np.append(material.readings[1:], len(material.tokens))
+        targets = ends - material.readings - 1  # the first token of a reading is none
+        counts = np.where(targets > 0, 1 + np.maximum(0, -((block_size - targets) // stride)), 0)
+        reading = np.repeat(np.arange(len(counts)), counts)
+        number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        self._starts = material.readings[reading] + number * stride  # (windows,)
+        self._ends = ends[reading]
+        self._first_targets = np.maximum(
+            self._starts + 1 + np.where(number > 0, block_size - stride, 0),
+            (material.readings + material.leads)[reading],
+        )
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def rows(self, first: int, stop: int) -> tuple[Ints, Ints, Ints]:
+        """Returns windows `first` to before `stop`.
+
+        Returns:
+            Three arrays (rows, time), time being the longest's, at most block_size:
+            x: token ids; 0 behind the end of a reading.
+            y: the token that follows each of x, or IGNORE where it is not to be predicted here.
+            places: where each of y stands in the material.
+        """
+        starts, ends = self._starts[first:stop, None], self._ends[first:stop, None]  # (rows, 1)
+        time = min(self.block_size, int((ends - starts).max()) - 1)
+        places = starts + np.arange(time + 1)  # (rows, time + 1)
+        tokens = self.material.tokens
+        ids = tokens[np.minimum(places, len(tokens) - 1)].astype(np.int64)
+        x = np.where(places < ends, ids, 0)[:, :-1]
+        places = places[:, 1:]
+        wanted = (places >= self._first_targets[first:stop, None]) & (places < ends)
+        if self.material.seam:
+            wanted &= places % self.material.seam != 0
+        return x, np.where(wanted, ids[:, 1:], IGNORE), places
