@@ -72,6 +72,25 @@ def test_a_state_that_makes_no_sense_is_refused(folder, content):
         checkpoint.load_values(folder)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"files": []}, {"files": {"../model.safetensors": "0"}}, {"files": {"/dev/zero": "0"}}, {"values": 3}],
+    ids=str,
+)
+def test_a_state_that_leads_elsewhere_is_refused_though_its_sum_fits(folder, change):
+    state = json.loads((folder / "state.json").read_text())
+    state = {**{name: value for name, value in state.items() if name != "sum"}, **change}
+    (folder / "state.json").write_text(json.dumps({**state, "sum": checkpoint._sum(state)}))
+    with pytest.raises(CheckpointError, match="damaged"):
+        checkpoint.verify(folder)
+
+
+def test_a_state_that_is_too_deep_is_refused(folder):
+    (folder / "state.json").write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match="damaged"):
+        checkpoint.load_values(folder)
+
+
 def test_a_newer_version_is_refused_by_name(folder):
     state = json.loads((folder / "state.json").read_text())
     (folder / "state.json").write_text(json.dumps({**state, "version": 99}))

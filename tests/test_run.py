@@ -10,7 +10,7 @@ import torch
 
 from minigpt import checkpoint, load
 from minigpt.errors import CheckpointError, RunError, TokenizerError
-from minigpt.run import MODEL, RunFolder
+from minigpt.run import MODEL, RunFolder, load_weights, model_tensors
 from minigpt.tokenizers import make_tokenizer
 
 
@@ -70,12 +70,41 @@ def test_no_run_is_refused(tmp_path):
         (lambda tensors: tensors.pop("wte.weight"), r"wte\.weight: missing"),
         (lambda tensors: tensors.update(extra=torch.zeros(1)), "extra: .*expected nothing"),
         (lambda tensors: tensors.update({"ln_f.bias": torch.zeros(3)}), r"ln_f\.bias: \(3,\), expected \(16,\)"),
+        (lambda tensors: tensors.update({"ln_f.bias": torch.zeros(16).int()}), r"ln_f\.bias: \(16,\) of torch\.int32"),
+        (lambda tensors: tensors["ln_f.bias"].fill_(float("nan")), r"not finite.*ln_f\.bias"),
+        (lambda tensors: tensors["wte.weight"][3].fill_(float("inf")), r"not finite.*wte\.weight"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused_by_name(own_run, change, word):
     rewrite(own_run.find_checkpoint("latest"), change)
     with pytest.raises(CheckpointError, match=word):
         load(own_run.path, "latest")
+
+
+def test_weights_are_copied_all_or_none(own_run):
+    model, _ = load(own_run.path)
+    before = {name: tensor.clone() for name, tensor in model_tensors(model).items()}
+    wrong = {name: torch.zeros_like(tensor) for name, tensor in before.items()}
+    wrong["wte.weight"][0, 0] = float("nan")
+    with pytest.raises(CheckpointError, match="not finite"):
+        load_weights(model, wrong)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model_tensors(model).items())
+
+
+@pytest.mark.parametrize("change", [("n_layer = 1", "n_layer = 100000000"), ("n_hidden = 32", "n_hidden = 1000000000")])
+def test_no_memory_is_taken_for_a_model_that_is_not_in_the_checkpoint(own_run, change):
+    text = own_run.config_file.read_text()
+    own_run.config_file.write_text(text.replace(*change))
+    assert text != own_run.config_file.read_text()
+    with pytest.raises(CheckpointError, match="parameters in the settings"):
+        load(own_run.path)
+
+
+def test_a_tokenizer_of_another_size_than_the_model_is_refused(own_run):
+    shutil.rmtree(own_run.tokenizer_folder)
+    make_tokenizer("char", ["abc"]).save(own_run.tokenizer_folder)
+    with pytest.raises(CheckpointError, match=r"model\.vocab_size 257, 5 ids"):
+        load(own_run.path)
 
 
 def test_damaged_files_are_named(own_run):

@@ -49,7 +49,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 torch.set_num_threads(1)
 texts, prompts, folders = json.load(open(sys.argv[1]))
 for folder in folders:
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder, use_fast=True)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
     ids = [tokenizer(text)["input_ids"] for text in texts]
     with torch.no_grad():
         logits = model(torch.tensor([ids[-1]])).logits
