@@ -16,6 +16,7 @@ from minigpt.config import GPTConfig
 from minigpt.errors import ConfigError
 from minigpt.model.attention import CausalSelfAttention
 from minigpt.model.cache import KVCache
+from minigpt.model.dropout import Dropout
 from minigpt.model.head import cross_entropy_sum
 from minigpt.model.mlps import MLPS
 from minigpt.model.norms import NORMS
@@ -34,7 +35,7 @@ class Block(nn.Module):
         self.attn = CausalSelfAttention(config)
         self.ln_2 = NORMS[config.norm](config)
         self.mlp = MLPS[config.mlp](config)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
 
     def forward(
         self, x: Tensor, encoding: Positions, positions: Tensor, layer: int, cache: KVCache | None = None
@@ -61,7 +62,7 @@ class GPT(nn.Module):
         self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe: Positions = POSITIONS[config.position](config)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = NORMS[config.norm](config)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
@@ -86,7 +87,7 @@ class GPT(nn.Module):
         """Returns the normalised residual stream above the last block.
 
         Args:
-            ids: token ids, (batch, time); with a cache, the tokens that follow the cached ones.
+            ids: token ids, (batch, time); with a cache, the tokens that follow those in each of its rows.
             cache: keys and values of earlier tokens; extended by these.
 
         Returns:
@@ -95,15 +96,14 @@ class GPT(nn.Module):
         Raises:
             ConfigError: if the tokens, with those in the cache, are more than block_size.
         """
-        start = cache.length if cache is not None else 0
-        end = start + ids.size(1)
+        end = ids.size(1) + (max(cache.lengths) if cache is not None else 0)
         if end > self.config.block_size:
             raise ConfigError(
                 f"The model reads at most {self.config.block_size} tokens at once",
                 seen=end,
                 remedy="Give it fewer, or train with a larger model.block_size.",
             )
-        positions = torch.arange(start, end, device=ids.device)
+        positions = torch.arange(end, device=ids.device) if cache is None else cache.positions(ids.size(1))
         x = self.drop(self.wpe.add(self.wte(ids), positions))  # (batch, time, n_embd)
         for layer, block in enumerate(self.h):
             x = block(x, self.wpe, positions, layer, cache)

@@ -25,8 +25,8 @@ def plain_cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor) -> 
     return F.cross_entropy((hidden @ weight.T).float(), targets, ignore_index=IGNORE, reduction="sum")
 
 
-def cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int = 256) -> Tensor:
-    """Returns the summed cross-entropy in nats, a float32 scalar, holding at most `chunk` rows of logits at once.
+def cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor, rows: int | None = None) -> Tensor:
+    """Returns the summed cross-entropy in nats, a float32 scalar, holding the logits of at most `rows` tokens at once.
 
     Matrix products run in autocast's precision where it is on; sums and the loss are float32 all the same. The
     gradients are computed on the way, so that a backward pass only scales them.
@@ -35,127 +35,174 @@ def cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor, chunk: in
         hidden: the last hidden states, (tokens, n_embd).
         weight: the output projection, (vocab_size, n_embd).
         targets: the token that follows each, (tokens), or IGNORE.
-        chunk: tokens whose logits are held at once.
+        rows: tokens whose logits are held at once; None for what is quick on this device.
     """
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
     needs_gradient = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    rows = rows or rows_at_once(kind, dtype)
     with torch.autocast(kind, enabled=False):
-        loss: Tensor = _ChunkedCrossEntropy.apply(hidden, weight, targets, chunk, dtype, needs_gradient)
+        loss: Tensor = _ChunkedCrossEntropy.apply(hidden, weight, targets, rows, dtype, needs_gradient)
     return loss
 
 
+def rows_at_once(kind: str, dtype: torch.dtype) -> int:
+    """Returns the number of tokens whose logits are held at once: one kilobyte for each word on a CPU, four elsewhere."""
+    return (1024 if kind == "cpu" else 4096) // dtype.itemsize
+
+
+def words_at_once(kind: str, vocab_size: int) -> int:
+    """Returns the size of a block of words: what a CPU's cache holds; a GPU takes the vocabulary whole."""
+    return min(2560, vocab_size) if kind == "cpu" else vocab_size
+
+
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """The loop over chunks. For a token with logits z and target y, and p = softmax(z):
+    """The loop over chunks of tokens. For a token with logits z and target y, and p = softmax(z):
 
     loss = log(sum(exp(z))) - z[y]        d loss / d z = p - onehot(y)
+
+    The target stands apart from the other words. Its logit is computed in float32, since the loss and the gradient
+    p - 1 are small differences that bfloat16's few digits would swamp once the model is sure of itself.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int, dtype: torch.dtype, needs_gradient: bool
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, rows: int, dtype: torch.dtype, needs_gradient: bool
     ) -> Tensor:
         h, tokens = hidden.float(), hidden.size(0)
+        counts = (targets != IGNORE).float()
+        targets = targets.clamp(min=0)
         # Taking the mean word off every word moves a token's logits all alike, which softmax does not see; but what
         # the words have in common no longer eats the few digits of bfloat16.
         mean = weight.mean(dim=0)
-        words = (weight - mean).t().to(dtype)  # (n_embd, vocab_size)
-        words = words.contiguous() if dtype != torch.float32 else words  # each dtype's fast layout on a CPU
-        counts = (targets != IGNORE).float()
-        targets = targets.clamp(min=0)
         target_words = weight[targets] - mean  # (tokens, n_embd)
         target_logits = (h * target_words).sum(dim=1)  # in float32: loss and gradient keep their digits
 
+        head = _Blocks(weight, mean, dtype, min(rows, tokens), needs_gradient)
         loss = torch.zeros((), device=h.device)
-        gradients = _Gradients(h, words) if needs_gradient else None
-        softmax = _Softmax(words, min(chunk, tokens))
-        for start in range(0, tokens, chunk):
-            rows = slice(start, min(start + chunk, tokens))
-            e, others, own = softmax.parts(h[rows].to(dtype), targets[rows], target_logits[rows])
+        of_hidden, misses = torch.empty_like(h), torch.empty_like(target_logits)
+        for start in range(0, tokens, rows):
+            chunk = slice(start, min(start + rows, tokens))
+            others, own, pull = head.exponentials(h[chunk].to(dtype), targets[chunk], target_logits[chunk])
             total = others + own.exp()
-            loss += ((total.log() - own) * counts[rows]).sum()
-            if gradients:
-                gradients.add(rows, e, counts[rows] / total, others)
-        if gradients:
-            ctx.save_for_backward(*gradients.finish(targets, target_words))
+            loss += ((total.log() - own) * counts[chunk]).sum()
+            if needs_gradient:  # p is exp(logits) * scale for all words but the target, whose p - 1 is -others * scale
+                scale = counts[chunk] / total
+                of_hidden[chunk] = pull * scale[:, None]
+                misses[chunk] = others * scale
+                head.add_gradient(h[chunk] * scale[:, None])
+        if needs_gradient:
+            of_hidden -= target_words * misses[:, None]
+            of_weight = head.take_gradient(weight)
+            of_weight.index_add_(0, targets, h * -misses[:, None])
+            ctx.gradients = of_hidden, of_weight
         return loss
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
-        hidden_gradient, weight_gradient = ctx.saved_tensors
-        return hidden_gradient * upstream[0], weight_gradient * upstream[0], None, None, None, None
+        of_hidden, of_weight = ctx.gradients
+        del ctx.gradients  # they are scaled in place: a second copy would be as large as the weights
+        return of_hidden.mul_(upstream[0]), of_weight.mul_(upstream[0]), None, None, None, None
 
 
-class _Softmax:
-    """exp(logits) of a chunk and its sums, not yet divided: the division is left to the small factors beside it.
+class _Block:
+    """A block of words, with room for a chunk's logits and for the words' gradient.
 
-    The target stands apart from the other words. Its logit is computed in float32, since the loss and the gradient
-    p - 1 are small differences that bfloat16's few digits would swamp once the model is sure of itself.
-
-    Usually the exponentials need no maximum taken off. Only when a sum leaves the range in which float32 is exact, or
-    where looking at it would make a GPU wait, is it taken off first.
+    Attributes:
+        start: number of its first word.
+        words: (n_embd, words).
+        e: exp(logits) of the chunk at hand, not divided by their sum: (tokens, words).
+        gradient: (n_embd, words), float32; None before the first chunk.
     """
 
-    def __init__(self, words: Tensor, rows: int) -> None:
-        self.words = words
-        self.on_cpu = words.device.type == "cpu"
-        self.take_off_maximum = not self.on_cpu or words.dtype == torch.float16
-        # Buffers are taken once: fresh memory of this size costs more in page faults than the exponential itself.
-        self.buffer = torch.empty(rows, words.size(1), dtype=words.dtype, device=words.device)
-        self.wide = torch.empty(32, words.size(1)) if self.on_cpu and words.dtype != torch.float32 else None
+    def __init__(self, start: int, words: Tensor, rows: int) -> None:
+        self.start, self.words = start, words
+        self.e = torch.empty(rows, words.size(1), dtype=words.dtype, device=words.device)
+        self.gradient: Tensor | None = None
 
-    def parts(self, h: Tensor, targets: Tensor, target_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns, for a chunk of hidden states (rows, n_embd):
 
-        e: exp(logits), with 0 at each target: (rows, vocab_size).
-        others: the sum of e, (rows) in float32.
-        own: the target's logit, (rows) in float32, on the same scale as e.
+class _Blocks:
+    """The vocabulary in blocks, so that on a CPU what is done with a block's logits finds them in the cache.
+
+    Usually the exponentials need no maximum taken off. Only when a sum leaves the range in which float32 is exact, or
+    where looking at it would make a GPU wait, is it taken off first. Buffers are taken once for all chunks: fresh
+    memory of this size costs more in page faults than the exponential itself.
+    """
+
+    def __init__(self, weight: Tensor, mean: Tensor, dtype: torch.dtype, rows: int, needs_gradient: bool) -> None:
+        kind = weight.device.type
+        self.needs_gradient = needs_gradient
+        self.take_off_maximum = kind != "cpu" or dtype == torch.float16
+        self.blocks = []
+        start = 0
+        for part in weight.split(words_at_once(kind, weight.size(0))):
+            words = (part - mean).t().to(dtype)
+            words = words.contiguous() if dtype != torch.float32 else words  # each dtype's fast layout on a CPU
+            self.blocks.append(_Block(start, words, rows))
+            start += part.size(0)
+
+    def exponentials(self, h: Tensor, targets: Tensor, target_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Leaves exp(logits) of a chunk in the blocks, with 0 at each target.
+
+        Args:
+            h: hidden states in the blocks' precision, (tokens, n_embd).
+            targets, target_logits: (tokens).
+
+        Returns:
+            others: the sum of all exponentials but the target's, (tokens) in float32.
+            own: the target's logit, (tokens) in float32, on the same scale.
+            pull: the words, weighted by their exponentials: (tokens, n_embd) in float32.
         """
-        e, own = torch.mm(h, self.words, out=self.buffer[: h.size(0)]), target_logits
+        tokens, maximum = h.size(0), None
         if self.take_off_maximum:
-            maximum = torch.maximum(e.amax(dim=1), own.to(e.dtype))
-            e -= maximum[:, None]
-            own = own - maximum.float()
-        e.exp_()
-        e[torch.arange(h.size(0), device=e.device), targets] = 0  # (scatter_ would copy all of e)
-        others = self._row_sums(e)
-        total = others + own.exp()
-        if not self.take_off_maximum and not bool(((total > 1e-15) & (total < 1e15)).all()):
+            tops = [torch.mm(h, block.words, out=block.e[:tokens]).amax(dim=1) for block in self.blocks]
+            maximum = torch.stack([*tops, target_logits.to(h.dtype)]).amax(dim=0)
+            target_logits = target_logits - maximum.float()
+        others = torch.zeros(tokens, device=h.device)
+        pull = torch.zeros(h.shape, device=h.device)
+        for block, (at, word) in zip(self.blocks, self._places(targets), strict=True):
+            e = block.e[:tokens]
+            e = torch.mm(h, block.words, out=e) if maximum is None else e.sub_(maximum[:, None])
+            e.exp_()
+            e[at, word] = 0  # (scatter_ would copy all of e)
+            others += e.sum(dim=1, dtype=torch.float32)
+            if self.needs_gradient:
+                pull += torch.mm(e, block.words.t())
+        total = others + target_logits.exp()
+        if maximum is None and not bool(((total > 1e-15) & (total < 1e15)).all()):
             self.take_off_maximum = True
-            return self.parts(h, targets, target_logits)
-        return e, others, own
+            return self.exponentials(h, targets, target_logits)
+        return others, target_logits, pull
 
-    def _row_sums(self, e: Tensor) -> Tensor:
-        if self.wide is None:  # float32, or a GPU, which widens on the fly
-            return e.sum(dim=1, dtype=torch.float32)
-        # A CPU would sum bfloat16 in bfloat16; a small float32 copy that stays in the cache is exact, and quick.
-        return torch.cat([self.wide[: len(part)].copy_(part).sum(dim=1) for part in e.split(len(self.wide))])
+    def _places(self, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Returns, for each block, the rows whose target is one of its words, and which of them."""
+        if len(self.blocks) == 1:
+            return [(torch.arange(targets.size(0), device=targets.device), targets)]
+        ordered, order = targets.sort()
+        starts = torch.tensor([block.start for block in self.blocks[1:]])
+        bounds = torch.searchsorted(ordered, starts).tolist()
+        spans = zip(self.blocks, [0, *bounds], [*bounds, targets.size(0)], strict=True)
+        return [(order[first:end], ordered[first:end] - block.start) for block, first, end in spans]
 
+    def add_gradient(self, scaled: Tensor) -> None:
+        """Adds the chunk's share of the words' gradient, from its hidden states divided by their sums."""
+        tokens, factor = scaled.size(0), scaled.t().to(self.blocks[0].e.dtype)  # (n_embd, tokens)
+        factor = factor.contiguous() if factor.dtype != torch.float32 else factor
+        for block in reversed(self.blocks):  # the last ones are still in the cache
+            if block.gradient is None:
+                block.gradient = torch.mm(factor, block.e[:tokens]).float()
+            elif factor.dtype == torch.float32:
+                block.gradient.addmm_(factor, block.e[:tokens])
+            else:
+                block.gradient += torch.mm(factor, block.e[:tokens])
 
-class _Gradients:
-    """Adds up both gradients over the chunks, in float32."""
-
-    def __init__(self, h: Tensor, words: Tensor) -> None:
-        self.h, self.words = h, words
-        self.of_hidden = torch.empty_like(h)
-        self.misses = torch.empty(h.size(0), device=h.device)
-        self.of_words = torch.zeros_like(words, dtype=torch.float32)  # (n_embd, vocab_size), strides as words
-        narrow = words.dtype != torch.float32
-        self.part = torch.empty_like(words) if narrow else None
-
-    def add(self, rows: slice, e: Tensor, scale: Tensor, others: Tensor) -> None:
-        """Adds a chunk: p = e * scale for all words but the target, whose p - 1 is -others * scale."""
-        self.of_hidden[rows] = torch.mm(e, self.words.t()).float() * scale[:, None]
-        self.misses[rows] = others * scale
-        scaled = (self.h[rows] * scale[:, None]).to(e.dtype).t()  # (n_embd, rows)
-        if self.part is None:
-            self.of_words.addmm_(scaled, e)
-        else:
-            self.of_words += torch.mm(scaled.contiguous(), e, out=self.part)
-
-    def finish(self, targets: Tensor, target_words: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the gradients of hidden (tokens, n_embd) and weight (vocab_size, n_embd), with the targets' share."""
-        self.of_hidden -= target_words * self.misses[:, None]
-        of_weight = self.of_words.t().contiguous()
-        of_weight.index_add_(0, targets, self.h * -self.misses[:, None])
-        return self.of_hidden, of_weight
+    def take_gradient(self, weight: Tensor) -> Tensor:
+        """Returns the gradient of the words as (vocab_size, n_embd), and lets the blocks go."""
+        for block in self.blocks:
+            del block.e
+        whole = torch.empty_like(weight, dtype=torch.float32)
+        while self.blocks:
+            block = self.blocks.pop()
+            assert block.gradient is not None
+            whole[block.start : block.start + block.words.size(1)] = block.gradient.t()
+        return whole
