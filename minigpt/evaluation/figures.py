@@ -223,14 +223,18 @@ def _by_context(context: npt.NDArray[np.int32]) -> tuple[Ints, list[str]]:
     """Returns which group each token is in, and their names: 1, 2, 3 - 4, 5 - 8, ... tokens of context."""
     most = int(context.max())
     ends = [2**power for power in range((most - 1).bit_length() + 1)]
-    names = ["1", *(f"{low + 1:,} - {min(high, most):,}" for low, high in pairwise(ends))]
-    return np.digitize(context, ends, right=True), [name.removeprefix("2 - ") for name in names]
+    names = ["1", *(_span(low + 1, min(high, most)) for low, high in pairwise(ends))]
+    return np.digitize(context, ends, right=True), names
 
 
 def _by_frequency(count: Ints) -> tuple[Ints, list[str]]:
     """Returns which group each token is in, and their names: never, 1 - 9, 10 - 99, ... times in training."""
     starts = [10**power for power in range(len(str(count.max())) + 1)]
-    return np.digitize(count, starts), ["never", *(f"{low:,} - {high - 1:,}" for low, high in pairwise(starts))]
+    return np.digitize(count, starts), ["never", *(_span(low, high - 1) for low, high in pairwise(starts))]
+
+
+def _span(first: int, last: int) -> str:
+    return f"{first:,}" if first == last else f"{first:,} - {last:,}"
 
 
 def _groups(

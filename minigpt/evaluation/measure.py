@@ -145,7 +145,7 @@ def _training_split(folder: RunFolder, dataset: Dataset | None) -> tuple[Shard |
             return dataset.train, ""
         return None, f"{known['folder']} holds other data now"
     except (MiniGPTError, KeyError, TypeError) as error:
-        return None, f"{error.what} ({error.seen})" if isinstance(error, MiniGPTError) else "the run does not name it"
+        return None, f"{error.what}: {error.seen}" if isinstance(error, MiniGPTError) else "the run does not name it"
 
 
 def _simple_models(train: Shard, material: Material, scores: Scores, on_progress: Progress) -> Baselines:
@@ -156,7 +156,7 @@ def _simple_models(train: Shard, material: Material, scores: Scores, on_progress
 def _notes(found: Figures, material: Material, scores: Scores, reason: str, trained_on: bool) -> list[str]:
     notes = []
     if reason:
-        notes.append(f"No unigram, bigram or token frequency: the training data is not at hand. {reason}.")
+        notes.append(f"No unigram, bigram or token frequency: the training data is not at hand ({reason}).")
     if trained_on:
         notes.append("This is the training split: the model, the unigram and the bigram have all seen it.")
     if found.interval_from is None:

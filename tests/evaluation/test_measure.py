@@ -1,0 +1,208 @@
+"""A run measured as a whole, and what is said when something is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from minigpt.config import MachineConfig
+from minigpt.convert import export_hugging_face
+from minigpt.data import Dataset, prepare
+from minigpt.device import choose
+from minigpt.errors import CheckpointError, ConfigError, DataError, TokenizerError
+from minigpt.evaluation import measure, split_loss
+from minigpt.evaluation.measure import _finite
+from minigpt.evaluation.picture import check_picture, draw_evaluation
+from minigpt.run import load
+
+
+def test_the_loss_is_that_of_the_whole_split(run_folder, dataset: Dataset):
+    model, _ = load(run_folder)
+    reference = split_loss(model, dataset.val, choose("cpu", "float32"))
+    found = measure(run_folder).figures
+    assert found.loss.value == pytest.approx(reference.loss, rel=1e-6)
+    assert found.bits_per_byte.value == pytest.approx(reference.bits_per_byte, rel=1e-6)
+    assert found.perplexity.value == pytest.approx(reference.perplexity, rel=1e-5)
+    assert found.tokens == dataset.val.n_tokens - 1
+    assert found.documents == dataset.report.val.documents
+    uniform, unigram, bigram = (found.yardsticks[name].value for name in ("uniform", "unigram", "bigram"))
+    assert uniform == math.log(257) > unigram > bigram
+    low, high = found.bits_per_byte.interval
+    assert low < found.bits_per_byte.value < high
+
+
+@pytest.mark.parametrize("stride", [32, 10])
+def test_the_loss_is_what_transformers_computes_on_the_exported_model(run_folder, dataset: Dataset, tmp_path, stride):
+    theirs = AutoModelForCausalLM.from_pretrained(export_hugging_face(run_folder, tmp_path / "hf")).eval()
+    ids = torch.from_numpy(dataset.val.tokens.astype(np.int64))
+    total, done, start = 0.0, 1, 0
+    with torch.no_grad():
+        while done < len(ids):
+            window = ids[start : start + 33]
+            logits = theirs(window[None, :-1]).logits[0, done - start - 1 :]
+            total += torch.nn.functional.cross_entropy(logits, window[done - start :], reduction="sum").item()
+            done, start = start + len(window), start + stride
+    assert measure(run_folder, stride=stride).figures.loss.value == pytest.approx(total / (len(ids) - 1), abs=1e-5)
+
+
+def test_the_same_question_gets_the_same_answer(run_folder):
+    assert measure(run_folder).to_dict() == measure(run_folder).to_dict()
+
+
+def test_more_context_helps_and_every_token_still_counts_once(run_folder):
+    few, many = measure(run_folder), measure(run_folder, stride=4)
+    assert many.figures.tokens == few.figures.tokens
+    assert many.stride == 4
+    assert [group.name for group in many.figures.by_context[-2:]] == ["9 - 16", "17 - 32"]
+    assert few.figures.by_context[0].tokens > many.figures.by_context[0].tokens == 1
+
+
+def test_a_texts_bits_are_of_its_own_bytes(run_folder, tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("the cat sees the dog — éh", encoding="utf-8")
+    found = measure(run_folder, texts=[str(file)])
+    assert found.text == str(file)
+    n_bytes = len(file.read_bytes())
+    assert found.figures.tokens == n_bytes
+    assert found.figures.bits_per_byte.value == pytest.approx(found.figures.loss.value / math.log(2))
+    assert "too short for an interval" in found.notes[0]
+
+
+def copy_of(run_folder: Path, tmp_path: Path, **data: object) -> Path:
+    """The run, with its note of the training data changed."""
+    copy = shutil.copytree(run_folder, tmp_path / "run")
+    known = json.loads((copy / "data.json").read_text())
+    (copy / "data.json").write_text(json.dumps({**known, **data}))
+    return copy
+
+
+def test_without_the_training_data_the_rest_is_said_all_the_same(run_folder, tmp_path):
+    (tmp_path / "a.txt").write_text("the cat sees the dog.")
+    run = copy_of(run_folder, tmp_path, folder=str(tmp_path / "gone"))
+    found = measure(run, texts=[str(tmp_path / "a.txt")])
+    assert list(found.figures.yardsticks) == ["uniform"]
+    assert found.figures.by_frequency is None
+    assert "training data is not at hand" in found.notes[0]
+    assert "gone" in found.notes[0]
+    with pytest.raises(DataError, match="not there"):
+        measure(run)
+
+
+def test_moved_training_data_is_recognised(run_folder, data_folder, tmp_path):
+    moved = shutil.copytree(data_folder, tmp_path / "moved")
+    run = copy_of(run_folder, tmp_path, folder=str(tmp_path / "gone"))
+    assert "bigram" in measure(run, data=moved).figures.yardsticks
+
+
+def test_other_data_in_the_place_of_the_training_data_is_not_taken_for_it(run_folder, text_folder, tmp_path):
+    prepare([str(text_folder)], tmp_path / "other", tokenizer="byte", seed=1)
+    found = measure(copy_of(run_folder, tmp_path, folder=str(tmp_path / "other")))
+    assert "bigram" not in found.figures.yardsticks
+    assert "holds other data now" in found.notes[0]
+    found = measure(copy_of(run_folder, tmp_path / "2"), data=tmp_path / "other")  # compared with its own training data
+    assert "bigram" in found.figures.yardsticks
+
+
+def test_the_training_split_is_named_as_such(run_folder):
+    assert "have all seen it" in " ".join(measure(run_folder, split="train").notes)
+
+
+def test_few_documents_are_said_to_be_few(run_folder, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text("the cat sees the dog.")
+    assert "only 2 documents" in " ".join(measure(run_folder, texts=[str(tmp_path)]).notes)
+
+
+def test_plain_values_survive_json(run_folder):
+    plain = measure(run_folder).to_dict()
+    assert json.loads(json.dumps(plain, allow_nan=False)) == json.loads(json.dumps(plain))
+    for name in ("loss", "perplexity", "bits_per_byte", "accuracy", "top5_accuracy"):
+        low, high = plain["intervals"][name]
+        assert low <= plain[name] <= high
+    assert plain["step"] > 0
+    assert plain["by_context"][0]["name"] == "1"
+    assert _finite({"a": math.inf, "b": [math.nan, 1.0]}) == {"a": None, "b": [None, 1.0]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"stride": 0}, ConfigError, "stride"),
+        ({"stride": 33}, ConfigError, "32"),
+        ({"batch_size": 0}, ConfigError, "batch size"),
+        ({"checkpoint": "77"}, CheckpointError, "77"),
+        ({"data": "nowhere"}, DataError, "nowhere"),
+        ({"data": "DATA", "texts": ["x"]}, ConfigError, "not on both"),
+        ({"texts": ["nowhere.txt"]}, DataError, "nowhere.txt"),
+    ],
+)
+def test_mistakes_are_named(run_folder, arguments, error, words):
+    with pytest.raises(error, match=words):
+        measure(run_folder, **arguments)
+
+
+def test_another_tokenizers_data_is_refused(run_folder, text_folder, tmp_path):
+    prepare([str(text_folder)], tmp_path / "char", tokenizer="char")
+    with pytest.raises(TokenizerError, match="another tokenizer"):
+        measure(run_folder, data=tmp_path / "char")
+
+
+def test_progress_reaches_its_end(run_folder):
+    calls = []
+    measure(run_folder, on_progress=lambda *call: calls.append(call))
+    for phase in ("predicting", "counting", "resampling"):
+        done, total = [call[1:] for call in calls if call[0] == phase][-1]
+        assert done == total > 0
+
+
+def test_bfloat16_is_close(run_folder):
+    exact = measure(run_folder).figures
+    rough = measure(run_folder, machine=MachineConfig(precision="bfloat16"))
+    assert rough.precision == "bfloat16"
+    assert rough.figures.loss.value == pytest.approx(exact.loss.value, abs=0.01)
+    assert rough.figures.accuracy.value == pytest.approx(exact.accuracy.value, abs=0.01)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_a_picture_is_drawn(run_folder, tmp_path, suffix):
+    file = tmp_path / f"$x{suffix}"  # a name that is half a formula
+    evaluation = dataclasses.replace(measure(run_folder), run="runs/$x")
+    check_picture(file)
+    draw_evaluation(evaluation, file)
+    start = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}[suffix]
+    assert file.read_bytes().startswith(start)
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_a_picture_without_training_data_says_so(run_folder, tmp_path):
+    evaluation = measure(run_folder)
+    found = dataclasses.replace(evaluation.figures, by_frequency=None)
+    draw_evaluation(dataclasses.replace(evaluation, figures=found), tmp_path / "x.svg")
+    assert "not at hand" in (tmp_path / "x.svg").read_text()
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x", "no/such/folder/x.png"])
+def test_a_picture_that_cannot_be_written_is_refused_beforehand(tmp_path, name):
+    with pytest.raises(ConfigError, match="picture"):
+        check_picture(tmp_path / name)
+
+
+def test_unknown_characters_are_counted(text_folder, tmp_path):
+    from minigpt.training import train
+    from tests.conftest import tiny
+
+    prepare([str(text_folder)], tmp_path / "data", tokenizer="char", block_size=32)
+    train(tmp_path / "data", tmp_path / "run", tiny(train__epochs=1))
+    (tmp_path / "a.txt").write_text("the ÿÿ", encoding="utf-8")
+    assert "2 characters are not in the vocabulary" in " ".join(
+        measure(tmp_path / "run", texts=[str(tmp_path / "a.txt")]).notes
+    )
+    assert np.isfinite(measure(tmp_path / "run").figures.loss.value)

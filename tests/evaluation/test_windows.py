@@ -1,0 +1,78 @@
+"""Every token is predicted exactly once, with the context that the stride promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minigpt.data import IGNORE, Batches, Dataset
+from minigpt.errors import ConfigError
+from minigpt.evaluation.material import Material, split_material
+from minigpt.evaluation.windows import Windows
+from minigpt.tokenizers import make_tokenizer
+
+BYTES = make_tokenizer("byte")
+
+
+def material(lengths: list[int], leads: list[int] | None = None, seam: int = 0) -> Material:
+    """Readings of these lengths; every token is a number of its own, so that a wrong neighbour shows."""
+    starts = np.cumsum([0, *lengths])[:-1]
+    ones = np.array(leads if leads else [1] * len(lengths))
+    return Material(np.arange(sum(lengths), dtype=np.uint32), starts, ones, starts, None, 1.0, BYTES, seam)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=5),
+    st.integers(1, 12),
+    st.data(),
+    st.sampled_from([0, 1, 3, 7]),
+)
+def test_each_token_is_predicted_once_with_enough_context(lengths, block_size, data, seam):
+    stride = data.draw(st.integers(1, block_size))
+    leads = [data.draw(st.integers(1, length)) for length in lengths]
+    text = material(lengths, leads, seam)
+    windows = Windows(text, block_size, stride)
+    predicted = []
+    for first in range(0, len(windows), 2):
+        x, y, places = windows.rows(first, first + 2)
+        assert x.shape == y.shape == places.shape
+        assert x.shape[1] <= block_size
+        for row, column in np.argwhere(y != IGNORE):
+            place = places[row, column]
+            start = text.readings[np.searchsorted(text.readings, place, side="right") - 1]
+            assert y[row, column] == place
+            context = x[row, : column + 1]
+            np.testing.assert_array_equal(context, np.arange(place - column - 1, place))  # the tokens just before it
+            assert place - column - 1 >= start  # and none of another reading
+            assert column + 1 >= min(place - start, block_size - stride)
+            predicted.append(place)
+    targets = [
+        start + i
+        for start, lead, length in zip(text.readings, leads, lengths, strict=True)
+        for i in range(lead, length)
+        if not seam or (start + i) % seam
+    ]
+    assert predicted == targets
+
+
+@pytest.mark.parametrize("block_size", [32, 7])
+def test_side_by_side_they_are_the_sequences_of_training(dataset: Dataset, block_size):
+    windows = Windows(split_material(dataset.val, dataset.tokenizer), block_size, block_size)
+    batches = Batches(dataset.val, block_size, 3)
+    for number, batch in enumerate(batches.in_order()):
+        x, y, _ = windows.rows(3 * number, 3 * number + 3)
+        time = x.shape[1]
+        np.testing.assert_array_equal(batch.x[: len(x), :time], x)
+        np.testing.assert_array_equal(batch.y[: len(y), :time], y)
+        assert (batch.y[len(y) :] == IGNORE).all()
+        assert (batch.y[:, time:] == IGNORE).all()
+    assert -(-len(windows) // 3) == batches.steps_per_epoch
+
+
+@pytest.mark.parametrize("stride", [0, -1, 9])
+def test_a_stride_out_of_range_is_refused(stride):
+    with pytest.raises(ConfigError, match="stride"):
+        Windows(material([20]), 8, stride)
