@@ -14,7 +14,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError
@@ -26,6 +26,9 @@ from minigpt.errors import CheckpointError, NewerVersionError
 VERSION = 1
 STATE = "state.json"
 PARTIAL, OLD = ".partial", ".old"
+
+Contents: TypeAlias = tuple[Mapping[str, Mapping[str, Tensor]], Mapping[str, Any]]
+"""What a checkpoint holds, as `save` takes it: named tensors by part, and plain values."""
 
 
 def save(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], values: Mapping[str, Any]) -> None:

@@ -21,33 +21,26 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from torch import Tensor
 
 from minigpt import checkpoint
 from minigpt.config import Config, resolve
 from minigpt.data import Dataset
 from minigpt.errors import CheckpointError, DataError, NewerVersionError, RunError, TokenizerError
 from minigpt.model import GPT
-from minigpt.model.cost import parameter_count
 from minigpt.tokenizers import Tokenizer, load_tokenizer
+from minigpt.weights import make_model, misfit
 
 MODEL, OPTIMIZER = "model", "optimizer"
 """The parts of a checkpoint."""
 
-Contents: TypeAlias = tuple[Mapping[str, Mapping[str, Tensor]], Mapping[str, Any]]
-"""What a checkpoint holds: tensors by part, and plain values."""
-
-SMALL = 50_000_000
-"""So many parameters are built without asking whether the checkpoint has as many: a misfit is then told by name."""
-
 FREE_SETTINGS = {
     *(f"train.{name}" for name in ("epochs", "steps", "validate_every", "log_every", "save_every", "save_minutes")),
     *(f"train.{name}" for name in ("keep", "on_bad_steps", "skip_spikes")),
-    *(f"machine.{name}" for name in ("device", "precision", "threads")),
+    *(f"machine.{name}" for name in ("device", "precision", "compile", "threads")),
 }
 """Settings that may change when a run is resumed; the others decide what it is."""
 
@@ -78,7 +71,7 @@ class RunFolder:
         environment: Mapping[str, Any],
         *,
         origin: Mapping[str, Any] | None = None,
-        first: Contents | None = None,
+        first: checkpoint.Contents | None = None,
     ) -> RunFolder:
         """Makes a run folder that holds all but metrics and later checkpoints.
 
@@ -361,69 +354,13 @@ class RunFolder:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def model_tensors(model: GPT) -> dict[str, Tensor]:
-    """Returns a model's weights by name, each once: a tied output projection is the embedding's."""
-    return dict(model.named_parameters())
-
-
 def load_model(config: Config, folder: Path, device: torch.device | str = "cpu") -> GPT:
     """Returns the model of a checkpoint, ready to use (in evaluation mode).
 
     Raises:
         CheckpointError: if a tensor is missing, surplus, of another shape or not finite; nothing is half-loaded.
     """
-    tensors = checkpoint.load_tensors(folder, MODEL, device)
-    described, stored = parameter_count(config.model), sum(tensor.numel() for tensor in tensors.values())
-    if config.model.n_layer > len(tensors) or described > 2 * stored + SMALL:
-        raise _misfit(f"{described:,} parameters in the settings, {stored:,} in {folder}")
-    model = GPT(config.model).to(device)
-    load_weights(model, tensors)
-    return model.eval()
-
-
-def load_weights(model: GPT, tensors: Mapping[str, Tensor], *, finite: bool = True) -> None:
-    """Copies tensors, named as `model_tensors` names them, into a model.
-
-    Args:
-        model: the model.
-        tensors: its weights.
-        finite: whether every number must be finite; to look into a training that went wrong, it need not.
-
-    Raises:
-        CheckpointError: if one is missing, surplus, of another shape or not finite; nothing has been copied then.
-    """
-    parameters = model_tensors(model)
-    expected, found = ({name: _form(tensor) for name, tensor in part.items()} for part in (parameters, tensors))
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise _misfit(f"{name}: {found.get(name, 'missing')}, expected {expected.get(name, 'nothing')}")
-    if finite and (bad := first_bad_tensor(tensors)):
-        raise CheckpointError(
-            "The checkpoint holds a number that is not finite",
-            seen=bad,
-            remedy="Mini-GPT saves no such weights; take another checkpoint, or a copy.",
-        )
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(tensors[name])
-
-
-def first_bad_tensor(tensors: Mapping[str, Tensor]) -> str | None:
-    """Returns the name of the first tensor that holds a number that is not finite; None if there is none."""
-    return next((name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())), None)
-
-
-def _form(tensor: Tensor) -> str:
-    """Returns a tensor's shape, and its number format if it is not that of all our weights."""
-    return f"{tuple(tensor.shape)}" + ("" if tensor.dtype == torch.float32 else f" of {tensor.dtype}")
-
-
-def _misfit(seen: str) -> CheckpointError:
-    return CheckpointError(
-        "The checkpoint does not fit the run's model",
-        seen=seen,
-        remedy="Use the config.toml that the checkpoint was made with.",
-    )
+    return make_model(config.model, checkpoint.load_tensors(folder, MODEL, device), device)
 
 
 def load(run: Path | str, checkpoint: str = "best", device: torch.device | str = "cpu") -> tuple[GPT, Tokenizer]:
@@ -441,5 +378,5 @@ def load(run: Path | str, checkpoint: str = "best", device: torch.device | str =
     folder = RunFolder.open(run)
     config, tokenizer = folder.config(), folder.tokenizer()
     if config.model.vocab_size != tokenizer.vocab_size:
-        raise _misfit(f"model.vocab_size {config.model.vocab_size}, {tokenizer.vocab_size} ids in the tokenizer")
+        raise misfit(f"model.vocab_size {config.model.vocab_size}, {tokenizer.vocab_size} ids in the tokenizer")
     return load_model(config, folder.find_checkpoint(str(checkpoint)), device), tokenizer

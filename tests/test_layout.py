@@ -20,6 +20,7 @@ FLOORS = {
     "model": 2,
     "tokenizers": 2,
     "data": 3,
+    "weights": 3,
     "run": 4,
     "convert": 5,
     "evaluation": 5,

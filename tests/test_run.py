@@ -10,8 +10,9 @@ import torch
 
 from minigpt import checkpoint, load
 from minigpt.errors import CheckpointError, RunError, TokenizerError
-from minigpt.run import MODEL, RunFolder, load_weights, model_tensors
+from minigpt.run import MODEL, RunFolder
 from minigpt.tokenizers import make_tokenizer
+from minigpt.weights import load_weights, model_tensors
 
 
 @pytest.fixture

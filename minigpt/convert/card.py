@@ -10,7 +10,7 @@ import math
 from pathlib import Path, PureWindowsPath
 
 from minigpt import __version__
-from minigpt.config import Config
+from minigpt.config import GPTConfig
 from minigpt.data.report import Report
 from minigpt.errors import DataError
 from minigpt.model.cost import parameter_count
@@ -19,16 +19,15 @@ from minigpt.run import RunFolder
 UNKNOWN = "unknown"
 
 
-def model_card(folder: RunFolder, config: Config, checkpoint: str, license: str | None) -> str:
+def model_card(folder: RunFolder, model: GPTConfig, checkpoint: str, license: str | None) -> str:
     """Returns the card's text.
 
     Args:
         folder: the run.
-        config: its settings.
+        model: its model's shape.
         checkpoint: the name of the exported checkpoint.
         license: the model's licence, as the hub spells it (`mit`); None if its owner has not said.
     """
-    model = config.model
     facts = {
         "parameters": f"{parameter_count(model):,}",
         "shape": f"{model.n_layer} layers, {model.n_head} heads, {model.n_embd} wide, {model.n_hidden} hidden units",

@@ -18,7 +18,7 @@ from minigpt.config import GPTConfig
 from minigpt.convert.weights import refused, shown
 from minigpt.errors import CheckpointError, ConfigError
 from minigpt.model import GPT
-from minigpt.run import model_tensors
+from minigpt.weights import model_tensors
 
 Named = TypeVar("Named")
 

@@ -38,7 +38,7 @@ from minigpt.convert.weights import SINGLE, Stored, check_tensors, find_tensors,
 from minigpt.data.folder import new_folder
 from minigpt.errors import RunError, TokenizerError
 from minigpt.model.cost import parameter_count
-from minigpt.run import MODEL, RunFolder, load_model
+from minigpt.run import MODEL, RunFolder, load
 from minigpt.tokenizers import Tokenizer, make_tokenizer, reads_training_text
 
 CONFIG, GENERATION, CARD = "config.json", "generation_config.json", "README.md"
@@ -85,16 +85,15 @@ def export_hugging_face(
         MiniGPTError: if the run cannot be read, or the folder not be written; nothing is left then.
     """
     folder, out = RunFolder.open(run), Path(out)
-    config, tokenizer = folder.config(), folder.tokenizer()
-    settings = to_gpt2_config(config.model, tokenizer.end_of_text)
-    chosen = folder.find_checkpoint(checkpoint)
+    model, tokenizer = load(run, checkpoint)
+    settings = to_gpt2_config(model.config, tokenizer.end_of_text)
     with new_folder(out) as made:
-        _write_tensors(made / SINGLE, to_gpt2_tensors(load_model(config, chosen)))
+        _write_tensors(made / SINGLE, to_gpt2_tensors(model))
         _write_json(made / CONFIG, settings)
         ids = {name: settings[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
         _write_json(made / GENERATION, ids)
-        save_tokenizer(tokenizer, made, config.model.block_size)
-        card = model_card(folder, config, chosen.name, license)
+        save_tokenizer(tokenizer, made, model.config.block_size)
+        card = model_card(folder, model.config, folder.find_checkpoint(checkpoint).name, license)
         (made / CARD).write_text(card, encoding="utf-8", newline="\n")
     return out
 

@@ -26,13 +26,14 @@ from minigpt.errors import CheckpointError, ConfigError, RunError
 from minigpt.evaluation.loss import perplexity, split_loss
 from minigpt.model import GPT
 from minigpt.model.cost import parameter_table
-from minigpt.run import MODEL, OPTIMIZER, Contents, RunFolder, first_bad_tensor, load_weights, model_tensors
+from minigpt.run import MODEL, OPTIMIZER, RunFolder
 from minigpt.training.metrics import Meter, MetricsFile, Watcher, keep_until, read_metrics
 from minigpt.training.optimizers import load_optimizer_tensors, make_optimizers, optimizer_tensors, set_rate
 from minigpt.training.picture import draw_curves
 from minigpt.training.progress import Progress
 from minigpt.training.schedules import rate
 from minigpt.training.trouble import MOST_BAD_STEPS, Trouble, bad_steps_error, first_not_finite, judge, save_dump
+from minigpt.weights import first_bad_tensor, load_weights, model_tensors
 
 SECONDS_BETWEEN_PICTURES = 10.0
 """A picture takes half a second; it is drawn no more often than this, and at the end."""
@@ -166,8 +167,7 @@ class Training:
         if math.isfinite(grad_norm):
             self.at.norms.add(grad_norm)
         self.scaler.update()
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         return loss_value, tokens, grad_norm, trouble
 
     def gradients(self, batch: Batch) -> tuple[torch.Tensor, int]:
@@ -246,7 +246,7 @@ class Training:
         self.folder.remove_old_checkpoints(self.config.train.keep)
         self.saved = time.perf_counter()
 
-    def contents(self) -> Contents:
+    def contents(self) -> checkpoint.Contents:
         """Returns what a checkpoint of this moment holds."""
         return (
             {MODEL: model_tensors(self.model), OPTIMIZER: optimizer_tensors(self.model, self.optimizers)},

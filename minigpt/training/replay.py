@@ -13,8 +13,9 @@ from minigpt import checkpoint, device
 from minigpt.data import IGNORE
 from minigpt.errors import RunError
 from minigpt.model import GPT
-from minigpt.run import MODEL, RunFolder, first_bad_tensor, load_weights, model_tensors
+from minigpt.run import MODEL, RunFolder
 from minigpt.training.trouble import first_not_finite
+from minigpt.weights import first_bad_tensor, load_weights, model_tensors
 
 
 @dataclass(frozen=True)

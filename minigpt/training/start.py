@@ -10,9 +10,10 @@ from minigpt import checkpoint, device
 from minigpt.config import Config, with_model
 from minigpt.data import Dataset
 from minigpt.errors import ConfigError
-from minigpt.run import MODEL, RunFolder, load_weights
+from minigpt.run import MODEL, RunFolder
 from minigpt.training.loop import Outcome, Training
 from minigpt.training.metrics import Watcher
+from minigpt.weights import load_weights
 
 DECISIVE = ("torch", "processor", "threads", "device", "precision")
 """Facts of a run's environment on which its bits depend."""

@@ -19,8 +19,9 @@ from minigpt.config import Config
 from minigpt.data import Batch
 from minigpt.errors import MiniGPTError
 from minigpt.model import GPT
-from minigpt.run import MODEL, RunFolder, model_tensors
+from minigpt.run import MODEL, RunFolder
 from minigpt.training.progress import GradientNorms, Progress
+from minigpt.weights import model_tensors
 
 MOST_BAD_STEPS = 5
 """So many bad steps in a row are too many."""

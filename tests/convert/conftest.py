@@ -14,8 +14,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from minigpt import device
 from minigpt.config import Config, GPTConfig
 from minigpt.model import GPT
-from minigpt.run import MODEL, RunFolder, model_tensors
+from minigpt.run import MODEL, RunFolder
 from minigpt.tokenizers import make_tokenizer
+from minigpt.weights import model_tensors
 
 SHAPE = GPTConfig(block_size=48, n_layer=2, n_head=4, n_embd=16, n_hidden=40, dropout=0.1)
 
