@@ -71,6 +71,12 @@ TENSORS = {
     "doubles": (with_tensors(lambda t: t.update({NAME: t[NAME].double()})), r"c_fc\.weight 'F64'"),
     "quarters": (with_tensors(lambda t: t.update({NAME: t[NAME].to(torch.float8_e4m3fn)})), r"c_fc\.weight 'F8_E4M3'"),
     "a name twice": (with_tensors(lambda t: t.update({"wte.weight": torch.zeros(257, 16)})), r"twice.*wte\.weight"),
+    "its head": (
+        lambda folder: (folder / "config.json").write_text(
+            (folder / "config.json").read_text().replace('"tie_word_embeddings": true', '"tie_word_embeddings": false')
+        ),
+        r"missing.*lm_head\.weight \(257, 16\)",
+    ),
     "an untied head": (with_tensors(lambda t: t.update({"lm_head.weight": torch.zeros(257, 16)})), "ties them"),
     "a head too small": (with_tensors(lambda t: t.update({"lm_head.weight": torch.zeros(5, 16)})), "ties them"),
 }

@@ -47,6 +47,11 @@ def test_out_and_in_and_on(call, run_folder, data_folder, tmp_path):
     assert (code, "minigpt train --init" in err) == (2, True)
 
 
+def test_without_data_the_other_runs_own_is_trained_on(call, run_folder, data_folder, tmp_path):
+    assert call("train", "--init", run_folder, "--run", tmp_path / "on", "--steps", 1, *SHORT)[0] == 0
+    assert json.loads((tmp_path / "on" / "data.json").read_text())["folder"] == str(data_folder)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -56,6 +61,7 @@ def test_out_and_in_and_on(call, run_folder, data_folder, tmp_path):
         (["export", "nowhere", "--out", "NEW"], ["no run folder", "nowhere"]),
         (["import", "nowhere", "--run", "NEW"], ["no such folder", "nowhere"]),
         (["import", "RUN", "--run", "NEW"], ["config.json cannot be read"]),
+        (["train", "--run", "NEW"], ["--data"]),
         (["train", "--data", "DATA", "--run", "NEW", "--init", "nowhere"], ["no run folder", "nowhere"]),
         (
             ["train", "--data", "DATA", "--run", "NEW", "--init", "RUN", "--model.n-layer", "5"],
