@@ -1,128 +1,169 @@
-"""Generation: a prompt in, words out, one token at a time.
+"""Generation on token ids: prompts in, tokens out, step by step.
 
-The prompt goes through the model once (prefill); then each new token goes through alone, against the keys and values
-kept of all before it (decode). When the context is full, the last half of it is run through again as a new beginning:
-learned positions cannot slide, and so each token still sees at least half a context of text before it.
+Each row (each prompt's text) is a function of its prompt, its seed and the settings alone: its random number of step n
+comes from (seed, n), and neither the logits nor the choice look at other rows. So it says the same in any company, and
+rows can wait, begin and end while others run. What the model sees is decided in decoder.py, which token is taken in
+samplers.py.
 """
 
 from __future__ import annotations
 
-import codecs
-import secrets
-from collections.abc import Iterator, Sequence
+import math
+from collections import deque
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
-from minigpt.errors import ConfigError
-from minigpt.generation.samplers import Sampling
-from minigpt.model import GPT, KVCache
-from minigpt.tokenizers import Tokenizer
+from minigpt.device import hash_seed
+from minigpt.generation.decoder import Decoder
+from minigpt.generation.samplers import NONE_LEFT, History, Sampling
+from minigpt.generation.weights import with_weights
+from minigpt.model import GPT
+
+End: TypeAlias = Literal["stop token", "length", "none left"]
+
+ENDS_WITHOUT_TEXT = ("stop token", "none left")
+"""At these ends the last token is no part of the text."""
+
+CANDIDATES = 5
+"""How many of the most likely tokens are explained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A token that might have come.
+
+    Attributes:
+        token: its id.
+        probability: what the model gives it.
+        left: its probability after the samplers: the choice was drawn from these.
+    """
+
+    token: int
+    probability: float
+    left: float
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One chosen token of one row.
+
+    Attributes:
+        row: the number of its prompt.
+        token: its id.
+        logprob: the logarithm of the probability that the model itself gives it, before any sampler.
+        end: why the row ends with this step; None if it goes on. At "stop token" the token is the one that stopped it,
+            and no part of the text; at "none left" the samplers dropped every token, and it is `NONE_LEFT`.
+        candidates: the most likely tokens, the first first, if they were asked for.
+    """
+
+    row: int
+    token: int
+    logprob: float
+    end: End | None = None
+    candidates: tuple[Candidate, ...] = ()
+
+
+@dataclass(slots=True)
+class _Row:
+    number: int
+    seed: int
+    count: int = 0  # new tokens so far
 
 
 @torch.inference_mode()
-def stream_ids(
+def stream_steps(
     model: GPT,
-    prompt: Sequence[int],
+    prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     sampling: Sampling,
-    seed: int,
-    stop: int | None = None,
-) -> Iterator[int]:
-    """Yields new token ids as they are chosen.
+    seeds: Sequence[int],
+    stop_tokens: Container[int] = (),
+    *,
+    explain: bool = False,
+    closed: Container[int] = (),
+    rows_at_once: int = 32,
+) -> Iterator[list[Step]]:
+    """Yields for each step of decoding the chosen token of every row that runs, in the order of the rows.
 
     Args:
-        model: the model, in evaluation mode.
-        prompt: at least one token id; of more than block_size, the last ones count.
-        max_new_tokens: how many at the most.
-        sampling: how each is chosen.
-        seed: the same seed gives the same tokens.
-        stop: a token id that ends the text; it is not yielded.
+        model: the model, as it is or from `with_weights`; plain ones are taken in float32, packed for each call.
+        prompts: token ids, at least one in each; of more than block_size, the last ones count.
+        max_new_tokens: how many each row gets at the most.
+        sampling: how they are chosen.
+        seeds: one for each prompt. The same seed gives the same tokens, in any company.
+        stop_tokens: token ids that end a row.
+        explain: whether to name the most likely tokens of each step.
+        closed: numbers of rows of which the caller wants no more; looked at after each step, so that it may grow.
+        rows_at_once: how many rows run side by side; the others wait until one ends.
     """
-    device = model.lm_head.weight.device
-    context = model.config.block_size
-    generator = torch.Generator().manual_seed(seed)
-    cache = KVCache(model.config, 1, device=device, dtype=model.lm_head.weight.dtype)
-    ids = list(prompt)
-    fresh = ids[-context:]
-    for _ in range(max_new_tokens):
-        if cache.length + len(fresh) > context:
-            cache.clear()
-            fresh = ids[-max(1, context // 2) :]
-        hidden = model.hidden(torch.tensor([fresh], device=device), cache)[:, -1]  # (1, n_embd)
-        token = int(sampling.pick(model.lm_head(hidden).float().cpu(), generator))
-        if token == stop:
-            return
-        yield token
-        ids.append(token)
-        fresh = [token]
+    assert len(prompts) == len(seeds), "one seed for each prompt"
+    if max_new_tokens < 1 or not prompts:
+        return
+    if isinstance(model.lm_head, torch.nn.Linear):
+        model = with_weights(model, "float32")
+    decoder = Decoder(model, min(rows_at_once, len(prompts)), max(map(len, prompts)) + max_new_tokens)
+    waiting = deque(_Row(number, seed) for number, seed in enumerate(seeds) if number not in closed)
+    rows: list[_Row] = []  # of the decoder's texts
+    while waiting or rows:
+        while waiting and len(rows) < rows_at_once:
+            rows.append(waiting.popleft())
+            decoder.add(prompts[rows[-1].number])
+        steps = _take_step(decoder, rows, sampling, explain)
+        steps = [_with_end(step, row, max_new_tokens, stop_tokens) for step, row in zip(steps, rows, strict=True)]
+        yield sorted(steps, key=lambda step: step.row)
+        waiting = deque(row for row in waiting if row.number not in closed)
+        going = [at for at, step in enumerate(steps) if step.end is None and step.row not in closed]
+        order = _filled_up(going)
+        rows = [rows[at] for at in order]
+        decoder.select(order)
+        decoder.append([steps[at].token for at in order])
 
 
-def stream(
-    model: GPT,
-    tokenizer: Tokenizer,
-    prompt: str = "",
-    *,
-    max_new_tokens: int = 100,
-    temperature: float = 0.8,
-    top_k: int | None = 50,
-    top_p: float | None = None,
-    seed: int | None = None,
-) -> Iterator[str]:
-    """Yields the continuation of a prompt piece by piece, never half a character.
-
-    Args:
-        model, tokenizer: as `minigpt.load` returns them.
-        prompt: the text to continue; an empty one begins a new document.
-        max_new_tokens: how many tokens at the most; the model may end the document before.
-        temperature: 0 takes the most likely token each time; 1 draws from the model's distribution.
-        top_k: choose among the k most likely tokens only.
-        top_p: choose among the most likely tokens that together have this probability.
-        seed: the same seed gives the same text; None draws one.
-
-    Raises:
-        ConfigError: if a setting cannot work.
-    """
-    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
-    sampling.check()
-    if max_new_tokens < 0:
-        raise ConfigError("max-new-tokens cannot be negative", seen=max_new_tokens, remedy="Give 0 or more.")
-    if seed is not None and not 0 <= seed < 2**63:
-        raise ConfigError("The seed is out of range", seen=seed, remedy="Give a number from 0 to 2^63 - 1.")
-    return _decoded(model, tokenizer, prompt, max_new_tokens, sampling, secrets.randbits(48) if seed is None else seed)
+def _take_step(decoder: Decoder, rows: Sequence[_Row], sampling: Sampling, explain: bool) -> list[Step]:
+    logits = decoder.next_logits()  # (rows, vocab_size)
+    if logits.device.type == "mps":
+        logits = logits.cpu()  # float64, in which the samplers sum, is not known there
+    uniforms = torch.tensor([uniform(row.seed, row.count) for row in rows], dtype=torch.float64).to(logits.device)
+    picked = sampling.pick(logits, decoder.texts, uniforms)  # (rows)
+    logprobs = -F.cross_entropy(logits, picked.clamp(min=0), reduction="none")
+    found = torch.stack((picked.double(), logprobs.double())).tolist()  # both at once: a GPU is waited for only here
+    candidates = _candidates(logits, decoder.texts, sampling) if explain else [()] * len(rows)
+    for row in rows:
+        row.count += 1
+    return [
+        Step(row.number, int(token), logprob, candidates=likely)
+        for row, token, logprob, likely in zip(rows, *found, candidates, strict=True)
+    ]
 
 
-def _decoded(
-    model: GPT, tokenizer: Tokenizer, prompt: str, max_new_tokens: int, sampling: Sampling, seed: int
-) -> Iterator[str]:
-    ids = [int(i) for i in tokenizer.encode(prompt)] or [tokenizer.end_of_text]
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    for token in stream_ids(model, ids, max_new_tokens, sampling, seed, stop=tokenizer.end_of_text):
-        if text := decoder.decode(tokenizer.token_bytes(token)):
-            yield text
-    if text := decoder.decode(b"", final=True):
-        yield text
+def _with_end(step: Step, row: _Row, max_new_tokens: int, stop_tokens: Container[int]) -> Step:
+    """Returns the step, marked if it is its row's last."""
+    if step.token == NONE_LEFT:
+        return replace(step, logprob=-math.inf, end="none left")
+    if step.token in stop_tokens:
+        return replace(step, end="stop token")
+    return replace(step, end="length") if row.count == max_new_tokens else step
 
 
-def generate(
-    model: GPT,
-    tokenizer: Tokenizer,
-    prompt: str = "",
-    *,
-    max_new_tokens: int = 100,
-    temperature: float = 0.8,
-    top_k: int | None = 50,
-    top_p: float | None = None,
-    seed: int | None = None,
-) -> str:
-    """Returns the continuation of a prompt, without the prompt. Arguments and errors as `stream`."""
-    pieces = stream(
-        model,
-        tokenizer,
-        prompt,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seed=seed,
-    )
-    return "".join(pieces)
+def _candidates(logits: Tensor, history: History, sampling: Sampling) -> list[tuple[Candidate, ...]]:
+    likely = logits.softmax(dim=-1).topk(min(CANDIDATES, logits.size(1)))
+    left = sampling.filtered(logits, history).softmax(dim=-1).nan_to_num().gather(1, likely.indices)  # NaN: none left
+    columns = (part.tolist() for part in (likely.indices, likely.values, left))
+    return [tuple(map(Candidate, *row)) for row in zip(*columns, strict=True)]
+
+
+def _filled_up(going: Sequence[int]) -> list[int]:
+    """Returns the places that go on, ordered so that few of them move: gaps are filled from the end."""
+    kept = set(going)
+    last = [at for at in going if at >= len(going)]
+    return [at if at in kept else last.pop() for at in range(len(going))]
+
+
+def uniform(seed: int, step: int) -> float:
+    """Returns a number from 0 up to, not including, 1 that looks random for each (seed, step)."""
+    return (hash_seed(seed, step) >> 10) / 2**53  # as many bits as a float64 holds

@@ -56,6 +56,31 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
 
 
+def attend_cached(q: Tensor, k: Tensor, v: Tensor, positions: Tensor) -> Tensor:
+    """Returns what `attend` returns, for rows that hold different numbers of keys.
+
+    Args:
+        q: (batch, heads, queries, head_dim).
+        k, v: (batch, heads, keys, head_dim); the key at place p of a row is its token at position p.
+        positions: (batch, queries), where the queries stand: each sees the keys up to its own position.
+    """
+    if len(q) == 1:
+        return attend(q, k, v)
+    if q.device.type != "cpu":
+        return attend_masked(q, k, v, positions)
+    # Row by row, the kernel gets the very shapes that it gets for a row alone, and queries that begin where memory is
+    # aligned (hence the copy): so the same bits come out.
+    ends = (positions[:, -1] + 1).tolist()
+    rows = zip(q.split(1), k.split(1), v.split(1), ends, strict=True)
+    return torch.cat([attend(one.clone(), keys[:, :, :end], values[:, :, :end]) for one, keys, values, end in rows])
+
+
+def attend_masked(q: Tensor, k: Tensor, v: Tensor, positions: Tensor) -> Tensor:
+    """Returns what `attend_cached` returns, all rows at once, the shorter ones padded, as a GPU likes it."""
+    seen = torch.arange(k.size(2), device=k.device) <= positions[:, :, None]  # (batch, queries, keys)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None])
+
+
 class CausalSelfAttention(nn.Module):
     """Projects to queries, keys and values, attends in `n_head` heads side by side, and projects back."""
 
@@ -74,7 +99,7 @@ class CausalSelfAttention(nn.Module):
         Args:
             x: normalised residual stream, (batch, time, n_embd).
             encoding: the position variant, which may turn queries and keys.
-            positions: (time), where each token of x stands in the text.
+            positions: (time), where each token of x stands in the text; (batch, time) with a cache.
             layer: this block's number, its place in the cache.
             cache: keys and values of earlier tokens, to be extended; None to attend within x alone.
         """
@@ -82,7 +107,8 @@ class CausalSelfAttention(nn.Module):
         qkv = self.c_attn(x).view(batch, time, 3, self.n_head, n_embd // self.n_head)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (batch, heads, time, head_dim)
         q, k = encoding.rotate(q, positions), encoding.rotate(k, positions)
-        if cache is not None:
-            k, v = cache.extend(layer, k, v)  # (batch, heads, cached + time, head_dim)
-        heads = attend(q, k, v, self.dropout if self.training else 0.0)  # (batch, heads, time, head_dim)
+        if cache is None:
+            heads = attend(q, k, v, self.dropout if self.training else 0.0)  # (batch, heads, time, head_dim)
+        else:
+            heads = attend_cached(q, *cache.extend(layer, k, v, positions), positions)
         return self.c_proj(heads.transpose(1, 2).reshape(batch, time, n_embd))

@@ -8,6 +8,7 @@ or exported is decided elsewhere, from outside.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -115,12 +116,15 @@ class GPT(nn.Module):
         """Returns the logits of the token that follows each: (batch, time, vocab_size). Arguments as `hidden`."""
         return self.lm_head(self.hidden(ids, cache))
 
-    def loss_sum(self, ids: Tensor, targets: Tensor) -> Tensor:
+    def loss_sum(
+        self, ids: Tensor, targets: Tensor, hidden: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
         """Returns the cross-entropy summed over the targets, in nats, without ever holding all logits.
 
         Args:
             ids: (batch, time).
             targets: (batch, time), the token that follows each, or `head.IGNORE`.
+            hidden: a compiled form of `hidden`, where there is one.
         """
-        hidden = self.hidden(ids).flatten(0, 1)  # (batch * time, n_embd)
-        return cross_entropy_sum(hidden, self.lm_head.weight, targets.flatten())
+        x = (hidden or self.hidden)(ids).flatten(0, 1)  # (batch * time, n_embd)
+        return cross_entropy_sum(x, self.lm_head.weight, targets.flatten())

@@ -18,11 +18,12 @@ class GELU(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.c_fc = nn.Linear(config.n_embd, config.n_hidden, bias=config.bias)
+        self.act = nn.GELU(approximate="tanh")
         self.c_proj = nn.Linear(config.n_hidden, config.n_embd, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the layer's contribution to the residual stream, (batch, time, n_embd)."""
-        return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+        return self.c_proj(self.act(self.c_fc(x)))
 
 
 class ReLU2(nn.Module):
@@ -45,11 +46,12 @@ class SwiGLU(nn.Module):
         super().__init__()
         self.c_gate = nn.Linear(config.n_embd, config.n_hidden, bias=config.bias)
         self.c_fc = nn.Linear(config.n_embd, config.n_hidden, bias=config.bias)
+        self.act = nn.SiLU()
         self.c_proj = nn.Linear(config.n_hidden, config.n_embd, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the layer's contribution to the residual stream, (batch, time, n_embd)."""
-        return self.c_proj(F.silu(self.c_gate(x)) * self.c_fc(x))
+        return self.c_proj(self.act(self.c_gate(x)) * self.c_fc(x))
 
 
 MLPS = {

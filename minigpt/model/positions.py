@@ -22,11 +22,15 @@ class Positions(nn.Module):
         super().__init__()
 
     def add(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Returns the embeddings x (batch, time, n_embd) of the tokens at `positions` (time), told where they are."""
+        """Returns the embeddings x (batch, time, n_embd) of the tokens at `positions`, told where they are.
+
+        Args:
+            positions: (time), or (batch, time) where the rows differ.
+        """
         return x
 
     def rotate(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Returns queries or keys x (batch, heads, time, head_dim) of the tokens at `positions` (time), likewise."""
+        """Returns queries or keys x (batch, heads, time, head_dim), likewise."""
         return x
 
 
@@ -45,11 +49,17 @@ class LearnedPositions(Positions):
 class SinusoidalPositions(Positions):
     """Fixed sines and cosines of falling frequency, added to the embedding (Vaswani et al. 2017, section 3.5)."""
 
+    waves: Tensor
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__(config)
+        cos, sin = _waves(config.block_size, config.n_embd)
+        # The paper's amplitude of 1 would drown embeddings that begin at a standard deviation of 0.02.
+        self.register_buffer("waves", 0.02 * torch.cat((sin, cos), dim=-1), persistent=False)  # (block_size, n_embd)
+
     def add(self, x: Tensor, positions: Tensor) -> Tensor:
         """Returns x plus the wave of each position."""
-        cos, sin = _waves(positions, x.size(-1))  # (time, n_embd / 2)
-        # The paper's amplitude of 1 would drown embeddings that begin at a standard deviation of 0.02.
-        return x + 0.02 * torch.cat((sin, cos), dim=-1).to(x.dtype)
+        return x + self.waves[positions].to(x.dtype)
 
 
 class RotaryPositions(Positions):
@@ -58,17 +68,26 @@ class RotaryPositions(Positions):
     The product of a query and a key then depends on how far apart they stand, not on where.
     """
 
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__(config)
+        for name, wave in zip(("cos", "sin"), _waves(config.block_size, config.head_dim), strict=True):
+            self.register_buffer(name, wave, persistent=False)  # (block_size, head_dim / 2)
+
     def rotate(self, x: Tensor, positions: Tensor) -> Tensor:
         """Returns x with its pairs of numbers turned by the angles of each position."""
-        cos, sin = (wave.to(x.dtype) for wave in _waves(positions, x.size(-1)))  # (time, head_dim / 2)
+        # (1 or batch, 1, time, head_dim / 2): alike for all heads
+        cos, sin = (wave[positions].unsqueeze(-3).to(x.dtype) for wave in (self.cos, self.sin))
         first, second = x.chunk(2, dim=-1)
         return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
 
 
-def _waves(positions: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Returns cosines and sines (time, width / 2) with wavelengths from 2 pi to 20,000 pi tokens."""
-    exponent = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32) / width
-    angles = positions[:, None].float() * 10_000.0**-exponent
+def _waves(count: int, width: int) -> tuple[Tensor, Tensor]:
+    """Returns cosines and sines (count, width / 2) with wavelengths from 2 pi to 20,000 pi tokens."""
+    exponent = torch.arange(0, width, 2, dtype=torch.float32) / width
+    angles = torch.arange(count)[:, None].float() * 10_000.0**-exponent
     return angles.cos(), angles.sin()
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from minigpt.config import MLP, GPTConfig, Norm, Position
 from minigpt.errors import ConfigError
 from minigpt.model import GPT, KVCache
-from minigpt.model.attention import attend, attention_pattern
+from minigpt.model.attention import attend, attend_cached, attend_masked, attention_pattern
 from minigpt.model.cost import parameter_count, parameter_table
 from minigpt.model.mlps import MLPS
 from minigpt.model.norms import NORMS
@@ -59,6 +59,28 @@ def test_cached_logits_equal_uncached_ones(config):
     torch.testing.assert_close(torch.cat(pieces, dim=1), model(ids), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("config", VARIANTS, ids=name)
+def test_rows_of_different_lengths_share_a_cache(config):
+    model, lengths = make(config), (1, 7, 4)
+    ids = torch.randint(config.vocab_size, (3, 12), generator=torch.Generator().manual_seed(1))
+    cache = KVCache(config, 3, device=torch.device("cpu"), dtype=torch.float32)
+    for row, length in enumerate(lengths):
+        model(ids[row : row + 1, :length], cache.empty_row(row))
+    cache.lengths = list(lengths)
+    for time in (1, 3, 1):
+        new = torch.stack([ids[row, at : at + time] for row, at in enumerate(cache.lengths)])
+        found = model(new, cache)
+        for row, end in enumerate(cache.lengths):
+            expected = model(ids[row : row + 1, :end])[0, -time:]
+            torch.testing.assert_close(found[row], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_all_rows_at_once_attend_as_row_by_row():
+    q, k, v = torch.randn(3, 2, 2, 8), torch.randn(3, 2, 9, 8), torch.randn(3, 2, 9, 8)
+    positions = torch.tensor([[7, 8], [1, 2], [4, 5]])
+    torch.testing.assert_close(attend_masked(q, k, v, positions), attend_cached(q, k, v, positions))
+
+
 @settings(max_examples=40, deadline=None)
 @given(config=st.sampled_from(VARIANTS), place=st.integers(0, 11), token=st.integers(0, 49), seed=st.integers(0, 99))
 def test_a_changed_token_changes_no_earlier_logit(config, place, token, seed):
@@ -85,7 +107,7 @@ def test_without_positions_one_layer_sees_a_set():
 
 
 def test_rotary_scores_depend_on_the_distance_alone():
-    rope = POSITIONS["rope"](GPTConfig(**SMALL))
+    rope = POSITIONS["rope"](GPTConfig(**{**SMALL, "block_size": 128}))
     q, k = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
 
     def score(at: int, before: int) -> torch.Tensor:

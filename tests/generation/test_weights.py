@@ -1,0 +1,158 @@
+"""Weights for generation: near the model's own, the same bits in any company, chosen by measuring."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from minigpt.config import GPTConfig
+from minigpt.errors import ConfigError, DeviceError
+from minigpt.generation import weights, with_weights
+from minigpt.generation.decoder import Decoder
+from minigpt.generation.weights import KINDS, SMALL, choose, loss_change
+from minigpt.model import GPT
+
+
+def make(config: GPTConfig) -> GPT:
+    """A model whose weights are so large that a mistake in any part shows."""
+    torch.manual_seed(0)
+    model = GPT(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.3)
+    return model
+
+
+def large(**changes) -> GPTConfig:
+    """A model with two matrices that are not small: the head and one with more than 1,024 inputs."""
+    shape = {"vocab_size": 2100, "block_size": 40, "n_layer": 1, "n_head": 4, "n_embd": 64, "n_hidden": 2080}
+    return GPTConfig(**{**shape, **changes})
+
+
+CONFIGS = [
+    large(),
+    large(position="rope", norm="rmsnorm", mlp="swiglu", bias=False, tied=False, n_hidden=2100),
+    large(n_head=3, n_embd=66, mlp="relu2"),  # rows that begin at odd places
+    GPTConfig(vocab_size=50, block_size=40, n_layer=2, n_head=3, n_embd=18, n_hidden=50, mlp="swiglu"),  # all small
+]
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("config", CONFIGS, ids=["large", "swiglu", "odd", "small"])
+def test_a_rows_logits_are_the_same_bits_alone_and_among_others(config, kind):
+    model, chance = with_weights(make(config), kind), torch.Generator().manual_seed(2)
+    lengths = [1, 2, 39, 40, 41, 60, 7, 7, 17, 33, 5]  # some renew their window on the way
+    prompts = [torch.randint(config.vocab_size, (length,), generator=chance).tolist() for length in lengths]
+    together, alone = Decoder(model, len(prompts)), [Decoder(model, 1) for _ in prompts]
+    with torch.inference_mode():
+        for decoder, prompt in zip(alone, prompts, strict=True):
+            decoder.add(prompt)
+            together.add(prompt)
+        for _ in range(4):
+            found = together.next_logits()
+            assert torch.equal(found, torch.cat([decoder.next_logits() for decoder in alone]))
+            for decoder, token in zip(alone, found.argmax(dim=-1).tolist(), strict=True):
+                decoder.append([token])
+            kept = range(len(alone))[::-1][:-1]  # one leaves, the others change places
+            together.append(found.argmax(dim=-1).tolist())
+            together.select(kept)
+            alone = [alone[row] for row in kept]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=["large", "swiglu", "odd", "small"])
+@pytest.mark.parametrize(("kind", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.04), ("int8", 0.1)])
+def test_logits_are_near_the_models_own(config, kind, tolerance):
+    model = make(config)
+    fixed = with_weights(model, kind)
+    ids = torch.randint(config.vocab_size, (3, 30), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = model(ids)
+        for rows in (ids, ids[:1]):
+            torch.testing.assert_close(fixed(rows), expected[: len(rows)], rtol=0, atol=tolerance * expected.std())
+        if config.vocab_size * config.n_embd < SMALL:  # then nothing is rounded
+            torch.testing.assert_close(fixed(ids), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_int8_rounds_each_weight_to_half_a_step_of_its_output():
+    weight = torch.randn(SMALL // 64, 64, generator=torch.Generator().manual_seed(0))
+    weight[3] = 0
+    found = weights.int8(weight, None)(torch.eye(64)[:, None])[:, 0].T  # (n_out, n_in): the weights as they act
+    step = weight.abs().amax(dim=1, keepdim=True) / 127
+    assert ((found - weight).abs() <= step * 0.5 + weight.abs() / 200 + 1e-9).all()
+
+
+def test_the_model_that_comes_in_is_left_as_it_is():
+    model = make(large(tied=True))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    fixed = with_weights(model.train(), "bfloat16")
+    assert model.training
+    assert not fixed.training
+    assert fixed.wte.weight is model.wte.weight, "the embedding is shared"
+    assert model.lm_head.weight is model.wte.weight
+    model(torch.zeros(1, 3, dtype=torch.long)).sum().backward()  # it can still be trained
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_the_change_in_loss_is_the_difference_of_mean_cross_entropies():
+    model = make(large())
+    fixed = with_weights(model, "int8")
+    ids = torch.randint(2100, (101,), generator=torch.Generator().manual_seed(1))
+    losses = []
+    with torch.no_grad():
+        for each in (model, fixed):
+            parts = [(ids[at : at + 40], ids[at + 1 : at + 41]) for at in (0, 40)] + [(ids[80:100], ids[81:])]
+            sums = [torch.nn.functional.cross_entropy(each(x[None])[0], y, reduction="sum") for x, y in parts]
+            losses.append(sum(sums).item() / 100)
+    loss, change = loss_change(model, fixed, ids.tolist())
+    assert (loss, change) == pytest.approx((losses[0], losses[1] - losses[0]), abs=1e-5)
+    assert 0 < abs(change) < 0.05
+
+
+def test_auto_takes_the_quickest_that_gains_enough(monkeypatch):
+    model, seconds = make(large()), {"float32": 1.0, "bfloat16": 0.8, "int8": 0.75}
+    forms = {kind: with_weights(model, kind) for kind in KINDS}
+    monkeypatch.setattr(weights, "with_weights", lambda model, kind: forms[kind])
+    monkeypatch.setattr(weights, "_step_seconds", lambda form, rows: seconds[find(form)])
+
+    def find(form: GPT) -> str:
+        return next(kind for kind in forms if forms[kind] is form)
+
+    choice = choose(model)
+    assert (choice.kind, choice.model) == ("bfloat16", forms["bfloat16"])  # int8 is no 1.15 times as fast as that
+    assert "bfloat16 800.00" in choice.reason
+    seconds |= {"int8": 0.5}
+    assert choose(model).kind == "int8"
+    seconds |= {"bfloat16": 0.95, "int8": 0.9}
+    assert choose(model).kind == "float32"
+
+
+def test_auto_really_measures_and_a_wish_is_a_wish():
+    model = make(large())
+    choice = choose(model, rows=3)
+    assert choice.kind in KINDS
+    assert choice.reason.startswith("milliseconds a step: float32 ")
+    assert choose(model, "int8").kind == "int8"
+
+
+def test_what_does_not_exist_here_is_refused(monkeypatch):
+    model = make(large())
+    with pytest.raises(ConfigError, match="Did you mean int8"):
+        with_weights(model, "int4")
+    monkeypatch.setattr(weights, "_multiplies_int8", lambda device: False)
+    with pytest.raises(DeviceError, match="int8"):
+        with_weights(model, "int8")
+    assert choose(model).kind in ("float32", "bfloat16")
+
+
+def test_without_onednn_a_row_is_still_the_same_alone(monkeypatch):
+    monkeypatch.setattr(weights, "_packs", lambda dtype: False)
+    test_a_rows_logits_are_the_same_bits_alone_and_among_others(CONFIGS[0], "float32")
