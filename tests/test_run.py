@@ -12,7 +12,7 @@ from minigpt import checkpoint, load
 from minigpt.errors import CheckpointError, RunError, TokenizerError
 from minigpt.run import MODEL, RunFolder
 from minigpt.tokenizers import make_tokenizer
-from minigpt.weights import load_weights, model_tensors
+from minigpt.weights import is_finite, load_weights, model_tensors
 
 
 @pytest.fixture
@@ -80,6 +80,18 @@ def test_weights_that_do_not_fit_are_refused_by_name(own_run, change, word):
     rewrite(own_run.find_checkpoint("latest"), change)
     with pytest.raises(CheckpointError, match=word):
         load(own_run.path, "latest")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_one_number_that_is_not_finite_is_found_wherever_it_stands(value, dtype):
+    tensor = torch.linspace(-3, 3, 1003).to(dtype)
+    assert is_finite(tensor)
+    for place in (0, 1, 8, 500, 1002):
+        tensor[place], kept = value, tensor[place].clone()
+        assert not is_finite(tensor)
+        tensor[place] = kept
+    assert is_finite(tensor)
 
 
 def test_weights_are_copied_all_or_none(own_run):

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from minigpt.errors import CheckpointError
+from minigpt.weights import is_finite
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -177,6 +178,6 @@ def read_tensor(stored: Stored) -> Tensor:
         CheckpointError: if one of its numbers is not finite.
     """
     tensor: Tensor = _open(stored.file).get_tensor(stored.name).to(torch.float32)
-    if not bool(tensor.isfinite().all()):
+    if not is_finite(tensor):
         raise refused("A tensor holds a number that is not finite", stored.name)
     return tensor

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import GPT2LMHeadModel, GPT2Model
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
 from minigpt import generate, load, resume
 from minigpt.convert import export_hugging_face, import_hugging_face
@@ -190,3 +190,19 @@ def test_text_for_it_is_prepared_with_its_tokenizer(imported, tmp_path):
     (tmp_path / "text.txt").write_text(TEXT * 30)
     prepare([str(tmp_path / "text.txt")], tmp_path / "data", tokenizer=str(imported), block_size=48)
     assert RunFolder.open(imported).open_data(tmp_path / "data").tokenizer.identity == make_tokenizer("byte").identity
+
+
+def test_gpt2s_own_shape(tmp_path):
+    """124 million weights: random, in bfloat16, to be quick."""
+    torch.manual_seed(0)
+    theirs = GPT2LMHeadModel(GPT2Config()).to(torch.bfloat16).eval()
+    theirs.save_pretrained(tmp_path / "hf")
+    made = import_hugging_face(tmp_path / "hf", tmp_path / "run")
+    assert made.parameters == 124_439_808
+    assert (made.tokenizer, made.config.block_size) == ("gpt2", 1024)
+    model, _ = load(tmp_path / "run")
+    ids = IDS[:1, :8] * 100
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids), theirs.float()(ids).logits, rtol=1e-5, atol=1e-5)
+    for place in ("hf", "run"):  # three quarters of a gigabyte
+        shutil.rmtree(tmp_path / place)
