@@ -7,7 +7,9 @@ of its own (`apart`), for its peak of memory is then its own, and no buffer, cac
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -18,12 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from peers import PEERS, Peer, Shape
 from torch import nn
 
 WARM_UP = 2
 """Steps that are not counted: the first compiles, the second still takes memory anew."""
+
+SEED = Shape()
+"""The model of preset `seed`."""
 
 TINY = Shape(vocab_size=300, block_size=32, n_layer=1, n_head=2, n_embd=16, n_hidden=32)
 """For trying a script out: its figures mean nothing."""
@@ -67,7 +73,7 @@ class Workload:
         device: "cpu", "cuda" or "mps".
     """
 
-    shape: Shape = Shape()
+    shape: Shape = SEED
     batch: int = 8
     steps: int = 5
     device: str = "cpu"
@@ -188,7 +194,7 @@ def _peer_step(peer: Peer, work: Workload) -> Step:
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return float(loss)
+        return loss.item()
 
     return take_step
 
@@ -198,8 +204,9 @@ def machine_facts(device_name: str, size: int) -> dict[str, Any]:
     from minigpt import device
 
     machine = device.choose(device_name)
+    seconds = 0.5 if size > 128 else 0.02  # the small ones are for trying a script out
     types = ["bfloat16", "float32"] + (["float16"] if machine.device.type == "cuda" else [])
-    rates = {name: device.matmul_rate(machine.device, device.DTYPES[name], size, seconds=0.5) for name in types}
+    rates = {name: device.matmul_rate(machine.device, device.DTYPES[name], size, seconds) for name in types}
     return {"environment": device.environment(machine), "size": size, "rates": rates}
 
 
@@ -211,7 +218,7 @@ def training_flops(shape: Shape) -> int:
 
 
 class Failed(Exception):
-    """A process of its own that ended without a result; the message is its last line of complaint."""
+    """A process of its own that ended without a result; the message says why."""
 
 
 def apart(script: str, *words: str, timeout: float | None = None) -> Any:
@@ -221,14 +228,27 @@ def apart(script: str, *words: str, timeout: float | None = None) -> Any:
         Failed: if there is none, or not in time.
     """
     command = [sys.executable, script, *words]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace", timeout=timeout)
-    except subprocess.TimeoutExpired:
-        raise Failed(f"not done after {timeout:.0f} s") from None
-    if done.returncode == 0 and done.stdout.strip():
-        return json.loads(done.stdout.strip().splitlines()[-1])
-    complaint = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    raise Failed((complaint[-1] if complaint else f"exit code {done.returncode}")[:300])
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, encoding="utf-8", errors="replace") as process:
+        try:
+            out, complaint = process.communicate(timeout=timeout)
+        except BaseException as stop:  # too late, or Ctrl-C: its own children, such as compilers, must go with it
+            for child in [*psutil.Process(process.pid).children(recursive=True), process]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
+            if isinstance(stop, subprocess.TimeoutExpired):
+                raise Failed(f"not done after {timeout:.0f} s") from None
+            raise
+    if process.returncode == 0 and out.strip():
+        return json.loads(out.strip().splitlines()[-1])
+    lines = [line.strip() for line in complaint.splitlines() if line.strip()]
+    raise Failed(reason(lines) or f"exit code {process.returncode}")
+
+
+def reason(lines: Sequence[str]) -> str:
+    """Returns the line of a complaint that names the error: the last such one, else the last of all."""
+    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Exit|Interrupt)\b", line)]
+    return ([*lines, *named] or [""])[-1][:300]
 
 
 def main_options(about: str | None, out: str) -> argparse.ArgumentParser:
@@ -245,7 +265,10 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
 
     def line(cells: Sequence[str]) -> str:
-        fitted = [cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(cells, widths))]
+        fitted = [
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
         return "| " + " | ".join(fitted) + " |"
 
     rule = "|" + "|".join(("-" * (width + 1) + ":") if i else "-" * (width + 2) for i, width in enumerate(widths)) + "|"

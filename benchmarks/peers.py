@@ -110,7 +110,7 @@ class NanoStyle(nn.Module):
 
 
 class HuggingFace(nn.Module):
-    """`GPT2LMHeadModel` of transformers, with its own loss."""
+    """`GPT2LMHeadModel` of transformers; the loss from its logits, since its own would shift the targets once more."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -132,8 +132,7 @@ class HuggingFace(nn.Module):
 
     def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
         """Returns the mean cross-entropy of the targets."""
-        # Its loss shifts the labels by one itself: the ids, and after them the last target.
-        logits = self.model(ids, use_cache=False).logits
+        logits = self.model(ids, use_cache=False).logits  # (batch, time, vocab_size)
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 

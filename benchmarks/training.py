@@ -107,7 +107,15 @@ def report(summary: dict[str, dict[str, Any]], failures: dict[str, str], rounds:
     def between(values: dict[str, float] | None, form: str) -> str:
         return "" if values is None else "{median:{f}} ({least:{f}} - {most:{f}})".format(**values, f=form)
 
-    heads = ("", "tokens/s", "Mini-GPT bfloat16 is", "Mini-GPT float32 is", "of the matrix limit", "peak MB", "first step s")
+    heads = (
+        "",
+        "tokens/s",
+        "Mini-GPT bfloat16 is",
+        "Mini-GPT float32 is",
+        "of the matrix limit",
+        "peak MB",
+        "first step s",
+    )
     rows = [
         (
             row["title"],
@@ -140,7 +148,9 @@ def conclusions(summary: dict[str, dict[str, Any]]) -> list[str]:
     peers = {name: row for name, row in summary.items() if name in PEERS}
     if peers:
         best = max(peers.values(), key=lambda row: row["tokens_per_second"]["median"])
-        lines.append(f"Against the best peer ({best['title']}): {best['ratios']['ours-bf16']['median']:.2f} times as fast.")
+        lines.append(
+            f"Against the best peer ({best['title']}): {best['ratios']['ours-bf16']['median']:.2f} times as fast."
+        )
     return lines
 
 
@@ -156,15 +166,24 @@ def draw(summary: dict[str, dict[str, Any]], file: Path) -> None:
     reach = [[v["median"] - v["least"] for v in speeds], [v["most"] - v["median"] for v in speeds]]
     speed.barh(places, medians, color=colours, xerr=reach, error_kw={"ecolor": "#333333", "capsize": 3})
     for place, value in zip(places, speeds, strict=True):
-        speed.annotate(f"{value['median']:,.0f}", (value["most"], place), (6, 0), textcoords="offset points", va="center")
+        speed.annotate(
+            f"{value['median']:,.0f}", (value["most"], place), (6, 0), textcoords="offset points", va="center"
+        )
     peaks = [(row["peak_memory"] or 0) / 1e6 for _, row in rows]
     for place, bar in zip(places, memory.barh(places, peaks, color=colours), strict=True):
-        memory.annotate(megabytes(rows[place][1]["peak_memory"]), (bar.get_width(), place), (6, 0), textcoords="offset points", va="center")
+        memory.annotate(
+            megabytes(rows[place][1]["peak_memory"]),
+            (bar.get_width(), place),
+            (6, 0),
+            textcoords="offset points",
+            va="center",
+        )
     speed.set_yticks(places, [row["title"] for _, row in rows])
     speed.set_xlabel("tokens per second (median; whiskers: least and most)")
     memory.set_xlabel("peak memory of the process, MB")
     for axes, most in ((speed, max(value["most"] for value in speeds)), (memory, max(peaks))):
         axes.set_xlim(0, 1.2 * most or 1)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="x", alpha=0.25)
         axes.set_axisbelow(True)
@@ -175,7 +194,7 @@ def main(argv: list[str] | None = None) -> None:
     """Parses the command line; measures, or is the process of one contestant."""
     parser = main_options(__doc__, "build/bench")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=5, help=f"counted in each round, after the first two")
+    parser.add_argument("--steps", type=int, default=5, help="counted in each round, after the first two")
     parser.add_argument("--only", default=",".join(RIVALS), help=f"of {', '.join(CONTESTANTS)}")
     parser.add_argument("--contestant", choices=CONTESTANTS, help="measure this one here, and print JSON")
     parser.add_argument("--workload", help="what --contestant trains, as JSON")
