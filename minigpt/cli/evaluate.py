@@ -65,7 +65,7 @@ def evaluate_command(
     data
         Data set made with the same tokenizer; the one the run was trained on when left out.
     text
-        Instead of a data set: files, folders, or - for standard input. Each document is read by itself.
+        Instead of a data set: files, folders, or standard input as --text=-. Each document is read by itself.
     harness
         Instead of a text: tasks of lm-evaluation-harness by name, or YAML files of your own (extra `eval`).
     split

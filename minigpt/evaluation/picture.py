@@ -64,7 +64,7 @@ def _losses(axes: Any, groups: tuple[Group, ...], label: str) -> None:
         axes.plot(places, bigrams, "s--", color=BIGRAM, label="bigram")
     total = sum(group.tokens for group in groups)
     names = ["{}\n({:.1%})".format(group.name.replace(" - ", " -\n"), group.tokens / total) for group in groups]
-    axes.set_xticks(places, names, fontsize=7)
+    axes.set_xticks(places, names, fontsize=6.5)
     axes.set_xlabel(f"{label} (share of all tokens)")
     axes.set_ylabel("loss, nats per token")
     axes.set_ylim(0, 1.2 * max(value for value in (*losses, *bigrams) if value is not None))

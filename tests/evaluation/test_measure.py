@@ -137,7 +137,7 @@ def test_plain_values_survive_json(run_folder):
     [
         ({"stride": 0}, ConfigError, "stride"),
         ({"stride": 33}, ConfigError, "32"),
-        ({"batch_size": 0}, ConfigError, "batch size"),
+        ({"batch_size": 0}, ConfigError, "batch-size"),
         ({"checkpoint": "77"}, CheckpointError, "77"),
         ({"data": "nowhere"}, DataError, "nowhere"),
         ({"data": "DATA", "texts": ["x"]}, ConfigError, "not on both"),
