@@ -1,6 +1,7 @@
 # make demo    train a small model in about three minutes, and see it write
 # make test    lint, types and tests
-# Both build .venv when it is missing, and are quick the second time.
+# make bench   training beside other people's code, in about five minutes; the others are in benchmarks/README.md
+# All build .venv when it is missing, and are quick the second time.
 
 PYTHON ?= python3
 ifeq ($(OS),Windows_NT)
@@ -9,7 +10,7 @@ else
 BIN := .venv/bin
 endif
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench clean
 
 demo: .venv/.installed
 	@test -d data/pylib || $(BIN)/minigpt prepare pylib --out data/pylib --tokenizer bpe:4096
@@ -34,6 +35,9 @@ lint: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: .venv/.installed
+	$(BIN)/python benchmarks/training.py --out build/bench
 
 .venv/.installed: pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit('Mini-GPT needs Python 3.11 or newer: make PYTHON=python3.12 ...' if sys.version_info < (3, 11) else 0)"
