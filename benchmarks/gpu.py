@@ -181,7 +181,7 @@ def train_seed(options: argparse.Namespace) -> dict[str, Any]:
     deadline = time.monotonic() + 60 * options.minutes
     records: list[dict[str, Any]] = []
     settings = {"machine.device": options.device, **({"train.steps": 3} if options.tiny else {})}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         outcome = minigpt.train(
             options.data,
             Path(folder) / "run",

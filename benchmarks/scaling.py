@@ -84,17 +84,17 @@ def measure_corpus(work: Workload, tokens: int, precision: str) -> dict[str, Any
     """Trains with the real loop, from a token file of this length, as many steps as `train` takes in all."""
     import minigpt
     from minigpt import device
-    from minigpt.data import Dataset
+    from minigpt.data.dataset import TRAIN_FILE
+    from minigpt.tokenizers import load_tokenizer
 
     records: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:  # Windows keeps what is mapped
         folder = Path(name)
         tokenizer = "byte" if work.shape.vocab_size < Shape.vocab_size else "gpt2"
         (folder / "text.txt").write_text("A little text to validate on. " * 200, encoding="utf-8")
         minigpt.prepare([str(folder / "text.txt")], folder / "data", tokenizer=tokenizer)
-        dataset = Dataset.open(folder / "data")
-        write_tokens(dataset, tokens)
-        config = our_config(replace(work.shape, vocab_size=dataset.tokenizer.vocab_size))
+        write_tokens(folder / "data" / TRAIN_FILE, tokens, load_tokenizer(folder / "data"))
+        config = our_config(work.shape)
         settings = replace(config.train, batch_size=work.batch, steps=WARM_UP + work.steps, log_every=1)
         machine = replace(config.machine, device=work.device, precision=precision)
         config = replace(config, train=settings, machine=machine)
@@ -104,14 +104,13 @@ def measure_corpus(work: Workload, tokens: int, precision: str) -> dict[str, Any
     return {"tokens_per_second": statistics.median(speeds[WARM_UP:]), "peak_memory": peak}
 
 
-def write_tokens(dataset: Any, tokens: int) -> None:
-    """Puts random ids in the place of a data set's training tokens: the same 100,000 again and again."""
+def write_tokens(path: Path, tokens: int, tokenizer: Any) -> None:
+    """Puts random ids in the place of a token file: the same 100,000 again and again."""
     from minigpt.data import ShardWriter
 
-    shard, vocab_size = dataset.train, dataset.tokenizer.vocab_size
-    piece = zipf_ids(vocab_size, min(100_000, tokens), seed=2)
-    shard.path.unlink()
-    with ShardWriter(shard.path, vocab_size, shard.identity) as writer:
+    piece = zipf_ids(tokenizer.vocab_size, min(100_000, tokens), seed=2)
+    path.unlink()
+    with ShardWriter(path, tokenizer.vocab_size, tokenizer.identity) as writer:
         for start in range(0, tokens, len(piece)):
             writer.append(piece[: tokens - start], n_bytes=4 * len(piece), n_documents=1)
 
@@ -193,6 +192,7 @@ def draw(points: dict[str, list[dict[str, Any]]], file: Path) -> None:
             else:
                 side.set_ylim(0, 1.15 * max(values, default=0) or 1)
             side.yaxis.set_major_formatter("{x:,.0f}")
+            side.yaxis.set_minor_formatter("{x:,.0f}")
             side.spines["top"].set_visible(False)
         axes.grid(alpha=0.25)
         axes.legend([speed_line, memory_line], ["tokens/s (left)", "memory (right)"], frameon=False, loc="lower left")
@@ -201,8 +201,8 @@ def draw(points: dict[str, list[dict[str, Any]]], file: Path) -> None:
 
 def _short(size: int) -> str:
     if size >= 1_000_000:
-        return f"{size / 1e6:g} M"
-    return f"{size:,}"
+        return f"{size / 1e6:.0f} M"
+    return f"{size / 1e3:.0f} k" if size >= 10_000 else f"{size:,}"
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -206,6 +206,7 @@ def test_training_in_processes_of_their_own(tmp_path):
     found = json.loads((tmp_path / "training.json").read_text("utf-8"))["rounds"][0]
     assert found["machine"]["rates"]["float32"] > 0
     assert found["ours-f32"]["peak_memory"] is None or found["ours-f32"]["peak_memory"] > 50e6
+    assert "Mini-GPT, float32: " in (tmp_path / "training.md").read_text("utf-8")
 
 
 def test_an_unknown_contestant_is_named(capsys):
