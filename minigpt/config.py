@@ -26,6 +26,7 @@ MLP: TypeAlias = Literal["gelu", "relu2", "swiglu"]
 Optimizer: TypeAlias = Literal["adam", "adamw", "muon"]
 Schedule: TypeAlias = Literal["constant", "linear", "cosine", "wsd", "one-cycle"]
 BadSteps: TypeAlias = Literal["stop", "rewind"]
+Compile: TypeAlias = Literal["auto", "on", "off"]
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -190,6 +191,8 @@ class MachineConfig:
     "auto, cpu, cuda, cuda:1, mps."
     precision: Precision = "auto"
     "Number format of the matrix products; weights and losses stay float32. auto measures what is fast."
+    compile: Compile = "auto"
+    "Whether torch.compile makes the model's code. auto measures on a GPU whether it wins back the time it takes."
     threads: int | None = None
     "CPU threads; all cores when left out."
 

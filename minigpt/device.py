@@ -21,6 +21,9 @@ import torch
 from minigpt.config import MachineConfig
 from minigpt.errors import DeviceError
 
+COMPILE_MODES = ("default", "reduce-overhead")
+"""How `torch.compile` may make code; the second one records a GPU's launches once and plays them back."""
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -32,12 +35,16 @@ class Machine:
         device: where the tensors are.
         precision: number format of the matrix products, a key of `DTYPES`.
         device_reason, precision_reason: why these, for people.
+        compiled: "off", or the mode in which `torch.compile` makes the model's code when it trains.
+        compiled_reason: why.
     """
 
     device: torch.device
     precision: str
     device_reason: str
     precision_reason: str
+    compiled: str = "off"
+    compiled_reason: str = "not asked for"
 
     @property
     def dtype(self) -> torch.dtype:
@@ -76,6 +83,8 @@ def choose_again(before: Mapping[str, Any], settings: MachineConfig) -> Machine:
     if threads is not None and threads > (os.cpu_count() or 1):
         threads = None  # it began on a larger machine
     machine = choose(settings.device, settings.precision, settings.threads or threads)
+    if settings.compile != "off" and before.get("compiled", "off") in ("off", *COMPILE_MODES):
+        machine = replace(machine, compiled=before.get("compiled", "off"), compiled_reason="as the run began")
     kept = str(before["device"]).startswith(machine.device.type) and before["precision"] in DTYPES
     if settings.precision == "auto" and kept:
         return replace(machine, precision=before["precision"], precision_reason="as the run began")
@@ -165,6 +174,32 @@ def synchronise(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device, or this machine, has no memory left."""
+    text = str(error)
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError)
+        and any(sign in text for sign in ("DefaultCPUAllocator", "not enough memory", "out of memory"))
+    )
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Returns the most bytes that this process has held: resident on a CPU, allocated on a CUDA device.
+
+    None where the system does not tell.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    if device.type != "cpu":
+        return None
+    try:
+        import resource
+    except ImportError:  # Windows
+        return int(getattr(psutil.Process().memory_info(), "peak_wset", 0)) or None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
 def hash_seed(seed: int, step: int) -> int:
     """Returns a 63-bit seed that looks unrelated for each (seed, step): two rounds of splitmix64 (Steele 2014)."""
     value = (seed * 0x9E3779B97F4A7C15 + step) & 0xFFFFFFFFFFFFFFFF
@@ -220,6 +255,8 @@ def environment(machine: Machine) -> dict[str, Any]:
         "device_reason": machine.device_reason,
         "precision": machine.precision,
         "precision_reason": machine.precision_reason,
+        "compiled": machine.compiled,
+        "compiled_reason": machine.compiled_reason,
     }
 
 

@@ -19,10 +19,12 @@ from minigpt.cli.evaluate import evaluate_command
 from minigpt.cli.export import export_command
 from minigpt.cli.generate import generate_command
 from minigpt.cli.import_ import import_command
+from minigpt.cli.plan import plan_command
 from minigpt.cli.prepare import prepare_command
 from minigpt.cli.replay import replay_command
 from minigpt.cli.resume import resume_command
-from minigpt.cli.train import given, train_command
+from minigpt.cli.settings import given
+from minigpt.cli.train import train_command
 from minigpt.cli.verify_resume import verify_resume_command
 from minigpt.errors import MiniGPTError
 
@@ -36,14 +38,16 @@ def _version() -> str:
 app = App(
     name="minigpt",
     version=_version,
+    suppress_keyboard_interrupt=False,  # `main` says that it stopped
     help="Train a small GPT from scratch, on the hardware you have, and see how it works.\n\n"
     "First time: `minigpt prepare pylib --out data/pylib --tokenizer bpe:4096`, then "
     "`minigpt train --data data/pylib --run runs/first --preset laptop`. "
     "Each command explains itself: `minigpt train --help`.",
 )
 app.command(prepare_command, name="prepare")
-app.command(App(name="train", config=[given]), name="train")
-app["train"].default(train_command)
+for name, command in (("plan", plan_command), ("train", train_command)):
+    app.command(App(name=name, config=[given]), name=name)
+    app[name].default(command)
 app.command(resume_command, name="resume")
 app.command(verify_resume_command, name="verify-resume")
 app.command(replay_command, name="replay")
@@ -81,22 +85,15 @@ def main(arguments: list[str] | None = None) -> None:
             f"The system refused to read or write\n  seen: {error}", "Check the disk's room, the path and its rights."
         )
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        from minigpt.device import is_out_of_memory
+
+        if not is_out_of_memory(error):
             raise
         _fail(
             f"There is not enough memory\n  seen: {str(error).splitlines()[0] if str(error) else 'MemoryError'}",
             "Try a smaller --train.batch-size, or --train.accumulate 2, 4, ... with the same one.",
         )
     sys.exit(result if isinstance(result, int) else 0)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "DefaultCPUAllocator" in str(error)
-        or "not enough memory" in str(error)
-    )
 
 
 def _fail(what: str, remedy: str) -> None:

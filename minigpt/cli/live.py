@@ -90,6 +90,7 @@ class TrainView:
         self.total = self.step = 0
         self.per_epoch = 1
         self.last: Record = {}
+        self.end: Record = {}
         self.activity = ""
         self.gone = False
         self.last_line = 0.0
@@ -118,7 +119,7 @@ class TrainView:
         machine, config = record["machine"], record["config"]
         self._print(
             f"device {machine.device} ({machine.device_reason}), precision {machine.precision} "
-            f"({machine.precision_reason})"
+            f"({machine.precision_reason}), compiling {machine.compiled} ({machine.compiled_reason})"
         )
         self._print(
             f"{record['sequences']:,} sequences of {config.model.block_size} tokens, "
@@ -161,6 +162,12 @@ class TrainView:
             f"{record['val_perplexity']:,.1f}, {record['val_bits_per_byte']:.3f} bits per byte)"
             + ("  best so far" if record["best"] else "")
         )
+
+    def _on_plan(self, record: Record) -> None:
+        self._print(f"planned: {_cost(record['planned_seconds'], record['planned_bytes'])} ({record['how']})")
+
+    def _on_end(self, record: Record) -> None:
+        self.end = record
 
     def _on_note(self, record: Record) -> None:
         self._print(f"note, step {record['step']}: {record['text']}")
@@ -210,7 +217,12 @@ class TrainView:
             self._print(f"stopped and saved after step {outcome.steps:,}, as asked")
         if outcome.best_loss is not None:
             self._print(f"best validation loss {outcome.best_loss:.4f}, after step {outcome.best_step:,}")
-        self._print(f"took {duration(outcome.seconds)}; everything is in {outcome.run}")
+        plans = read_metrics(outcome.run / "metrics.jsonl", "plan")
+        planned = ""
+        if plans and plans[0]["steps"] == outcome.steps and plans[0]["planned_seconds"]:
+            planned = f"; planned were {_cost(plans[0]['planned_seconds'], plans[0]['planned_bytes'])}"
+        self._print(f"took {_cost(outcome.seconds, self.end.get('peak_bytes'))}{planned}")
+        self._print(f"everything is in {outcome.run}")
         self._print(f"curves:     {outcome.run / 'training_metrics.png'}")
         run = shlex.quote(str(outcome.run))
         self._print(f'try next:   minigpt generate {run} --prompt "..."')
@@ -247,6 +259,12 @@ def parameter_lines(parts: dict[str, int]) -> Table:
     for part, count in parts.items():
         table.add_row(part, f"{count:,}")
     return table
+
+
+def _cost(seconds: float | None, size: int | None) -> str:
+    """Returns a time and, where it is known, a size of memory."""
+    time_text = duration(seconds) if seconds is not None else "an unknown time"
+    return time_text + (f" and {size / 1e9:.2f} GB" if size else "")
 
 
 def duration(seconds: float) -> str:

@@ -48,7 +48,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
         dropout: share of the attention weights to drop.
     """
     queries, keys = q.size(-2), k.size(-2)
-    if queries == keys and dropout and q.device.type == "cpu":
+    if queries == keys and dropout and q.device.type == "cpu" and not torch.compiler.is_compiling():
         return blockwise_attention(q, k, v, dropout)  # torch's fused CPU kernel knows no dropout
     if queries == keys:
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)

@@ -2,7 +2,8 @@
 
 torch draws a number for each place to decide, in one thread, which costs more than the layer before it (docs/log.md).
 Here a 64-bit number decides four places of bfloat16 or two of float32, and what it decides is put straight into the
-bits of a number: no comparison, no conversion. A GPU draws fast enough by itself.
+bits of a number: no comparison, no conversion. A GPU draws fast enough by itself, and
+compiled code makes its own numbers.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Dropout(nn.Module):
         """Returns x of any shape, thinned out."""
         if not self.training or not self.dropout:
             return x
-        if x.device.type != "cpu":
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
             return F.dropout(x, self.dropout)
         signs = draw_signs(tuple(x.shape), x.dtype, self.dropout)
         up = torch.tensor(1 / (1 - self.dropout), dtype=x.dtype)

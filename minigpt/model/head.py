@@ -47,7 +47,7 @@ def cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor, rows: int
 
 
 def rows_at_once(kind: str, dtype: torch.dtype) -> int:
-    """Returns the number of tokens whose logits are held at once: one kilobyte for each word on a CPU, four elsewhere."""
+    """Returns how many tokens' logits are held at once: 1 kB of them for each word on a CPU, 4 kB elsewhere."""
     return (1024 if kind == "cpu" else 4096) // dtype.itemsize
 
 

@@ -21,15 +21,17 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from minigpt import checkpoint, device
 from minigpt.config import Config
-from minigpt.data import IGNORE, Batch, Batches, Dataset
+from minigpt.data import Batch, Batches, Dataset
 from minigpt.errors import CheckpointError, ConfigError, RunError
 from minigpt.evaluation.loss import perplexity, split_loss
 from minigpt.model import GPT
 from minigpt.model.cost import parameter_table
 from minigpt.run import MODEL, OPTIMIZER, RunFolder
+from minigpt.training.gradients import Gradients
 from minigpt.training.metrics import Meter, MetricsFile, Watcher, keep_until, read_metrics
 from minigpt.training.optimizers import load_optimizer_tensors, make_optimizers, optimizer_tensors, set_rate
 from minigpt.training.picture import draw_curves
+from minigpt.training.plan import Plan
 from minigpt.training.progress import Progress
 from minigpt.training.schedules import rate
 from minigpt.training.trouble import MOST_BAD_STEPS, Trouble, bad_steps_error, first_not_finite, judge, save_dump
@@ -78,7 +80,9 @@ class Training:
         folder: RunFolder,
         watchers: Sequence[Watcher],
         should_stop: Callable[[], bool],
+        plan: Plan | None = None,
     ) -> None:
+        self.plan = plan
         self.config, self.dataset, self.machine, self.folder = config, dataset, machine, folder
         self.watchers: list[Watcher] = [MetricsFile(folder.metrics_file), *watchers]
         self.should_stop = should_stop
@@ -93,6 +97,8 @@ class Training:
         self.model = GPT(self.config.model).to(self.machine.device)
         self.optimizers = make_optimizers(self.model, self.config.train.lr, self.config.optimizer)
         self.scaler = torch.amp.GradScaler(self.machine.device.type, enabled=self.machine.precision == "float16")
+        rows = self.config.train.batch_size // self.config.train.accumulate
+        self.gradients = Gradients(self.model, self.machine, self.scaler, rows, self.note)
         self._stand_at(Progress())
 
     def _stand_at(self, at: Progress) -> None:
@@ -102,6 +108,7 @@ class Training:
         self.batches = Batches(
             self.dataset.train, self.config.model.block_size, self.config.train.batch_size, self.seed
         )
+        self.ahead: tuple[int, Batch] | None = None
         self.batches.batch(0)  # a split too short for this context length is refused here, before anything is written
 
     def run(self) -> Outcome:
@@ -111,7 +118,7 @@ class Training:
         stopped = False
         while self.at.step < self.total_steps and not stopped:
             asked = time.perf_counter()
-            batch = self.batches.batch(self.at.step)
+            batch = self._batch()
             meter.waited += time.perf_counter() - asked
             lr = self.config.train.lr * rate(self.at.step, self.total_steps, self.config.schedule)
             loss_sum, tokens, grad_norm, trouble = self.step(batch, lr)
@@ -134,15 +141,18 @@ class Training:
                 self.validate()
             meter.leave_out(time.perf_counter() - paused)
         self._draw()
-        self._tell("end", stopped=stopped)
+        self._tell("end", stopped=stopped, peak_bytes=device.peak_memory(self.machine.device))
         at = self.at
         return Outcome(self.folder.path, at.step, at.best_loss, at.best_step, self._seconds(), stopped)
 
-    def step(self, batch: Batch, lr: float) -> tuple[float, int, float, Trouble | None]:
-        """Takes one optimizer step, in `accumulate` parts whose gradients add up to the whole batch's.
+    def _batch(self) -> Batch:
+        """Returns this step's batch: the one read ahead, if it is."""
+        if self.ahead and self.ahead[0] == self.at.step:
+            return self.ahead[1]
+        return self.batches.batch(self.at.step)
 
-        Each token of the batch has the same weight, in whichever part it stands. A gradient that is not finite is
-        never applied.
+    def step(self, batch: Batch, lr: float) -> tuple[float, int, float, Trouble | None]:
+        """Takes one optimizer step. A gradient that is not finite is never applied.
 
         Returns:
             The summed loss in nats, the number of tokens it is over, the gradient's norm before clipping, and what was
@@ -150,10 +160,12 @@ class Training:
         """
         settings = self.config.train
         set_rate(self.optimizers, lr)
-        loss_sum, tokens = self.gradients(batch)
+        loss_sum, tokens = self.gradients.add(batch, self.seed, self.at.step)
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        if self.machine.device.type != "cpu":  # it is still at work: time to read what comes next
+            self.ahead = self.at.step + 1, self.batches.batch(self.at.step + 1)
         loss_value, grad_norm = float(loss_sum), float(norm)
         trouble = judge(
             loss_value / tokens, grad_norm, self.at.norms, self.scaler, lambda: first_not_finite(self.model)
@@ -169,22 +181,6 @@ class Training:
         self.scaler.update()
         self.model.zero_grad(set_to_none=True)
         return loss_value, tokens, grad_norm, trouble
-
-    def gradients(self, batch: Batch) -> tuple[torch.Tensor, int]:
-        """Adds the gradient of the batch's mean loss, and returns the summed loss and the number of targets."""
-        torch.manual_seed(device.hash_seed(self.seed, self.at.step))  # dropout: a function of (seed, order, step)
-        self.model.train()
-        tokens = max(1, int((batch.y != IGNORE).sum()))
-        loss_sum = torch.zeros((), device=self.machine.device)
-        part = len(batch.x) // self.config.train.accumulate
-        for first in range(0, len(batch.x), part):
-            rows = slice(first, first + part)
-            ids, targets = (torch.from_numpy(array[rows]).to(self.machine.device) for array in batch)
-            with self.machine.autocast():
-                part_sum = self.model.loss_sum(ids, targets)
-            self.scaler.scale(part_sum / tokens).backward()
-            loss_sum += part_sum.detach()
-        return loss_sum, tokens
 
     def _handle(self, trouble: Trouble, batch: Batch) -> bool:
         """Says what was wrong with the step just taken; true if the run went back to a checkpoint.
@@ -317,7 +313,7 @@ class Training:
             self.model,
             self.dataset.val,
             self.machine,
-            batch_size=self.config.train.batch_size // self.config.train.accumulate,
+            batch_size=self.gradients.rows,
             on_progress=lambda done, total: self._tell("validating", done=done, total=total),
         )
         train_loss = self.at.take_epoch_loss()
@@ -366,6 +362,9 @@ class Training:
             machine=self.machine,
             config=self.config,
         )
+        if self.plan and not self.at.step:
+            plan = self.plan
+            self._tell("plan", steps=plan.steps, planned_seconds=plan.seconds, planned_bytes=plan.bytes, how=plan.how)
         if (origin := self.folder.origin()) and not self.at.step:
             self._tell("message", text=f"beginning with the weights of {origin['folder']}")
 

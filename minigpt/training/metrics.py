@@ -5,12 +5,13 @@ The loop tells of everything as a record: a plain mapping with a `kind`. A watch
 knows none of them.
 
 Kinds that are kept in metrics.jsonl:
+    plan         steps, planned_seconds, planned_bytes, how: what the run was expected to cost, before its first step
     step         step, epoch, tokens, loss (mean since the last such record), lr, grad_norm, tokens_per_second,
                  seconds, data_wait (share of time), memory (bytes), use (share of the device)
     validation   step, epoch, tokens, train_loss (token mean since the last validation: the epoch's), val_loss,
                  train_perplexity, val_perplexity, val_bits_per_byte, best (whether it is the lowest so far), seconds
     note         step, text: something a person should know
-Kinds that pass by: start, progress (each step), validating (done, total), message (text), end.
+Kinds that pass by: start, progress (each step), validating (done, total), message (text), end (stopped, peak_bytes).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from minigpt.errors import MissingExtraError, RunError
 Record: TypeAlias = Mapping[str, Any]
 Watcher: TypeAlias = Callable[[Record], None]
 
-KEPT = ("step", "validation", "note")
+KEPT = ("plan", "step", "validation", "note")
 
 
 class MetricsFile:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from minigpt import checkpoint, device
-from minigpt.data import IGNORE
+from minigpt.data import IGNORE, Batch
 from minigpt.errors import RunError
 from minigpt.model import GPT
 from minigpt.run import MODEL, RunFolder
+from minigpt.training.gradients import Gradients
 from minigpt.training.trouble import first_not_finite
 from minigpt.weights import first_bad_tensor, load_weights, model_tensors
 
@@ -61,15 +62,11 @@ def replay(dump: Path | str) -> Replay:
     outputs: list[str] = []
     for name, part in model.named_modules():
         part.register_forward_hook(_noting(name, outputs))
-    torch.manual_seed(device.hash_seed(values["seed"], values["step"] - 1))
-    model.train()
-    loss_sum, tokens = 0.0, int((batch["y"] != IGNORE).sum())
-    parts = config.train.accumulate
-    for ids, targets in zip(batch["x"].chunk(parts), batch["y"].chunk(parts), strict=True):
-        with machine.autocast():
-            part_sum = model.loss_sum(ids.to(machine.device), targets.to(machine.device))
-        (part_sum / tokens).backward()
-        loss_sum += part_sum.item()
+    tokens = int((batch["y"] != IGNORE).sum())
+    rows = config.train.batch_size // config.train.accumulate
+    gradients = Gradients(model, machine, torch.amp.GradScaler(machine.device.type, enabled=False), rows)
+    x, y = (batch[name].cpu().numpy() for name in ("x", "y"))
+    loss_sum = float(gradients.add(Batch(x, y), values["seed"], values["step"] - 1)[0])
     bad_gradient = any(p.grad is not None and not p.grad.isfinite().all() for p in model.parameters())
     return Replay(
         step=values["step"],

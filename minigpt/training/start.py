@@ -11,11 +11,13 @@ from minigpt.config import Config, with_model
 from minigpt.data import Dataset
 from minigpt.errors import ConfigError
 from minigpt.run import MODEL, RunFolder
+from minigpt.training.compiling import decide_compiling
 from minigpt.training.loop import Outcome, Training
 from minigpt.training.metrics import Watcher
+from minigpt.training.plan import make_plan
 from minigpt.weights import load_weights
 
-DECISIVE = ("torch", "processor", "threads", "device", "precision")
+DECISIVE = ("torch", "processor", "threads", "device", "precision", "compiled")
 """Facts of a run's environment on which its bits depend."""
 
 
@@ -71,7 +73,9 @@ def start(
     config = with_model(config, vocab_size=dataset.tokenizer.vocab_size)
     machine = device.choose(config.machine.device, config.machine.precision, config.machine.threads)
     parent = _checked_parent(init, config, dataset) if init is not None else None
-    training = Training(config, dataset, machine, folder, watchers, should_stop)
+    plan = make_plan(config, machine, dataset)
+    machine = decide_compiling(machine, config, plan.steps or 0)
+    training = Training(config, dataset, machine, folder, watchers, should_stop, plan)
     facts = (dataset.tokenizer, dataset.identity(), device.environment(machine))
     if parent is None:
         RunFolder.create(run, config, *facts)
@@ -137,7 +141,7 @@ def resume(
         if training.config != config:
             folder.save_config(training.config)
         now = device.environment(machine)
-        if changed := [name for name in DECISIVE if before.get(name) != now[name]]:
+        if changed := [name for name in DECISIVE if before.get(name, "off") != now[name]]:
             training.note(
                 "going on elsewhere, so not bit for bit: "
                 + ", ".join(f"{name} {before.get(name)}, now {now[name]}" for name in changed)

@@ -14,7 +14,6 @@ from minigpt import checkpoint
 from minigpt.errors import CheckpointError, ConfigError, DataError, MiniGPTError, NewerVersionError, RunError
 from minigpt.run import RunFolder
 from minigpt.training import resume, train
-from minigpt.training.loop import Training
 from minigpt.training.metrics import read_metrics
 from minigpt.training.progress import GradientNorms, Progress
 from minigpt.training.start import start
@@ -23,7 +22,8 @@ from tests.conftest import tiny
 
 
 def metrics(run):
-    return [{k: v for k, v in r.items() if k not in TIMES} for r in read_metrics(run / "metrics.jsonl")]
+    records = read_metrics(run / "metrics.jsonl")
+    return [{k: v for k, v in r.items() if k not in TIMES} for r in records if r["kind"] != "plan"]
 
 
 def content(run):
@@ -237,15 +237,15 @@ def test_what_an_interrupted_save_left_is_cleared_up(data_folder, stopped, kept)
 
 def test_weights_that_are_not_finite_are_never_saved(data_folder, tmp_path):
     training = start(data_folder, tmp_path / "run", tiny(train__save_every=2))
-    real = Training.gradients
+    real = training.gradients.add
 
-    def gradients(batch):
+    def add(batch, seed, step):
         if training.at.step == 4:
             with torch.no_grad():
                 training.model.ln_f.bias[0] = math.inf
-        return real(training, batch)
+        return real(batch, seed, step)
 
-    training.gradients = gradients
+    training.gradients.add = add
     with pytest.raises(MiniGPTError, match="in a row"):
         training.run()
     assert [f.name for f in training.folder.checkpoint_folders()] == ["step-000000002", "step-000000004"]
@@ -256,16 +256,16 @@ def test_weights_that_are_not_finite_are_never_saved(data_folder, tmp_path):
 
 def test_a_lasting_rise_of_the_gradient_does_not_stall_a_run_that_skips_spikes(data_folder, tmp_path):
     training = start(data_folder, tmp_path / "run", tiny(train__steps=120, train__skip_spikes=True, train__clip=0.0))
-    real = Training.gradients
+    real = training.gradients.add
 
-    def gradients(batch):
-        loss, tokens = real(training, batch)
+    def add(batch, seed, step):
+        loss, tokens = real(batch, seed, step)
         if training.at.step >= 60:
             for parameter in training.model.parameters():
                 parameter.grad *= 100
         return loss, tokens
 
-    training.gradients = gradients
+    training.gradients.add = add
     training.run()
     spikes = [note["step"] for note in read_metrics(tmp_path / "run" / "metrics.jsonl", "note")]
     assert spikes[0] == 61
@@ -391,13 +391,13 @@ def test_a_metrics_line_cut_short_by_a_crash_is_dropped(data_folder, stopped):
 
 def poison(training, steps):
     """Makes the loss of these steps not a number, while the data is in its first order."""
-    real = Training.gradients
+    real = training.gradients.add
 
-    def gradients(batch):
-        loss, tokens = real(training, batch)
+    def add(batch, seed, step):
+        loss, tokens = real(batch, seed, step)
         return (loss * math.nan if training.at.step in steps and training.at.order == 0 else loss), tokens
 
-    training.gradients = gradients
+    training.gradients.add = add
 
 
 def test_a_few_bad_steps_are_named_not_applied_and_passed(data_folder, tmp_path):
@@ -447,7 +447,7 @@ def test_a_gradient_that_overflows_names_its_tensor(data_folder, tmp_path):
 def test_float16_overflow_is_the_scalers(data_folder, tmp_path):
     config = tiny(machine__precision="float16", train__steps=20)
     training = start(data_folder, tmp_path / "run", config)
-    training.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    training.scaler = training.gradients.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
     training.run()
     assert read_metrics(tmp_path / "run" / "metrics.jsonl", "note") == []
     assert training.scaler.get_scale() < 2.0**40
@@ -456,10 +456,10 @@ def test_float16_overflow_is_the_scalers(data_folder, tmp_path):
 @pytest.mark.parametrize("skip", [False, True])
 def test_a_spike_is_said_and_skipped_if_asked(data_folder, tmp_path, skip):
     training = start(data_folder, tmp_path / "run", tiny(train__steps=70, train__skip_spikes=skip, train__clip=0.0))
-    real, before = Training.gradients, {}
+    real, before = training.gradients.add, {}
 
-    def gradients(batch):
-        loss, tokens = real(training, batch)
+    def add(batch, seed, step):
+        loss, tokens = real(batch, seed, step)
         if training.at.step == 60:
             before.update({name: p.detach().clone() for name, p in training.model.named_parameters()})
             for parameter in training.model.parameters():
@@ -469,7 +469,7 @@ def test_a_spike_is_said_and_skipped_if_asked(data_folder, tmp_path, skip):
             assert same == skip
         return loss, tokens
 
-    training.gradients = gradients
+    training.gradients.add = add
     training.run()
     notes = read_metrics(tmp_path / "run" / "metrics.jsonl", "note")
     assert [note["step"] for note in notes] == [61]

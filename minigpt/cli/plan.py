@@ -1,0 +1,117 @@
+"""`minigpt plan`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from minigpt.cli.settings import PRESETS, options, typed_settings
+from minigpt.config import Config, GPTConfig, MachineConfig, OptimizerConfig, ScheduleConfig, TrainConfig, resolve
+
+if TYPE_CHECKING:
+    from minigpt.device import Machine
+    from minigpt.training.plan import Plan
+
+
+def plan_command(
+    *,
+    data: Path | None = None,
+    run: Path | None = None,
+    preset: Annotated[str | None, Parameter(help=f"The settings to start from. {PRESETS}. [default: seed]")] = None,
+    config: Path | None = None,
+    epochs: int | None = None,
+    steps: int | None = None,
+    model: Annotated[GPTConfig, options("Model", 1)] = GPTConfig(),  # noqa: B008 (frozen)
+    train: Annotated[TrainConfig, options("Training", 2)] = TrainConfig(),  # noqa: B008
+    optimizer: Annotated[OptimizerConfig, options("Optimizer", 3)] = OptimizerConfig(),  # noqa: B008
+    schedule: Annotated[ScheduleConfig, options("Learning-rate schedule", 4)] = ScheduleConfig(),  # noqa: B008
+    machine: Annotated[MachineConfig, options("Machine", 5)] = MachineConfig(),  # noqa: B008
+) -> None:
+    """See what a training would cost, before it begins: parameters, arithmetic, memory, time.
+
+    Takes the options of `minigpt train`, and trains nothing. Memory comes from closed forms; time from a few steps of
+    the model on this machine. A run says at its end how its plan came out.
+
+    Example:
+
+    `minigpt plan --data data/books --model.n-layer 6 --epochs 3`
+
+    Parameters
+    ----------
+    data
+        Folder that `minigpt prepare` made. Without it the size of the vocabulary is the preset's, and how long the
+        run is only --steps can tell.
+    run
+        Not used: so that a line for `minigpt train` can be planned by changing one word.
+    config
+        TOML file of settings, in groups as below.
+    epochs
+        Short for --train.epochs.
+    steps
+        Short for --train.steps.
+    """
+    parsed = Config(model=model, train=train, optimizer=optimizer, schedule=schedule, machine=machine)
+    settings = resolve(preset, config, typed_settings(parsed, epochs, steps))
+
+    from minigpt.config import with_model
+    from minigpt.data import Dataset
+    from minigpt.device import choose
+    from minigpt.training.plan import make_plan
+
+    dataset = Dataset.open(data) if data else None
+    if dataset:
+        settings = with_model(settings, vocab_size=dataset.tokenizer.vocab_size)
+    chosen = choose(settings.machine.device, settings.machine.precision, settings.machine.threads)
+    _show(make_plan(settings, chosen, dataset), settings, chosen)
+
+
+def _show(plan: Plan, settings: Config, machine: Machine) -> None:
+    from rich.console import Console
+
+    from minigpt.cli.live import duration, parameter_lines
+    from minigpt.model.cost import flops_per_token, parameter_count, parameter_table
+
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    console.print(parameter_lines(parameter_table(settings.model)))
+
+    flops = flops_per_token(settings.model)
+    console.print("\nmillions of floating-point operations a token, forward and backward")
+    for part, count in {**flops, "in all": sum(flops.values())}.items():
+        console.print(f"  {part:36}{count / 1e6:>12,.2f}")
+
+    memory = plan.memory
+    rows = settings.train.batch_size // settings.train.accumulate
+    console.print(
+        f"\nMB of memory at the peak, {rows} x {settings.model.block_size} tokens at once, {machine.precision}"
+    )
+    parts = {
+        "weights": memory.weights,
+        "optimizer": memory.optimizer,
+        "activations": memory.activations,
+        "logits, a chunk of them": memory.logits,
+        "gradients": memory.gradients,
+        "working room": memory.working,
+        "Python, PyTorch, pictures": plan.program,
+        "in all": plan.bytes,
+    }
+    for part, size in parts.items():
+        if size:
+            console.print(f"  {part:36}{size / 1e6:>12,.0f}")
+
+    a_step = settings.train.batch_size * settings.model.block_size
+    console.print(f"\ntime on {machine.device}, {plan.how}")
+    console.print(
+        f"  a step of {a_step:,} tokens: {plan.step_seconds:.3g} s, {a_step / plan.step_seconds:,.0f} tokens/s"
+    )
+    if plan.steps is not None and plan.tokens is not None and plan.seconds is not None:
+        console.print(f"  {plan.steps:,} steps: {duration(plan.steps * plan.step_seconds)}")
+        if plan.validations:
+            console.print(f"  {plan.validations} validations: {duration(plan.validations * plan.validation_seconds)}")
+        console.print(f"  in all: {duration(plan.seconds)}")
+        share = plan.tokens / parameter_count(settings.model)
+        console.print(f"\n{plan.tokens:,} tokens trained on, {share:.1f} for each parameter")
+    else:
+        console.print("  how many steps: give --data, or --steps")
+    console.print(f"a checkpoint: {plan.checkpoint_bytes / 1e6:,.1f} MB, {settings.train.keep} kept and the best")

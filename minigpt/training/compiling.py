@@ -1,0 +1,77 @@
+"""Whether `torch.compile` should make the model's code: decided before a run, from what is there and what it saves.
+
+On a CPU the costly parts are written by hand (model/head.py, blockwise.py, dropout.py), and the compiled rest was
+slower in every setting measured (docs/log.md). On a GPU it is tried: the model runs a few steps each way, and the time
+that compiling took is counted against what it would save in this run. A compiler that fails costs one line, no run.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from minigpt.config import Config
+from minigpt.data import Batch
+from minigpt.device import COMPILE_MODES, Machine, synchronise
+from minigpt.model import GPT
+from minigpt.training.gradients import Gradients
+
+STEPS = 5
+"""Steps that a trial is timed over."""
+
+
+def decide_compiling(machine: Machine, config: Config, steps: int) -> Machine:
+    """Returns the machine with `compiled` and its reason decided, for a run of so many steps.
+
+    The global random state is left as it was.
+    """
+    setting, kind = config.machine.compile, machine.device.type
+    if setting == "off":
+        return replace(machine, compiled="off", compiled_reason="as asked for")
+    if setting == "auto" and kind != "cuda":
+        where = "a CPU the costly parts are written by hand" if kind == "cpu" else "this kind of device it is young"
+        return replace(machine, compiled="off", compiled_reason=f"on {where}")
+    modes = COMPILE_MODES if kind == "cuda" else COMPILE_MODES[:1]
+    with torch.random.fork_rng([machine.device] if kind == "cuda" else [], device_type="cuda"):
+        return _try(machine, config, steps, modes, eager_too=setting == "auto")
+
+
+def _try(machine: Machine, config: Config, steps: int, modes: tuple[str, ...], eager_too: bool) -> Machine:
+    """Times each mode, and returns the machine with the one that ends the run first."""
+    results: dict[str, tuple[float, float]] = {"off": _trial(machine, config)} if eager_too else {}
+    failure = ""
+    for mode in modes:
+        try:
+            results[mode] = _trial(replace(machine, compiled=mode), config)
+        except Exception as error:  # whatever a compiler may raise: the run does not need it
+            lines = str(error).strip().splitlines()
+            failure = f"torch.compile failed here: {type(error).__name__}: {lines[0] if lines else ''}"[:200]
+    if not results:
+        return replace(machine, compiled="off", compiled_reason=failure)
+    best = min(results, key=lambda mode: results[mode][0] + steps * results[mode][1])
+    times = ", ".join(
+        f"{mode} {1000 * step:.1f} ms a step" + (f" after {first:.0f} s of compiling" if mode != "off" else "")
+        for mode, (first, step) in results.items()
+    )
+    reason = f"measured for {steps} steps: {times}" if eager_too else f"as asked for: {times}"
+    return replace(machine, compiled=best, compiled_reason=reason + (f"; {failure}" if failure else ""))
+
+
+def _trial(machine: Machine, config: Config) -> tuple[float, float]:
+    """Returns how long the first step of a model of this shape takes beyond the others, and how long those take."""
+    shape, rows = config.model, config.train.batch_size // config.train.accumulate
+    model = GPT(shape).to(machine.device)
+    gradients = Gradients(model, machine, torch.amp.GradScaler(machine.device.type, enabled=False), rows)
+    ids = np.random.default_rng(0).integers(shape.vocab_size, size=(rows, shape.block_size))
+    times = []
+    for step in range(STEPS + 2):
+        began = time.perf_counter()
+        gradients.add(Batch(ids, ids), 0, step)
+        model.zero_grad(set_to_none=True)
+        synchronise(machine.device)
+        times.append(time.perf_counter() - began)
+    steady = sorted(times[2:])[STEPS // 2]
+    return max(0.0, times[0] + times[1] - 2 * steady), steady

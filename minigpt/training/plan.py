@@ -1,0 +1,164 @@
+"""What a run will cost, before it begins: memory from closed forms, time from a few steps of the model on this machine.
+
+The closed forms are in model/cost.py. The time of a step is measured with one and with two sequences of random tokens,
+and goes on along the line through them; so is the time of a validation. Where even that would take long, it is
+reckoned from the machine's rate of matrix products.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+import torch
+from torch.nn.utils import clip_grad_norm_
+
+from minigpt.config import Config
+from minigpt.data import Batch, Dataset
+from minigpt.device import Machine, matmul_rate, synchronise
+from minigpt.model import GPT
+from minigpt.model.cost import TrainingMemory, flops_per_token, parameter_count, training_memory
+from minigpt.training.gradients import Gradients
+from minigpt.training.optimizers import make_optimizers
+
+MOST_TRIAL_SECONDS = 0.25
+"""A sequence that takes longer than this is not tried, but reckoned."""
+
+USUAL_SHARE = 0.5
+"""Share of the machine's matrix rate that whole steps usually reach (docs/benchmarks.md)."""
+
+PICTURE_BYTES = 45_000_000
+"""What drawing the curves adds to the process: matplotlib."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will cost.
+
+    Attributes:
+        steps: optimizer steps; None where neither data nor settings tell.
+        tokens: trained on over the whole run; likewise.
+        validations: how often the validation split is gone through.
+        step_seconds, validation_seconds: how long a step and a validation take.
+        how: where the times come from, for people.
+        memory: a step's memory, by part.
+        program: bytes of the process without it; 0 on a GPU, whose memory holds no program.
+        checkpoint_bytes: of one checkpoint.
+    """
+
+    steps: int | None
+    tokens: int | None
+    validations: int
+    step_seconds: float
+    validation_seconds: float
+    how: str
+    memory: TrainingMemory
+    program: int
+    checkpoint_bytes: int
+
+    @property
+    def seconds(self) -> float | None:
+        """The whole run's time; None where its length is not known."""
+        if self.steps is None:
+            return None
+        return self.steps * self.step_seconds + self.validations * self.validation_seconds
+
+    @property
+    def bytes(self) -> int:
+        """The most memory that the process, or on a GPU its tensors, will hold."""
+        return self.program + self.memory.total
+
+
+def make_plan(config: Config, machine: Machine, dataset: Dataset | None = None) -> Plan:
+    """Returns what a run with these settings will cost. The global random state is left as it was.
+
+    Args:
+        config: the settings, the vocabulary size among them.
+        machine: as `device.choose` returns it.
+        dataset: the data; without it, and without `train.steps`, the run's length is not known.
+    """
+    shape, settings = config.model, config.train
+    kind = machine.device.type
+    rows = settings.batch_size // settings.accumulate
+    program = psutil.Process().memory_info().rss + PICTURE_BYTES if kind == "cpu" else 0
+    with torch.random.fork_rng([machine.device] if kind == "cuda" else [], device_type="cuda"):
+        step_seconds, token_seconds, how = _pace(config, machine)
+    gc.collect()  # the model that was tried holds on to itself through its optimizer
+    steps, validations, held_out = settings.steps, 0, 0
+    if dataset is not None:
+        per_epoch = -(-(dataset.train.n_tokens - 1) // (shape.block_size * settings.batch_size))
+        steps = steps or settings.epochs * per_epoch
+        every = settings.validate_every or per_epoch
+        ends = {steps, *range(per_epoch, steps, per_epoch), *range(every, steps, every)}
+        validations, held_out = len(ends), dataset.val.n_tokens
+    return Plan(
+        steps=steps,
+        tokens=None if steps is None else steps * settings.batch_size * shape.block_size,
+        validations=validations,
+        step_seconds=step_seconds,
+        validation_seconds=held_out * token_seconds,
+        how=how,
+        memory=training_memory(shape, rows=rows, dtype=machine.dtype, optimizer=config.optimizer.name, kind=kind),
+        program=program,
+        checkpoint_bytes=_checkpoint_bytes(config),
+    )
+
+
+def _checkpoint_bytes(config: Config) -> int:
+    memory = training_memory(config.model, rows=1, dtype=torch.float32, optimizer=config.optimizer.name)
+    return memory.weights + memory.optimizer
+
+
+def _pace(config: Config, machine: Machine) -> tuple[float, float, str]:
+    """Returns the seconds of a step and of a validated token, and how they were found."""
+    flops = sum(flops_per_token(config.model).values())
+    rate = matmul_rate(machine.device, machine.dtype, 1024)
+    batch, time_steps = config.train.batch_size, config.model.block_size
+    if time_steps * flops / (rate * USUAL_SHARE) > MOST_TRIAL_SECONDS or parameter_count(config.model) > 60_000_000:
+        token = flops / (rate * USUAL_SHARE)
+        how = f"reckoned at {USUAL_SHARE:.0%} of {rate / 1e9:,.0f} GFLOP/s in matrix products"
+        return batch * time_steps * token, token / 3, how
+    model = GPT(config.model).to(machine.device)
+    optimizers = make_optimizers(model, 0.0, config.optimizer)
+    gradients = Gradients(model, machine, torch.amp.GradScaler(machine.device.type, enabled=False), batch)
+    rng = np.random.default_rng(0)
+    ids = rng.integers(config.model.vocab_size, size=(2, time_steps))
+
+    def step(rows: int) -> None:
+        gradients.rows = rows
+        gradients.add(Batch(ids[:rows], ids[:rows]), 0, 0)
+        clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        model.zero_grad(set_to_none=True)
+
+    def validate() -> None:
+        tokens = torch.from_numpy(ids).to(machine.device)
+        with torch.no_grad(), machine.autocast():
+            model.eval().loss_sum(tokens, tokens)
+
+    step(1)
+    one, two = _quickest([lambda: step(1), lambda: step(2)], machine)
+    validate()
+    (validation,) = _quickest([validate], machine)
+    each = min(
+        one, max(two - one, 0.3 * one)
+    )  # a second sequence costs something; a clock that denies it was disturbed
+    seconds = config.train.accumulate * (one - each) + batch * each
+    return seconds, validation / (2 * time_steps), "measured here with one and two sequences"
+
+
+def _quickest(tasks: list[Callable[[], None]], machine: Machine, times: int = 3) -> list[float]:
+    """Returns the least time of each task, taken in turns so that a disturbance does not hit one of them alone."""
+    best = [float("inf")] * len(tasks)
+    for _ in range(times):
+        for number, task in enumerate(tasks):
+            began = time.perf_counter()
+            task()
+            synchronise(machine.device)
+            best[number] = min(best[number], time.perf_counter() - began)
+    return best

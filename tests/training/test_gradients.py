@@ -1,0 +1,145 @@
+"""The gradient of a batch in parts, and the way down when memory runs out."""
+
+from __future__ import annotations
+
+import weakref
+
+import numpy as np
+import pytest
+import torch
+
+from minigpt.data import IGNORE, Batch
+from minigpt.device import choose
+from minigpt.model import GPT
+from minigpt.run import RunFolder
+from minigpt.training import start, train
+from minigpt.training.gradients import Gradients
+from minigpt.training.metrics import read_metrics
+from tests.conftest import tiny
+
+SCALER = torch.amp.GradScaler("cpu", enabled=False)
+
+
+def make(rows: int, dropout: float = 0.0) -> tuple[Gradients, Batch, list[str]]:
+    config = tiny(model__dropout=dropout)
+    torch.manual_seed(0)
+    model = GPT(config.model)
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(257, size=(2, 8, 32))
+    y[2, 20:] = IGNORE
+    y[7] = IGNORE
+    notes: list[str] = []
+    return Gradients(model, choose("cpu", "float32"), SCALER, rows, notes.append), Batch(x, y), notes
+
+
+def gradient_of(gradients: Gradients, batch: Batch) -> tuple[float, list[torch.Tensor]]:
+    loss_sum, tokens = gradients.add(batch, 1, 0)
+    found = [p.grad.clone() for p in gradients.model.parameters() if p.grad is not None]
+    gradients.model.zero_grad(set_to_none=True)
+    return loss_sum.item() / tokens, found
+
+
+def full_above(gradients: Gradients, most_rows: int, unless_recomputed: bool = False) -> list[int]:
+    """Makes the model's first block raise what a full GPU raises, when it gets more rows; notes what it got."""
+    seen: list[int] = []
+
+    def fail(block: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        seen.append(len(inputs[0]))
+        if len(inputs[0]) > most_rows or (unless_recomputed and not gradients.recompute):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    gradients.model.h[0].register_forward_pre_hook(fail)
+    return seen
+
+
+@pytest.mark.parametrize("rows", [1, 3, 5, 8, 100])
+def test_parts_add_up_to_the_whole_batch(rows):
+    whole = gradient_of(*make(8)[:2])
+    parts = gradient_of(*make(rows)[:2])
+    assert parts[0] == pytest.approx(whole[0], rel=1e-6)
+    torch.testing.assert_close(parts[1], whole[1], rtol=1e-4, atol=1e-7)
+
+
+def test_when_memory_runs_out_the_rows_are_halved_and_the_gradient_stays_the_same():
+    expected = gradient_of(*make(8)[:2])
+    gradients, batch, notes = make(8)
+    seen = full_above(gradients, 2)
+    loss, found = gradient_of(gradients, batch)
+    assert seen == [8, 4, 2, 2, 2, 2]
+    assert loss == pytest.approx(expected[0], rel=1e-6)
+    torch.testing.assert_close(found, expected[1], rtol=1e-4, atol=1e-7)
+    assert ["sequences at once 4" in notes[0], "sequences at once 2" in notes[1]] == [True, True]
+    gradient_of(gradients, batch)
+    assert len(notes) == 2  # said once
+    assert not gradients.recompute
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_with_one_row_activations_are_recomputed_and_the_gradient_stays_the_same(dropout):
+    gradients, batch, _ = make(1, dropout)
+    expected = gradient_of(gradients, batch)
+    gradients, batch, notes = make(2, dropout)
+    full_above(gradients, 1, unless_recomputed=True)
+    loss, found = gradient_of(gradients, batch)
+    assert loss == pytest.approx(expected[0], rel=1e-6)
+    torch.testing.assert_close(found, expected[1], rtol=1e-4, atol=1e-7)
+    assert "recomputed" in notes[-1]
+    assert len(notes) == 2
+    gradients.model.eval()
+    assert torch.isfinite(gradients.model(torch.from_numpy(batch.x[:1]))).all()
+
+
+def test_when_nothing_is_left_to_do_the_error_comes_out():
+    gradients, batch, notes = make(2)
+    full_above(gradients, 0)
+    with pytest.raises(torch.OutOfMemoryError):
+        gradients.add(batch, 0, 0)
+    assert len(notes) == 2
+
+
+def test_other_errors_come_out_at_once():
+    gradients, batch, notes = make(2)
+    gradients.model.h[0].register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        gradients.add(batch, 0, 0)
+    assert not notes
+
+
+def test_nothing_of_the_failed_attempt_stays_in_memory():
+    gradients, batch, _ = make(8)
+    outputs: list[weakref.ref[torch.Tensor]] = []
+    gradients.model.h[0].register_forward_hook(
+        lambda *inputs_and_output: outputs.append(weakref.ref(inputs_and_output[2]))
+    )
+
+    def fail_once(head: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if len(inputs[0]) == 8:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        assert outputs[0]() is None  # what the first attempt made is gone before the second one needs the room
+
+    gradients.model.ln_f.register_forward_pre_hook(fail_once)
+    gradient_of(gradients, batch)
+    assert gradients.rows == 4
+
+
+def test_a_whole_run_goes_on_and_says_it(data_folder, tmp_path, monkeypatch):
+    original = Gradients._add
+
+    def full(self, batch, seed):
+        if self.rows > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return original(self, batch, seed)
+
+    usual, small = tmp_path / "usual", tmp_path / "small"
+    config = tiny(train__steps=4, model__dropout=0.0)
+    train(data_folder, usual, config)
+    plan = start.make_plan(config, choose("cpu", "float32"))
+    monkeypatch.setattr(start, "make_plan", lambda *_: plan)
+    monkeypatch.setattr(Gradients, "_add", full)
+    train(data_folder, small, config)
+    losses = [
+        [record["loss"] for record in read_metrics(RunFolder(run).metrics_file, "step")] for run in (usual, small)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    notes = [record["text"] for record in read_metrics(small / "metrics.jsonl", "note")]
+    assert [note.split(":")[0] for note in notes] == ["out of memory in step 1"] * 2

@@ -1,0 +1,108 @@
+"""What a run is expected to cost, against what it costs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from minigpt import checkpoint
+from minigpt.config import with_model
+from minigpt.device import choose
+from minigpt.run import RunFolder
+from minigpt.training.metrics import read_metrics
+from minigpt.training.plan import make_plan
+from tests.conftest import tiny
+
+CPU = choose("cpu", "float32")
+
+
+def test_steps_and_validations_are_those_of_the_run(run_folder, dataset):
+    plan = make_plan(RunFolder(run_folder).config(), CPU, dataset)
+    records = read_metrics(run_folder / "metrics.jsonl")
+    assert plan.steps == max(record["step"] for record in records)
+    assert plan.validations == sum(record["kind"] == "validation" for record in records)
+    assert plan.seconds == plan.steps * plan.step_seconds + plan.validations * plan.validation_seconds
+
+
+@pytest.mark.parametrize("changes", [{"train__validate_every": 7}, {"train__steps": 9, "train__validate_every": 4}])
+def test_validations_between_epochs_are_counted(changes, dataset, data_folder, tmp_path):
+    from minigpt.training import train
+
+    train(data_folder, tmp_path / "run", tiny(**changes))
+    validations = read_metrics(tmp_path / "run" / "metrics.jsonl", "validation")
+    assert make_plan(tiny(**changes), CPU, dataset).validations == len(validations)
+
+
+def test_a_checkpoint_is_as_large_as_planned(run_folder, dataset):
+    plan = make_plan(RunFolder(run_folder).config(), CPU, dataset)
+    folder = RunFolder(run_folder).find_checkpoint("latest")
+    size = sum(t.nbytes for part in ("model", "optimizer") for t in checkpoint.load_tensors(folder, part).values())
+    assert plan.checkpoint_bytes == pytest.approx(size, rel=0.01)  # beside Adam's counters
+
+
+def test_without_data_the_length_is_open_but_for_steps_given():
+    assert make_plan(tiny(), CPU).seconds is None
+    assert make_plan(tiny(train__steps=5), CPU).tokens == 5 * 4 * 32
+
+
+def test_the_random_state_stays_as_it_was():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    make_plan(tiny(), CPU)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_a_model_too_large_to_try_is_reckoned():
+    plan = make_plan(with_model(tiny(), vocab_size=60_000_000), CPU)
+    assert "reckoned" in plan.how
+
+
+def test_the_run_keeps_its_plan_and_its_measure(run_folder):
+    (plan,) = read_metrics(run_folder / "metrics.jsonl", "plan")
+    assert plan["step"] == 0
+    assert plan["planned_bytes"] > 0
+    assert plan["planned_seconds"] > 0
+
+
+MEASURE = """
+import json, sys
+import numpy as np, torch
+from minigpt.config import resolve, with_model
+from minigpt.data import Batch
+from minigpt.device import choose, peak_memory
+from minigpt.model import GPT
+from minigpt.training.gradients import Gradients
+from minigpt.training.optimizers import make_optimizers
+from minigpt.training.plan import PICTURE_BYTES, make_plan
+
+config = with_model(resolve("seed", overrides=json.loads(sys.argv[1])), vocab_size=20_000)
+machine = choose("cpu", sys.argv[2], 1)
+plan = make_plan(config, machine)
+model = GPT(config.model)
+optimizers = make_optimizers(model, 1e-3, config.optimizer)
+gradients = Gradients(model, machine, torch.amp.GradScaler("cpu", enabled=False), config.train.batch_size)
+ids = np.random.default_rng(0).integers(20_000, size=(config.train.batch_size, config.model.block_size))
+for step in range(2):
+    gradients.add(Batch(ids, ids), 0, step)
+    for optimizer in optimizers:
+        optimizer.step()
+    model.zero_grad(set_to_none=True)
+print(json.dumps([plan.bytes - PICTURE_BYTES, peak_memory(machine.device)]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "precision"),
+    [({"train.batch_size": 4}, "float32"), ({"model.n_layer": 4, "model.block_size": 256}, "bfloat16")],
+)
+def test_the_memory_of_a_process_is_as_planned_within_a_tenth(settings, precision):
+    result = subprocess.run(
+        [sys.executable, "-c", MEASURE, json.dumps(settings), precision], capture_output=True, text=True, check=True
+    )
+    planned, peak = json.loads(result.stdout.splitlines()[-1])
+    assert planned == pytest.approx(peak, rel=0.1)
