@@ -181,7 +181,7 @@ def draw(points: dict[str, list[dict[str, Any]]], file: Path) -> None:
         (speed_line,) = axes.plot(sizes, speeds, "o-", color=OURS)
         (memory_line,) = memory.plot(sizes, peaks, "s--", color=COMPILED)
         axes.set_xscale("log")
-        axes.set_xticks(sizes, [_short(size) for size in sizes])
+        axes.set_xticks(sizes, [_short(size) for size in sizes], fontsize=8)
         axes.minorticks_off()
         axes.set_xlabel(SWEEPS[sweep][0])
         axes.set_ylabel("tokens per second", color=OURS)
