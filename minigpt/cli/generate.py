@@ -2,26 +2,69 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, cast
+
+from cyclopts import Group, Parameter
+
+from minigpt.cli.text_options import SearchOptions, ShownOptions, TextOptions
+from minigpt.errors import ConfigError, DataError, MiniGPTError
+
+if TYPE_CHECKING:
+    from minigpt.generation import Piece, Sample
+    from minigpt.generation.text import TextSettings
+    from minigpt.generation.weights import Choice
+    from minigpt.model import GPT
+    from minigpt.tokenizers import Tokenizer
+
+LOSS_TOKENS = 4096
+"""So many tokens of the validation split tell what rounded weights cost."""
+
+APART = (
+    ("--prompt", "--prompts"),
+    ("--interactive", "--prompt"),
+    ("--interactive", "--prompts"),
+    ("--interactive", "--samples"),
+    ("--interactive", "--best-of"),
+    ("--interactive", "--beams"),
+    ("--interactive", "--json"),
+    ("--beams", "--best-of"),
+    ("--beams", "--explain"),
+    ("--show-probabilities", "--explain"),
+    ("--show-probabilities", "--json"),
+)
+"""Options that do not go together."""
+
+
+def _group(title: str, place: int) -> Parameter:
+    return Parameter(name="*", group=Group(title, sort_key=place))
 
 
 def generate_command(
     run: Path,
     /,
-    *,
-    prompt: str = "",
-    max_new_tokens: int = 100,
-    temperature: float = 0.8,
-    top_k: int | None = 50,
-    top_p: float | None = None,
-    seed: int | None = None,
+    *unnamed: Annotated[str, Parameter(show=False)],
+    prompt: Annotated[list[str] | None, Parameter(negative="")] = None,
+    prompts: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
+    interactive: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    samples: int = 1,
+    weights: Literal["auto", "float32", "bfloat16", "int8"] = "auto",
     checkpoint: str = "best",
     device: str = "auto",
+    options: Annotated[TextOptions, _group("How the text is chosen", 1)] = TextOptions(),  # noqa: B008 (frozen)
+    shown: Annotated[ShownOptions, _group("What is shown", 2)] = ShownOptions(),  # noqa: B008
+    search: Annotated[SearchOptions, _group("Looking for a likely text", 3)] = SearchOptions(),  # noqa: B008
 ) -> None:
     """Continue a prompt in a trained model's words.
 
     The text streams as it is chosen, token by token, until the model ends the document or max-new-tokens are there.
+    Several texts are made side by side, and shown one after the other.
 
     Examples:
 
@@ -29,52 +72,176 @@ def generate_command(
 
     `minigpt generate runs/books --prompt "It was" --temperature 0` (always the most likely token)
 
+    `minigpt generate runs/books --prompt "It was" --samples 5 --stop "."` (five times up to the next full stop)
+
+    `minigpt generate runs/books --prompts questions.txt --json`
+
+    `minigpt generate runs/books --interactive`
+
     Parameters
     ----------
     run
         Run folder of `minigpt train`.
     prompt
-        The text to continue; without one, a new document begins. One that begins with a dash: --prompt="- like this".
-    max_new_tokens
-        The most tokens to add.
-    temperature
-        0 takes the most likely token; below 1 plays safe, above 1 takes risks.
-    top_k
-        Choose among the k most likely tokens only; none chooses among all.
-    top_p
-        Choose among the most likely tokens that together have this probability.
-    seed
-        The same seed gives the same text; without one it differs each time.
+        The text to continue; without one, a new document begins. May be repeated. One that begins with a dash:
+        --prompt="- like this".
+    prompts
+        File of prompts, one a line; of a .jsonl file, the field "prompt" of each line. - reads standard input.
+    interactive
+        Ask for prompts, with settings that can be changed as one goes: /help there.
+    samples
+        Texts for each prompt, with the seeds seed, seed + 1, ...
+    weights
+        Form of the weights: float32 is exact, bfloat16 and int8 are rounded and quicker. auto measures if that pays; it
+        is float32 for a text that is to come again: with --seed, --temperature 0, --beams, and with --interactive.
     checkpoint
         best (lowest validation loss), latest, or a step number.
     device
         auto, cpu, cuda, mps.
     """
-    from minigpt.device import choose
-    from minigpt.generation import Sampling, stream
+    _check_unnamed(unnamed)
+    given = {"--prompt": prompt, "--prompts": prompts, "--interactive": interactive, "--samples": samples != 1}
+    given |= {"--show-probabilities": shown.show_probabilities, "--explain": shown.explain, "--json": shown.as_json}
+    given |= {"--best-of": search.best_of is not None, "--beams": search.beams is not None}
+    _check_together({name for name, value in given.items() if value not in (None, False)})
+    if samples < 1 or samples > (search.texts or samples):
+        most = f" to {search.texts}, as many as are made" if search.texts else ""
+        raise ConfigError("So many samples cannot be shown", seen=samples, remedy=f"Give a number from 1{most}.")
+    texts = read_prompts(prompts) if prompts is not None else prompt or [""]
+
+    from minigpt.cli.text_views import make_view, show
+    from minigpt.device import choose as choose_machine
+    from minigpt.generation.search import DRAWN
+    from minigpt.generation.text import Request
+    from minigpt.generation.weights import choose as choose_weights
     from minigpt.run import load
 
-    Sampling(temperature=temperature, top_k=top_k, top_p=top_p).check()
-    chosen = choose(device, "float32").device
-    model, tokenizer = load(run, checkpoint, chosen)
-    pieces = stream(
-        model,
-        tokenizer,
-        prompt,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seed=seed,
-    )
-    write = visible if sys.stdout.isatty() else str
-    print(write(prompt), end="", flush=True)
-    for piece in pieces:
-        print(write(piece), end="", flush=True)
-    print()
+    machine = choose_machine(device, "float32")
+    model, tokenizer = load(run, checkpoint, machine.device)
+    Request.read(model, tokenizer, options.settings(tokenizer))  # mistakes are found before anything is measured
+    again = interactive or options.seed is not None or options.temperature == 0 or search.beams is not None
+    kind = "float32" if weights == "auto" and again else weights
+    choice = choose_weights(model, kind, rows=len(texts) * (search.texts or samples))
+    if shown.verbose:
+        _say(f"device {machine.device} ({machine.device_reason}), weights {choice.kind} ({choice.reason})")
+    if interactive:
+        from minigpt.cli.interactive import Conversation
+
+        Conversation(choice.model, tokenizer, options, shown).run()
+        return
+    settings = {**asdict(options), **({} if search.texts is None else asdict(search)), "weights": choice.kind}
+    if search.beams is not None:
+        settings = {name: value for name, value in settings.items() if name not in DRAWN}
+    view = make_view(tokenizer, shown, settings, many=len(texts) * samples > 1)
+    made, begun = [], time.perf_counter()
+    for group, pieces in _groups(choice.model, tokenizer, texts, samples, options, search, shown.explain):
+        show(view, group, pieces)
+        made += group
+    if shown.verbose:
+        _say_cost(run, model, tokenizer, choice, made, time.perf_counter() - begun)
 
 
-def visible(text: str) -> str:
-    """Returns the text with control characters shown as their picture, so that no terminal obeys a model."""
-    pictures = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {0x7F: 0x2421}
-    return text.translate(pictures | dict.fromkeys(range(0x80, 0xA0), 0xFFFD))
+def _groups(
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    samples: int,
+    options: TextOptions,
+    search: SearchOptions,
+    explain: bool,
+) -> Iterator[tuple[list[Sample], Iterator[Piece]]]:
+    """Yields texts to show together, with the pieces that are still to come for them."""
+    from minigpt.generation import Sample, stream_pieces
+    from minigpt.generation.search import DRAWN, beam_search, best_of
+    from minigpt.generation.text import Request
+
+    settings = options.settings(tokenizer)
+    if search.texts is None:
+        request = Request.read(model, tokenizer, settings)
+        settings["seed"] = request.seed
+        pieces = stream_pieces(model, tokenizer, prompts, n=samples, explain=explain, **settings)
+        yield [Sample(prompt, seed) for prompt in prompts for seed in request.seeds(samples)], pieces
+    elif search.beams is None:
+        for prompt in prompts:
+            yield best_of(model, tokenizer, prompt, n=search.texts, explain=explain, **settings)[:samples], iter(())
+    else:
+        unasked = {name for name in DRAWN if getattr(options, name) == getattr(TextOptions(), name)}
+        kept = cast("TextSettings", {name: value for name, value in settings.items() if name not in unasked})
+        for prompt in prompts:
+            beams = beam_search(
+                model, tokenizer, prompt, beams=search.beams, length_penalty=search.length_penalty, **kept
+            )
+            yield list(beams[:samples]), iter(())
+
+
+def read_prompts(file: Path) -> list[str]:
+    """Returns the prompts in a file: its lines, or the field `prompt` of each when its name ends in .jsonl.
+
+    Raises:
+        DataError: if it cannot be read, or a line is no such object.
+    """
+    try:
+        data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        lines = [line.removesuffix("\r") for line in data.decode("utf-8-sig").removesuffix("\n").split("\n")]
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            "The prompts are not UTF-8", seen=f"byte {data[error.start]:#x} in line {line}", remedy="Convert the file."
+        ) from None
+    except (OSError, AttributeError) as error:  # the latter if there is no standard input
+        raise DataError("The prompts cannot be read", seen=f"{file}: {error}", remedy="Check the path.") from None
+    if not data:
+        raise DataError("The file of prompts is empty", seen=file, remedy="Write a prompt in each line.")
+    return [_prompt_field(number, line) for number, line in enumerate(lines, 1)] if file.suffix == ".jsonl" else lines
+
+
+def _prompt_field(number: int, line: str) -> str:
+    try:
+        prompt = json.loads(line)["prompt"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        prompt = None
+    if not isinstance(prompt, str):
+        raise DataError(
+            f"Line {number} of the prompts is no JSON object with a text as its prompt",
+            seen=line[:80],
+            remedy='Write {"prompt": "..."} in each line.',
+        )
+    return prompt
+
+
+def _check_unnamed(words: Sequence[str]) -> None:
+    if words:
+        text = shlex.quote(" ".join(words))
+        raise ConfigError("A text stands behind the run folder", seen=text, remedy=f"A prompt is: --prompt {text}")
+
+
+def _check_together(given: set[str]) -> None:
+    for pair in APART:
+        if given.issuperset(pair):
+            raise ConfigError(f"{pair[0]} and {pair[1]} do not go together", remedy="Leave one of them out.")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _say_cost(
+    run: Path, model: GPT, tokenizer: Tokenizer, choice: Choice, made: Sequence[Sample], seconds: float
+) -> None:
+    """Says how fast it was, and what rounded weights cost in loss: on validation text, or else on the text made."""
+    from minigpt.generation.text import prompt_ids
+    from minigpt.generation.weights import loss_change
+    from minigpt.run import RunFolder
+
+    count = sum(len(sample.tokens) for sample in made)
+    _say(f"{count:,} tokens in {seconds:.2f} s: {count / seconds:,.0f} tokens/s")
+    if choice.kind == "float32":
+        return
+    try:
+        shard, source = RunFolder.open(run).open_data().val, "the validation split"
+        ids = shard.read(0, min(LOSS_TOKENS, shard.n_tokens)).tolist()
+    except MiniGPTError:  # the data set may be elsewhere
+        source, ids = "this text", [*prompt_ids(tokenizer, made[0].prompt), *made[0].tokens] if made else []
+    if len(ids) > 1:
+        loss, change = loss_change(model, choice.model, ids)
+        _say(f"loss on {len(ids):,} tokens of {source}: {loss:.4f} in float32, {change:+.4f} in {choice.kind}")

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from minigpt.errors import ConfigError
-from minigpt.generation.selection import Band, ascending, kth_largest, order, rough_line, within, without_rest
+from minigpt.generation.selection import Band, ascending, kth_largest, order, rough_line, weights, within, without_rest
 
 History: TypeAlias = Sequence[Sequence[int]]
 """Each row's tokens so far."""
@@ -134,9 +134,9 @@ def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
         logits: (batch, vocab_size); in each row at least one must be finite.
         uniforms: (batch,) in float64, from 0 up to, not including, 1.
     """
-    sums = _weights(logits).cumsum(dim=-1)
+    sums = weights(logits).cumsum(dim=-1)
     wanted = (1 - uniforms).to(sums)[:, None] * sums[:, -1:]  # above 0, so that only a kept token can reach it
-    return torch.searchsorted(sums, wanted)[:, 0]
+    return torch.searchsorted(sums, wanted)[:, 0].clamp(max=logits.size(1) - 1)  # it is past the end for NaN alone
 
 
 def top_k_band(logits: Tensor, k: int) -> Band:
@@ -147,7 +147,7 @@ def top_k_band(logits: Tensor, k: int) -> Band:
 def top_p_band(logits: Tensor, p: float) -> Band:
     """Returns where `top_p` draws its line."""
     sorted_logits = ascending(logits)
-    sums = _weights(sorted_logits).cumsum(dim=-1)
+    sums = weights(sorted_logits).cumsum(dim=-1)
     dropped = torch.searchsorted(sums, (1 - p) * sums[:, -1:], right=True)
     return sorted_logits.gather(1, dropped.clamp(max=logits.size(1) - 1)), None
 
@@ -160,13 +160,13 @@ def min_p_band(logits: Tensor, share: float) -> Band:
 def typical_band(logits: Tensor, p: float) -> Band:
     """Returns where `typical` draws its two lines."""
     sorted_logits = ascending(logits)
-    shifted = sorted_logits - sorted_logits[:, -1:]  # the logarithm of the weights, (batch, vocab_size)
-    weights = shifted.exp()
-    sums = weights.cumsum(dim=-1)[:, -1:]
-    expected = (weights * shifted).nan_to_num().cumsum(dim=-1)[:, -1:] / sums  # 0 times minus infinity counts as 0
+    shifted = sorted_logits - sorted_logits[:, -1:]  # the weights' logarithm, (batch, vocab_size)
+    masses = weights(sorted_logits)
+    sums = masses.cumsum(dim=-1)[:, -1:]
+    expected = (masses * shifted).nan_to_num().cumsum(dim=-1)[:, -1:] / sums  # 0 times minus infinity counts as 0
     distance = (shifted - expected).abs()  # of surprise from entropy: log(sums) cancels out. It falls, then rises
     nearest = order(distance)
-    last = torch.searchsorted(weights.gather(1, nearest).cumsum(dim=-1), p * sums)
+    last = torch.searchsorted(masses.gather(1, nearest).cumsum(dim=-1), p * sums)
     farthest = distance.gather(1, nearest.gather(1, last.clamp(max=logits.size(1) - 1)))
     kept = distance <= farthest
     least = sorted_logits.masked_fill(~kept, math.inf).amin(dim=-1, keepdim=True)
@@ -333,8 +333,3 @@ def _counts(history: History, device: torch.device) -> tuple[Tensor, Tensor, Ten
         counts.append(times)
     parts = (torch.from_numpy(np.concatenate(part)).to(device) for part in (rows, ids, counts))
     return next(parts), next(parts), next(parts)
-
-
-def _weights(logits: Tensor) -> Tensor:
-    """Returns each row's probabilities as multiples of the largest."""
-    return (logits - logits.amax(dim=-1, keepdim=True)).exp()

@@ -28,23 +28,24 @@ def within(logits: Tensor, band: Band) -> Tensor:
     return logits.masked_fill(outside, _MINUS_INFINITY)
 
 
-def without_rest(logits: Tensor, band: Band) -> tuple[Tensor, Tensor]:
+def without_rest(logits: Tensor, band: Band) -> tuple[Tensor | None, Tensor]:
     """Returns the ids, ascending, and the logits of the tokens within the band, on a CPU.
 
-    Both are (batch, the most that a row keeps); minus infinity fills the rows that keep fewer.
+    Both are (batch, the most that a row keeps); minus infinity fills the rows that keep fewer. If more than a quarter
+    of all tokens stays, nothing would be gained: then there are no ids, and the logits are those of `within`.
     """
     values, (least, most) = _array(logits), band
     kept = values >= _array(least)
     if most is not None:
         kept &= values <= _array(most)
-    found = np.flatnonzero(kept)
-    rows, ids = np.divmod(found, values.shape[1])
-    counts = np.bincount(rows, minlength=len(values))
-    places = np.arange(len(found)) - (counts.cumsum() - counts)[rows]
-    few_ids = np.zeros((len(values), counts.max()), dtype=np.int64)
-    few = np.full(few_ids.shape, _MINUS_INFINITY, dtype=values.dtype)
-    few_ids[rows, places], few[rows, places] = ids, values.ravel()[found]
-    return torch.from_numpy(few_ids), torch.from_numpy(few)
+    if 4 * np.count_nonzero(kept) > kept.size:
+        return None, within(logits, band)
+    found = [np.flatnonzero(row) for row in kept]
+    ids = np.zeros((len(found), max(1, *map(len, found))), dtype=np.int64)  # NaN is in no band
+    few = np.full(ids.shape, _MINUS_INFINITY, dtype=values.dtype)
+    for row, each in enumerate(found):
+        ids[row, : len(each)], few[row, : len(each)] = each, values[row, each]
+    return torch.from_numpy(ids), torch.from_numpy(few)
 
 
 def rough_line(logits: Tensor, k: int) -> Tensor:
@@ -65,6 +66,12 @@ def kth_largest(values: Tensor, k: int) -> Tensor:
         place = values.size(1) - k
         return torch.from_numpy(np.partition(_array(values), place, axis=-1)[:, place : place + 1])
     return values.topk(k).values[:, -1:]
+
+
+def weights(logits: Tensor) -> Tensor:
+    """Returns each row's probabilities as multiples of the largest. On a CPU numpy takes half of torch's time."""
+    shifted = logits - logits.amax(dim=-1, keepdim=True)
+    return torch.from_numpy(np.exp(_array(shifted))) if logits.device.type == "cpu" else shifted.exp()
 
 
 def ascending(values: Tensor) -> Tensor:

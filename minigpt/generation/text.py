@@ -5,12 +5,13 @@ How tokens are chosen is decided in samplers.py, what of their text can be shown
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Unpack, overload
 
-from minigpt.errors import ConfigError, TokenizerError
+from minigpt.errors import ConfigError, MiniGPTError, TokenizerError
 from minigpt.generation.engine import Step, stream_steps
 from minigpt.generation.pieces import Piece, RowText, TextEnd, step_bytes
 from minigpt.generation.samplers import NONE_LEFT, Sampling, Settings
@@ -176,6 +177,11 @@ def _pieces(
     tokenizer: Tokenizer, steps: Iterator[list[Step]], rows: Sequence[RowText], closed: set[int]
 ) -> Iterator[Piece]:
     for step in (step for together in steps for step in together):
+        if math.isnan(step.logprob):
+            raise MiniGPTError(
+                "The model's probabilities are not numbers",
+                remedy="Take another checkpoint; if the weights were rounded, exact ones (float32).",
+            )
         for piece in rows[step.row].add(step, step_bytes(tokenizer, step)):
             if piece.end == "stop string":
                 closed.add(step.row)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 from minigpt.cli.app import main
-from minigpt.cli.generate import visible
 from minigpt.cli.live import duration
 from minigpt.config import preset_names
 from minigpt.training.metrics import read_metrics
@@ -26,19 +23,6 @@ TINY = [
     "--machine.device=cpu",
     "--machine.precision=float32",
 ]
-
-
-@pytest.fixture
-def call(capsys):
-    """Runs a command; returns its exit code, standard output and standard error."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 VERBS = ["prepare", "train", "resume", "verify-resume", "replay", "generate", "evaluate", "export", "import", "device"]
@@ -170,23 +154,6 @@ def test_the_device_is_told_with_its_reasons(call):
     assert code == 0
     for word in ("device", "precision", "processor", "memory", "torch", "GFLOP/s"):
         assert word in out
-
-
-def test_a_terminal_is_not_steered_by_what_a_model_says():
-    assert visible("a\x1b[31mb\tc\nd\x07\x7f\x9b") == "a␛[31mb\tc\nd␇␡�"
-
-
-def test_a_closed_pipe_ends_quietly(run_folder):
-    """As `| head` closes it."""
-    command = [sys.executable, "-m", "minigpt", "generate", str(run_folder), "--max-new-tokens", "2000", "--seed", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdout.read(1)
-    process.stdout.close()
-    errors = process.stderr.read()
-    assert "Traceback" not in errors
-    assert process.wait(60) in (0, 141)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(3.2, "3 s"), (185, "3:05 min"), (3723, "1:02:03 h")])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from minigpt import generate, load, stream
 from minigpt.config import GPTConfig
-from minigpt.errors import ConfigError, TokenizerError
+from minigpt.errors import ConfigError, MiniGPTError, TokenizerError
 from minigpt.generation import sample, stream_pieces
 from minigpt.generation import text as text_module
 from minigpt.generation.engine import Step
@@ -241,6 +241,15 @@ def test_settings_that_cannot_work_are_refused_at_once(trained, wrong, word):
 def test_a_misspelt_setting_is_named(trained):
     with pytest.raises(TypeError, match="temprature"):
         generate(*trained, "x", temprature=1.0)
+
+
+@pytest.mark.parametrize("change", [{}, {"temperature": 0}, {"top_k": None}, {"top_k": None, "top_p": 0.5}])
+def test_a_broken_model_is_one_message(run_folder, change):
+    model, tokenizer = load(run_folder)
+    with torch.no_grad():
+        model.wte.weight[7] = float("nan")
+    with pytest.raises(MiniGPTError, match="not numbers"):
+        generate(model, tokenizer, ["the", "a"], max_new_tokens=5, **change)
 
 
 def test_another_models_tokenizer_is_refused(trained):

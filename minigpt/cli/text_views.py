@@ -1,0 +1,233 @@
+"""What a person, or a program, sees of generated texts: plain, with probabilities, step by step, or as JSON lines.
+
+A view is told of each text's beginning, its pieces and its end, one text after the other. What is generated is not
+decided here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.text import Text
+
+from minigpt.cli.text_options import ShownOptions
+
+if TYPE_CHECKING:
+    from minigpt.generation import Piece, Sample
+    from minigpt.tokenizers import Tokenizer
+
+LIKELY = ((0.5, "green"), (0.2, "cyan"), (0.05, "yellow"), (0.01, "magenta"), (0.0, "red"))
+"""From which probability on a token has which colour."""
+
+CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {0x7F: 0x2421}
+"""Control characters and their pictures."""
+
+
+def visible(text: str) -> str:
+    """Returns the text with control characters shown as their picture, so that no terminal obeys a model."""
+    return text.translate(CONTROLS | dict.fromkeys(range(0x80, 0xA0), 0xFFFD))
+
+
+def token_name(tokenizer: Tokenizer, token: int) -> str:
+    """Returns a token in quotes, its control characters escaped; as bytes if it is no whole characters."""
+    from minigpt.tokenizers.base import END_OF_TEXT
+
+    if token == tokenizer.end_of_text:
+        return END_OF_TEXT
+    data = tokenizer.token_bytes(token)
+    try:
+        return repr(data.decode())
+    except UnicodeDecodeError:
+        return repr(data)
+
+
+def percent(share: float) -> str:
+    """Returns a probability as people write it, in six characters."""
+    return f"{share:6.1%}" if share >= 0.001 else "< 0.1%" if share > 0 else "     –"
+
+
+class PlainView:
+    """Prompt and text, as it comes."""
+
+    def __init__(self, many: bool, weights: str) -> None:
+        """Prints a line between texts if there are many, with all that is needed to get each again."""
+        self.console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self.coloured = self.console.color_system is not None and not self.console.no_color
+        self.many, self.begun = many, 0
+        self.weights = "" if weights == "float32" else f", {weights} weights"
+
+    def begin(self, sample: Sample) -> None:
+        """Shows what a text begins with."""
+        self.begun += 1
+        if self.many:
+            gap, seed = "\n" if self.begun > 1 else "", f", seed {sample.seed}" if sample.seed is not None else ""
+            self.write(f"{gap}--- text {self.begun}{seed}{self.weights} ---\n", "dim")
+        self.prompt(sample)
+
+    def prompt(self, sample: Sample) -> None:
+        """Shows the prompt."""
+        self.write(sample.prompt)
+
+    def add(self, piece: Piece) -> None:
+        """Shows a piece of the text that was begun last."""
+        self.write(piece.text)
+
+    def finish(self, sample: Sample) -> None:
+        """Shows what a text ends with."""
+        self.write("\n")
+
+    def write(self, text: str, style: str = "") -> None:
+        """Prints exactly this text, at once; in a style only on a terminal that has colours."""
+        if not text:
+            return
+        if self.console.is_terminal:
+            text = visible(text)
+        if style and self.coloured:
+            self.console.print(Text(text, style), end="")
+        else:
+            sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+class ProbabilityView(PlainView):
+    """The text with the probability that the model gave each token: as a colour, or behind it where there is none."""
+
+    def begin(self, sample: Sample) -> None:
+        """Shows the legend before the first text."""
+        if not self.begun and self.coloured:
+            self.write("the model's probability of each token: ")
+            bounds = [1.0, *(bound for bound, _ in LIKELY)]
+            for (bound, colour), upper in zip(LIKELY, bounds, strict=False):
+                self.write(f"{bound:.0%}-{upper:.0%}", colour)
+                self.write("\n\n" if bound == 0 else "  ")
+        super().begin(sample)
+
+    def prompt(self, sample: Sample) -> None:
+        """Shows the prompt, dimmed: it was given."""
+        self.write(sample.prompt, "dim")
+
+    def add(self, piece: Piece) -> None:
+        """Shows a piece; those without text of their own have nothing to colour."""
+        share = math.exp(piece.step.logprob)
+        self.write(piece.text, next(colour for bound, colour in LIKELY if share >= bound))
+        if piece.text and not self.coloured:
+            self.write(f"[{share:.0%}]")
+
+
+class ExplainedView(PlainView):
+    """For each step the likely tokens, what the model gives them, and what the samplers leave; then the text."""
+
+    def __init__(self, tokenizer: Tokenizer, many: bool, weights: str) -> None:
+        super().__init__(many, weights)
+        self.tokenizer, self.step = tokenizer, 0
+
+    def begin(self, sample: Sample) -> None:
+        """Says what the columns are."""
+        if not self.begun:
+            self.write("step   model  sampler  the most likely next tokens; > is the one that was chosen\n")
+        self.step = 0
+        super().begin(sample)
+
+    def prompt(self, sample: Sample) -> None:
+        """Shows nothing yet: the text comes in the end."""
+
+    def add(self, piece: Piece) -> None:
+        """Shows a step."""
+        self.step += 1
+        chosen, rows = piece.step.token, [(c.token, c.probability, c.left) for c in piece.step.candidates]
+        if chosen >= 0 and chosen not in [token for token, _, _ in rows]:
+            rows.append((chosen, math.exp(piece.step.logprob), math.nan))
+        for number, (token, share, left) in enumerate(rows):
+            place = f"{self.step:4}" if number == 0 else "    "
+            mark, after = ">" if token == chosen else " ", "      " if math.isnan(left) else percent(left)
+            line = f"{place}  {percent(share)}   {after}  {mark} {token_name(self.tokenizer, token)}\n"
+            self.write(line, "bold" if token == chosen else "")
+        self.write("\n")
+
+    def finish(self, sample: Sample) -> None:
+        """Shows the whole text."""
+        self.write(sample.prompt + sample.text + "\n")
+
+
+class JsonView:
+    """One JSON object a line for each text, when it has ended."""
+
+    def __init__(self, settings: Mapping[str, Any], explain: bool) -> None:
+        self.settings, self.explain = settings, explain
+
+    def begin(self, sample: Sample) -> None:
+        """Prints nothing yet."""
+
+    def add(self, piece: Piece) -> None:
+        """Prints nothing yet."""
+
+    def finish(self, sample: Sample) -> None:
+        """Prints the line."""
+        line: dict[str, Any] = {
+            "prompt": sample.prompt,
+            "text": sample.text,
+            "tokens": sample.tokens,
+            "logprobs": sample.logprobs,
+            "stopped_by": sample.end,
+            "seed": sample.seed,
+        }
+        if (score := getattr(sample, "score", None)) is not None:
+            line["score"] = score
+        if self.explain:
+            line["candidates"] = [[asdict(each) for each in piece.step.candidates] for piece in sample.pieces]
+        print(json.dumps({**line, "settings": self.settings}), flush=True)
+
+
+View = PlainView | JsonView
+
+
+def make_view(tokenizer: Tokenizer, shown: ShownOptions, settings: Mapping[str, Any], *, many: bool) -> View:
+    """Returns the view that was asked for.
+
+    Args:
+        tokenizer: the run's.
+        shown: what is asked for.
+        settings: what the texts are made with, `weights` among it.
+        many: whether there are several texts.
+    """
+    if shown.as_json:
+        return JsonView(settings, shown.explain)
+    if shown.explain:
+        return ExplainedView(tokenizer, many, settings["weights"])
+    return (ProbabilityView if shown.show_probabilities else PlainView)(many, settings["weights"])
+
+
+def show(view: View, samples: Sequence[Sample], pieces: Iterator[Piece]) -> None:
+    """Shows texts in their order while their pieces come mixed: the first streams, the others wait for their turn.
+
+    Args:
+        view: what to tell of them.
+        samples: the texts; the pieces that come are added to them.
+        pieces: of all of them; `piece.step.row` is the text's number.
+    """
+    waiting = [deque(sample.pieces) for sample in samples]
+
+    def pieces_of(row: int) -> Iterator[Piece]:
+        ended = False
+        while not ended:
+            while not waiting[row]:
+                piece = next(pieces, None)
+                if piece is None:
+                    return  # a text of no tokens
+                samples[piece.step.row].pieces.append(piece)
+                waiting[piece.step.row].append(piece)
+            ended = waiting[row][0].end is not None
+            yield waiting[row].popleft()
+
+    for row, sample in enumerate(samples):
+        view.begin(sample)
+        for piece in pieces_of(row):
+            view.add(piece)
+        view.finish(sample)

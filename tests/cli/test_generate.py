@@ -1,0 +1,337 @@
+"""`minigpt generate` as a user meets it, also in a terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import subprocess
+import sys
+
+import pytest
+
+import minigpt
+from minigpt.cli.interactive import Conversation
+from minigpt.cli.text_options import ShownOptions, TextOptions, token_id, unescaped
+from minigpt.cli.text_views import percent, token_name, visible
+from minigpt.errors import ConfigError
+from minigpt.generation import sample, stream_pieces
+from minigpt.generation.search import beam_search, best_of
+from minigpt.generation.weights import choose
+from minigpt.tokenizers import make_tokenizer
+
+BYTES = make_tokenizer("byte", [])
+
+
+@pytest.fixture
+def say(call, run_folder):
+    """Calls `minigpt generate` on a small run for short texts; returns exit code, output and errors."""
+
+    def run(*options: object) -> tuple[int, str, str]:
+        usual = {"--max-new-tokens": 12, "--seed": 5}
+        left = [word for option, value in usual.items() if option not in options for word in (option, value)]
+        return call("generate", run_folder, *left, *options)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def loaded(run_folder):
+    return minigpt.load(run_folder)
+
+
+def test_the_text_is_that_of_python(say, loaded):
+    text = minigpt.generate(*loaded, "the cat", max_new_tokens=12, seed=5, top_p=0.9, no_repeat_ngram=4)
+    code, out, err = say("--prompt", "the cat", "--top-p", 0.9, "--no-repeat-ngram", 4)
+    assert (code, out, err) == (0, f"the cat{text}\n", "")
+
+
+def test_several_texts_come_one_after_the_other_each_as_alone(say):
+    alone = {(p, s): say("--prompt", p, "--seed", s)[1] for p in ("the", "a dog") for s in (5, 6)}
+    code, out, _ = say("--prompt", "the", "--prompt", "a dog", "--samples", 2)
+    assert code == 0
+    expected = [f"--- text {at}, seed {seed} ---\n{text}" for at, ((_, seed), text) in enumerate(alone.items(), 1)]
+    assert out == "\n".join(expected)
+
+
+def test_a_hundred_samples(say):
+    out = say("--samples", 100, "--max-new-tokens", 2)[1]
+    assert re.findall(r"--- text (\d+), seed (\d+) ---", out) == [(str(i + 1), str(i + 5)) for i in range(100)]
+
+
+def test_json_lines_tell_all(say, loaded):
+    code, out, _ = say("--prompt", "the", "--samples", 2, "--json", "--explain", "--stop", r"\n", "--ban", "q")
+    first, second = map(json.loads, out.splitlines())
+    assert code == 0
+    found, *_ = sample(*loaded, ["the"], max_new_tokens=12, seed=5, stop="\n", banned=[ord("q")])
+    assert (first["prompt"], first["text"], first["tokens"]) == ("the", found.text, found.tokens)
+    assert first["logprobs"] == pytest.approx(found.logprobs)
+    assert (first["stopped_by"], first["seed"], second["seed"]) == (found.end, 5, 6)
+    assert first["settings"]["stop"] == [r"\n"]
+    assert first["settings"]["weights"] == "float32"
+    assert len(first["candidates"]) == len(first["tokens"])
+    for step in first["candidates"]:
+        probabilities = [candidate["probability"] for candidate in step]
+        assert len(step) == 5
+        assert probabilities == sorted(probabilities, reverse=True)
+
+
+def test_prompts_come_from_a_file(say, tmp_path, monkeypatch):
+    lines, objects = tmp_path / "p.txt", tmp_path / "p.jsonl"
+    lines.write_bytes("\ufeffthe\r\n\nünï  \n".encode())
+    objects.write_text('{"prompt": "the"}\n{"prompt": "", "more": 1}\n{"prompt": "ünï  "}\n', encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("the\n\nünï  ".encode())))
+    outputs = [say("--prompts", file, "--json") for file in (lines, objects, "-")]
+    assert [json.loads(line)["prompt"] for line in outputs[0][1].splitlines()] == ["the", "", "ünï  "]
+    assert outputs[0] == outputs[1] == outputs[2]
+
+
+def test_probabilities_stand_behind_the_tokens_where_there_are_no_colours(say, loaded):
+    (found,) = sample(*loaded, ["the"], max_new_tokens=12, seed=5)
+    tokens = zip(found.tokens, found.logprobs, strict=True)
+    expected = "the" + "".join(f"{chr(token)}[{math.exp(logprob):.0%}]" for token, logprob in tokens) + "\n"
+    assert say("--prompt", "the", "--show-probabilities")[1] == expected
+
+
+def test_each_step_is_explained(say, loaded):
+    out = say("--prompt", "the", "--explain", "--top-k", 2, "--temperature", 3.0)[1]
+    text = minigpt.generate(*loaded, "the", max_new_tokens=12, seed=5, top_k=2, temperature=3.0)
+    assert out.endswith(f"\n\nthe{text}\n")
+    steps = out.split("\n\n")[:12]
+    for number, (step, letter) in enumerate(zip(steps, text, strict=True), 1):
+        rows = step.splitlines()[-5:]
+        assert rows[0].startswith(f"{number:4}")
+        assert [row.endswith(f"> {letter!r}") for row in rows].count(True) == 1
+        assert ["–" in row for row in rows] == [False, False, True, True, True]
+
+
+def test_searches_show_what_python_finds(say, loaded):
+    beams = beam_search(*loaded, "the", beams=3, max_new_tokens=12, length_penalty=0.5)
+    options = ("--prompt", "the", "--beams", 3, "--length-penalty", 0.5, "--seed", "none")
+    code, out, _ = say(*options, "--json", "--samples", 2)
+    assert code == 0
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [(line["text"], line["score"]) for line in lines] == [(b.text, pytest.approx(b.score)) for b in beams[:2]]
+    assert "temperature" not in lines[0]["settings"]
+    assert say(*options)[1] == f"the{beams[0].text}\n"
+    found = best_of(*loaded, "the", n=4, max_new_tokens=12, seed=5)
+    assert say("--prompt", "the", "--best-of", 4)[1] == f"the{found[0].text}\n"
+
+
+def test_what_it_runs_on_is_said_on_request(say):
+    code, out, err = say("--prompt", "the", "--verbose", "--weights", "bfloat16")
+    assert code == 0
+    assert out.startswith("the")
+    for words in ("device cpu", "weights bfloat16 (as asked for)", "tokens/s", "loss on", "validation split"):
+        assert words in err
+    assert "weights float32" in say("-v")[2]
+
+
+def test_rounded_weights_are_named_beside_the_seed(say):
+    assert say("--samples", 2, "--weights", "bfloat16")[1].startswith("--- text 1, seed 5, bfloat16 weights ---\n")
+
+
+def test_texts_that_can_come_again_are_made_with_exact_weights(call, run_folder, monkeypatch):
+    asked = []
+
+    def note(model, kind="auto", rows=1):
+        asked.append(kind)
+        return choose(model, "float32", rows)
+
+    monkeypatch.setattr("minigpt.generation.weights.choose", note)
+    for options in (["--seed", 1], ["--temperature", 0], ["--beams", 2], ["--weights", "bfloat16", "--seed", 1], []):
+        assert call("generate", run_folder, "--max-new-tokens", 1, *options)[0] == 0
+    assert asked == ["float32", "float32", "float32", "bfloat16", "auto"]
+
+
+def test_tokens_are_named_by_text_or_number():
+    tokenizer = make_tokenizer("bpe:300", ["the cat sees the dog. " * 50])
+    (the,) = tokenizer.encode(" the").tolist()
+    assert token_id(tokenizer, " the") == token_id(tokenizer, f"#{the}") == the
+    assert token_id(tokenizer, r"\n") == tokenizer.encode("\n")[0]
+    for wrong in (" the cat sees", "", "#300"):
+        with pytest.raises(ConfigError, match="token"):
+            token_id(tokenizer, wrong)
+    with pytest.raises(ConfigError, match="not one token"):
+        token_id(make_tokenizer("char", ["abc"]), "d")
+    options = TextOptions(bias=(" the=-2.5", "==1"), stop_token=(".",)).settings(tokenizer)
+    assert options["logit_bias"] == {the: -2.5, token_id(tokenizer, "="): 1.0}
+    assert options["stop_tokens"] == [tokenizer.end_of_text, token_id(tokenizer, ".")]
+    assert unescaped(r"a\n\t\\n\x") == "a\n\t\\n\\x"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["a", "text"], ["--prompt 'a text'"]),
+        (["--prompt", "a", "--prompts", "b"], ["--prompt and --prompts"]),
+        (["--interactive", "--json"], ["--interactive and --json"]),
+        (["--beams", "2", "--explain"], ["--beams and --explain"]),
+        (["--beams", "2", "--temperature", "0.5"], ["draws nothing", "temperature"]),
+        (["--beams", "0", "--seed", "none"], ["beams", "positive"]),
+        (["--best-of", "0"], ["samples", "positive"]),
+        (["--samples", "0"], ["samples", "from 1"]),
+        (["--best-of", "2", "--samples", "3"], ["from 1 to 2"]),
+        (["--prompts", "nowhere.txt"], ["nowhere.txt", "path"]),
+        (["--prompts", "BAD"], ["UTF-8", "0xff", "line 2"]),
+        (["--prompts", "BAD.jsonl"], ["Line 2"]),
+        (["--prompts", "EMPTY"], ["empty"]),
+        (["--top-p", "2"], ["top-p", "2.0"]),
+        (["--stop", ""], ["stop string", "empty"]),
+        (["--ban", "two"], ["3", "#116 't'"]),
+        (["--bias", "the"], ["bias", "TOKEN=NUMBER"]),
+        (["--bias", "t=x"], ["bias", "TOKEN=NUMBER"]),
+        (["--seed", "-1"], ["seed", "-1"]),
+        (["--max-new-tokens", "-1"], ["max-new-tokens", "-1"]),
+        (["--weights", "int3"], ["int3"]),
+        (["--tempratur", "1"], ["Did you mean --temperature"]),
+    ],
+)
+def test_mistakes_get_one_message_and_exit_code_2(say, tmp_path, options, words):
+    files = {"BAD": b"ok\nb\xffd\n", "BAD.jsonl": b'{"prompt": "a"}\n{"prompt": 3}\n', "EMPTY": b""}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    code, out, err = say(*[tmp_path / option if option in files else option for option in options])
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert "Traceback" not in err
+    for word in words:
+        assert word in err
+
+
+def test_a_terminal_is_not_steered_by_what_a_model_says():
+    assert visible("a\x1b[31mb\tc\nd\x07\x7f\x9b") == "a␛[31mb\tc\nd␇␡�"
+    assert token_name(BYTES, 0x1B) == r"'\x1b'"
+    assert token_name(BYTES, 0xE6) == r"b'\xe6'"
+    assert token_name(BYTES, BYTES.end_of_text) == "<|endoftext|>"
+
+
+def test_probabilities_take_six_places():
+    shares = [percent(share) for share in (1.0, 0.5, 0.001, 0.0009, 0.0)]
+    assert shares == ["100.0%", " 50.0%", "  0.1%", "< 0.1%", "     –"]
+
+
+def test_in_a_terminal_probabilities_are_colours(say, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    options = ("--prompt", "the\x1b[2J", "--max-new-tokens", 30)
+    plain = say(*options)[1]
+    assert "\x1b" not in plain
+    legend, text = say(*options, "--show-probabilities")[1].split("\n\n", 1)
+    assert "50%-100%" in legend
+    assert {"\x1b[32m", "\x1b[31m"} <= set(re.findall(r"\x1b\[\d+m", legend))
+    assert len(set(re.findall(r"\x1b\[3\dm", text))) > 1
+    assert re.sub(r"\x1b\[\d*m", "", text) == plain
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert re.fullmatch(r"the␛\[2J(.\[\d+%\])+\n", say(*options, "--show-probabilities", "--top-k", 3)[1], re.S)
+
+
+def test_a_closed_pipe_ends_quietly(run_folder):
+    """As `| head` closes it."""
+    options = ["--max-new-tokens", "3000", "--seed", "1"]
+    command = [sys.executable, "-m", "minigpt", "generate", str(run_folder), *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.read(1)
+        process.stdout.close()
+        assert b"Traceback" not in process.stderr.read()
+        assert process.wait(60) in (0, 141)
+
+
+def one_and_then_ctrl_c(*arguments, **settings):
+    """Says one token, and then the user presses Ctrl-C."""
+    yield next(stream_pieces(*arguments, **settings))
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_keeps_what_is_printed(say, loaded, monkeypatch):
+    first = minigpt.generate(*loaded, "the", max_new_tokens=1, seed=5)
+    monkeypatch.setattr("minigpt.generation.stream_pieces", one_and_then_ctrl_c)
+    assert say("--prompt", "the") == (130, f"the{first}", "\nstopped\n")
+
+
+class Talk:
+    """A conversation whose lines are given; returns what is printed."""
+
+    def __init__(self, loaded, monkeypatch, capsys) -> None:
+        self.monkeypatch, self.capsys = monkeypatch, capsys
+        self.conversation = Conversation(*loaded, TextOptions(max_new_tokens=6, seed=5), ShownOptions())
+
+    def __call__(self, *lines: str) -> str:
+        said = iter(lines)
+
+        def line(prompt):
+            found = next(said, None)
+            if found is None:
+                raise EOFError
+            if found == "^C":
+                raise KeyboardInterrupt
+            return found
+
+        self.monkeypatch.setattr("builtins.input", line)
+        self.conversation.run()
+        return self.capsys.readouterr().out
+
+
+@pytest.fixture
+def talk(loaded, monkeypatch, capsys):
+    return Talk(loaded, monkeypatch, capsys)
+
+
+def test_a_conversation_continues_each_line_or_the_whole(talk, loaded):
+    def text(prompt, **settings):
+        return minigpt.generate(*loaded, prompt, max_new_tokens=6, seed=5, **settings)
+
+    first, second = f"the{text('the')}", f"a{text('a')}"
+    assert f"\n{first}\n{second}\n" in talk("the", "a")
+    assert f"\n/the{text('/the')}\n" in talk("//the")
+    assert f"\n{text('')}\n" in talk("")
+    assert f"\nthe{text('the', temperature=0)}\n" in talk("/temperature 0", "the", "/temperature 0.8")
+    second = f"a{text(f'{first}{chr(10)}a')}"
+    third = text(f"{first}\n{second}")
+    assert f"\n{first}\n  keep on\n{second}\n{third}\n" in talk("the", "/keep on", "a", "")
+
+
+def test_its_settings_are_shown_and_changed(talk):
+    out = talk("/top-p 0.5", "/top-k none", r"/stop '\n' 'x y'", "/explain on", "/settings", "/help", "/min-p 1")
+    for words in ("top-p 0.5", "top-k none", r"stop '\n' 'x y'", "explain on", "temperature 0.8", "min-p 1.0"):
+        assert f"  {words}\n" in out
+    assert "/quit" in out
+    assert "step   model" in talk("the")
+    assert "  stop none\n" in talk("/stop none")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("/top-p 3", "top-p is 3.0"),
+        ("/tempratur 1", "Did you mean temperature"),
+        ("/top-k many", "a whole number, or none"),
+        ("/explain maybe", "on or off"),
+        ("/stop 'x", "in quotes"),
+        ("/ban two", "not one token"),
+        ("/bias x", "no bias"),
+        ("/", "no such command"),
+    ],
+)
+def test_mistakes_are_said_without_leaving(talk, line, words):
+    before = talk.conversation.options, talk.conversation.shown
+    out = talk(line, "the")
+    assert words in out
+    assert "\nthe" in out
+    assert (talk.conversation.options, talk.conversation.shown) == before
+
+
+def test_ctrl_c_stops_a_text_and_ctrl_d_leaves(talk, loaded, monkeypatch):
+    first = "the" + minigpt.generate(*loaded, "the", max_new_tokens=1, seed=5)
+    monkeypatch.setattr("minigpt.cli.interactive.stream_pieces", one_and_then_ctrl_c)
+    out = talk("the", "^C", "/keep")
+    assert f"{first}\nstopped; Ctrl-D leaves\n\nstopped; Ctrl-D leaves\n  keep off\n\n" in out
+    assert talk.conversation.text == first
+    assert "keep" not in talk("/quit", "/keep")
+
+
+def test_without_standard_input_it_says_so(talk, monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(ConfigError, match="standard input"):
+        talk.conversation.run()

@@ -1,0 +1,203 @@
+"""Beam search against transformers', and the best of several samples."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from transformers import GPT2LMHeadModel
+
+from minigpt import load
+from minigpt.config import GPTConfig
+from minigpt.errors import ConfigError
+from minigpt.generation import sample
+from minigpt.generation.search import beam_search, best_of
+from minigpt.model import GPT
+from minigpt.tokenizers import make_tokenizer
+from tests.model.test_against_transformers import CONFIG, pair  # noqa: F401 (a fixture)
+
+
+class Numbers:
+    """A tokenizer whose texts are token ids written out, for models without a text."""
+
+    spec = "numbers"
+
+    def __init__(self, vocab_size: int, end_of_text: int = 0) -> None:
+        self.vocab_size, self.end_of_text = vocab_size, end_of_text
+
+    def encode(self, text):
+        return torch.tensor([int(word) for word in text.split()], dtype=torch.long).numpy()
+
+    def decode(self, ids):
+        return "".join(f" {token}" for token in ids)
+
+    def token_bytes(self, token):
+        return f" {token}".encode()
+
+
+NUMBERS = Numbers(CONFIG.vocab_size)
+
+
+def theirs_beams(model: GPT2LMHeadModel, prompt: str, beams: int, stop_tokens: list[int], **settings):
+    """What transformers finds: the new tokens and the score of each text, the best first."""
+    ids = torch.from_numpy(NUMBERS.encode(prompt))[None]
+    found = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        num_beams=beams,
+        num_return_sequences=beams,
+        do_sample=False,
+        early_stopping="never",
+        eos_token_id=stop_tokens,
+        pad_token_id=CONFIG.vocab_size - 1,
+        return_dict_in_generate=True,
+        output_scores=True,
+        **settings,
+    )
+    texts = []
+    for row, score in zip(found.sequences.tolist(), found.sequences_scores.tolist(), strict=True):
+        new = row[ids.size(1) :]
+        length = next((at + 1 for at, token in enumerate(new) if token in stop_tokens), len(new))
+        texts.append((new[:length], score))
+    return texts
+
+
+@pytest.mark.parametrize("length_penalty", [-1.0, 0.0, 0.6, 1.0, 2.0])
+@pytest.mark.parametrize(("beams", "stop_tokens"), [(2, [7]), (3, [7, 100]), (6, [0, 50, 120, 199])])
+def test_beams_equal_those_of_transformers(pair, length_penalty, beams, stop_tokens):  # noqa: F811
+    ours, theirs = pair
+    for prompt in ("5", "17 3 99 4", " ".join(map(str, range(20)))):
+        expected = theirs_beams(theirs, prompt, beams, stop_tokens, max_new_tokens=16, length_penalty=length_penalty)
+        found = beam_search(
+            ours.eval(),
+            NUMBERS,
+            prompt,
+            beams=beams,
+            length_penalty=length_penalty,
+            max_new_tokens=16,
+            stop_tokens=stop_tokens,
+        )
+        assert [beam.tokens for beam in found] == [tokens for tokens, _ in expected]
+        assert [beam.score for beam in found] == pytest.approx([score for _, score in expected], rel=1e-4)
+
+
+def test_beams_with_samplers_equal_those_of_transformers(pair):  # noqa: F811
+    ours, theirs = pair
+    expected = theirs_beams(
+        theirs,
+        "5 6",
+        4,
+        [7],
+        max_new_tokens=20,
+        no_repeat_ngram_size=2,
+        repetition_penalty=1.2,
+        bad_words_ids=[[9], [3]],
+    )
+    found = beam_search(
+        ours.eval(),
+        NUMBERS,
+        "5 6",
+        max_new_tokens=20,
+        stop_tokens=[7],
+        no_repeat_ngram=2,
+        repetition_penalty=1.2,
+        banned=[9, 3],
+    )
+    assert [beam.tokens for beam in found] == [tokens for tokens, _ in expected]
+    assert [beam.score for beam in found] == pytest.approx([score for _, score in expected], rel=1e-4)
+
+
+SMALL = Numbers(6)
+
+
+@pytest.fixture(scope="module")
+def small() -> GPT:
+    torch.manual_seed(3)
+    model = GPT(GPTConfig(vocab_size=6, block_size=4, n_layer=1, n_head=1, n_embd=8, n_hidden=8, dropout=0.0))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.5)
+    return model.eval()
+
+
+def written_out(model: GPT, prompt: list[int], tokens: tuple[int, ...]) -> float:
+    """The sum of the tokens' logprobs, without a cache: when the context of 4 is full, its last half begins anew."""
+    window, total = list(prompt), 0.0
+    for token in tokens:
+        with torch.no_grad():
+            total += model(torch.tensor([window]))[0, -1].log_softmax(-1)[token].item()
+        window = [*window, token] if len(window) < 4 else [window[-1], token]
+    return total
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0])
+def test_enough_beams_find_the_best_of_all_texts_also_past_the_context(small, length_penalty):
+    possible = (tokens for size in (1, 2, 3, 4) for tokens in itertools.product(range(6), repeat=size))
+    whole = [tokens for tokens in possible if 0 not in tokens[:-1] and (tokens[-1] == 0 or len(tokens) == 4)]
+    texts = {tokens: written_out(small, [1, 2], tokens) / len(tokens) ** length_penalty for tokens in whole}
+    found = beam_search(small, SMALL, "1 2", beams=800, length_penalty=length_penalty, max_new_tokens=4)
+    assert {tuple(beam.tokens): beam.score for beam in found} == pytest.approx(texts, rel=1e-4)
+    assert found[0].tokens == list(max(texts, key=texts.__getitem__))
+    assert all(beam.end == ("stop token" if beam.tokens[-1] == 0 else "length") for beam in found)
+
+
+def test_one_beam_is_greedy(small):
+    (greedy,) = sample(small, SMALL, ["3"], temperature=0, max_new_tokens=12, stop_tokens=())
+    (beam,) = beam_search(small, SMALL, "3", beams=1, max_new_tokens=12, stop_tokens=())
+    assert (beam.text, beam.tokens, beam.end) == (greedy.text, greedy.tokens, "length")
+    assert beam.logprobs == pytest.approx(greedy.logprobs, abs=1e-5)
+    assert beam.score == pytest.approx(beam.mean_logprob)
+
+
+def test_a_stop_string_ends_a_beam_and_is_not_shown(small):
+    free = beam_search(small, SMALL, "1", beams=3, max_new_tokens=6, stop_tokens=())
+    for stop in (free[0].text[2:6], free[0].text[4:5], free[1].text[-1:]):
+        beams = beam_search(small, SMALL, "1", beams=3, max_new_tokens=6, stop=stop, stop_tokens=())
+        assert "stop string" in {beam.end for beam in beams}
+        for beam in beams:
+            assert beam.text == SMALL.decode(beam.tokens).split(stop)[0]
+            assert (beam.end == "stop string") == (stop in SMALL.decode(beam.tokens))
+
+
+def test_beams_that_may_say_nothing_more_end(small):
+    found = beam_search(small, SMALL, "1 2 3 4 5", beams=2, max_new_tokens=9, no_repeat_ngram=1, stop_tokens=())
+    assert [(beam.tokens, beam.end) for beam in found] == [([0], "none left")]
+    (beam,) = beam_search(small, SMALL, "1", max_new_tokens=0)
+    assert (beam.text, beam.tokens, beam.score) == ("", [], 0.0)
+
+
+def test_the_best_of_n_has_the_highest_mean_logprob(small):
+    found = best_of(small, SMALL, "1", n=9, seed=4, max_new_tokens=5)
+    assert [each.mean_logprob for each in found] == sorted((each.mean_logprob for each in found), reverse=True)
+    assert sorted(each.seed for each in found) == list(range(4, 13))
+    for each in found:
+        assert each.mean_logprob == pytest.approx(sum(each.logprobs) / len(each.tokens))
+        assert sum(each.logprobs) == pytest.approx(written_out(small, [1], tuple(each.tokens)), abs=1e-4)
+
+
+def test_it_works_on_text(run_folder):
+    model, tokenizer = load(run_folder)
+    best, *_ = beam_search(model, tokenizer, "the ", beams=4, max_new_tokens=20)
+    (greedy,) = sample(model, tokenizer, ["the "], temperature=0, max_new_tokens=20)
+    assert best.mean_logprob >= greedy.mean_logprob - 1e-6
+    assert best.prompt == "the "
+    assert best_of(model, tokenizer, "the ", n=2, max_new_tokens=5, seed=1)[0].text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [
+        ({"beams": 0}, "beams"),
+        ({"length_penalty": math.nan}, "length penalty"),
+        ({"temperature": 0.5}, "temperature"),
+        ({"seed": 1, "top_k": 3}, "seed, top_k"),
+        ({"no_repeat_ngram": 0}, "no-repeat-ngram"),
+    ],
+)
+def test_what_cannot_work_is_refused(small, wrong, word):
+    with pytest.raises(ConfigError, match=word):
+        beam_search(small, SMALL, "1", **wrong)
+    with pytest.raises(ConfigError, match="samples"):
+        best_of(small, make_tokenizer("char", ["abcd"]), n=0)
