@@ -107,7 +107,7 @@ def training_memory(
         activations=tokens * _activations_per_token(config, dtype, blockwise),
         logits=size * (chunk * config.vocab_size + words) + 4 * chunk * words_at_once(kind, config.vocab_size),
         gradients=4 * (count + words),
-        working=16_000_000 if size == 4 else 25_000_000 + moments,
+        working=50_000_000 if size == 4 else 60_000_000 + moments,
     )
 
 
