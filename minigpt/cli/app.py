@@ -39,7 +39,6 @@ app = App(
     name="minigpt",
     version=_version,
     suppress_keyboard_interrupt=False,  # `main` says that it stopped
-    suppress_keyboard_interrupt=False,  # `main` says that it stopped
     help="Train a small GPT from scratch, on the hardware you have, and see how it works.\n\n"
     "First time: `minigpt prepare pylib --out data/pylib --tokenizer bpe:4096`, then "
     "`minigpt train --data data/pylib --run runs/first --preset laptop`. "
