@@ -104,11 +104,12 @@ def to_gpt2_config(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
     wrong = {name: getattr(config, name) for name in EXPRESSIBLE if getattr(config, name) not in EXPRESSIBLE[name]}
     if wrong:
         needed = " and ".join(NEEDED.get(value, f"has {value}") for value in wrong.values())
+        needed += ", as Llama's does" if NEEDED.keys() >= set(wrong.values()) else ""
         can = " and ".join(f"--model.{name} {_either(EXPRESSIBLE[name])}" for name in wrong)
         raise ConfigError(
             "GPT-2's architecture cannot express this model",
             seen=", ".join(f"model.{name} {value}" for name, value in wrong.items()),
-            remedy=f"It would need one that {needed}, as Llama's does. A run trained with {can} can be exported.",
+            remedy=f"It would need one that {needed}. A run trained with {can} can be exported.",
         )
     return {
         "architectures": ["GPT2LMHeadModel"],
