@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, GPT2Tokenizer
 
 from minigpt.convert import export_hugging_face
 from minigpt.convert.tokenizer_in import read_tokenizer
-from minigpt.convert.tokenizer_out import byte_level_json, gpt2_pairs, save_tokenizer
+from minigpt.convert.tokenizer_out import byte_level_json, save_tokenizer
 from minigpt.errors import CheckpointError, TokenizerError
 from minigpt.tokenizers import END_OF_TEXT, load_tokenizer, make_tokenizer
 from minigpt.tokenizers.bytepairs import byte_to_character
@@ -61,8 +61,7 @@ def write(folder: Path, content: dict[str, Any]) -> Path:
 )
 def test_gpt2s_own_is_known_in_each_form(gpt2_files, tmp_path, form):
     if form == "by transformers":
-        tokens, merges = gpt2_pairs()
-        GPT2Tokenizer(vocab=tokens, merges=merges).save_pretrained(tmp_path)
+        GPT2Tokenizer.from_pretrained(gpt2_files).save_pretrained(tmp_path)
     elif form == "tokenizer.json":
         shutil.copy(gpt2_files / form, tmp_path)
     elif form == "old merges":  # each pair as one string, as tokenizers wrote them until 2024
