@@ -1,9 +1,9 @@
 """What a choice costs: milliseconds of each sampler for 1 and 16 rows of logits, beside the model's own step.
 
-    python benchmarks/samplers.py                          preset seed, random weights
-    python benchmarks/samplers.py --run runs/books         a trained model's logits
+    python benchmarks/samplers.py --run runs/books         on its validation text
 
-Samplers and steps alternate; medians of `--repeats` turns. History-based samplers look back on half a context.
+Each row stands somewhere in the text. Samplers and steps alternate; medians of `--repeats` turns. Samplers that look
+back see half a context.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import time
 import torch
 
 import minigpt
+from minigpt.data.shards import Shard
 from minigpt.generation import Sampling, with_weights
 from minigpt.generation.decoder import Decoder
 from minigpt.model import GPT
+from minigpt.run import RunFolder
 
 SAMPLERS = {
     "top-k 50 (the default)": Sampling(),
@@ -39,35 +41,38 @@ SAMPLERS = {
 def main() -> None:
     """Parses the command line, measures, prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", help="a run folder; preset seed with random weights when left out")
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--data", help="its data set, if it has moved")
     parser.add_argument("--repeats", type=int, default=40)
     options = parser.parse_args()
     torch.manual_seed(1)
-    model = minigpt.load(options.run)[0] if options.run else GPT(minigpt.resolve("seed").model).eval()
+    model, _ = minigpt.load(options.run)
+    text = RunFolder.open(options.run).open_data(options.data).val
     forms = {f"model's step, {kind} weights": with_weights(model, kind) for kind in ("float32", "bfloat16")}
-    one, sixteen = (measure(forms, rows, options.repeats) for rows in (1, 16))
-    print(f"{options.run or 'preset seed'}, {model.config.vocab_size:,} tokens, {torch.get_num_threads()} threads")
+    one, sixteen = (measure(forms, text, rows, options.repeats) for rows in (1, 16))
+    print(f"{options.run}, {model.config.vocab_size:,} tokens, {torch.get_num_threads()} threads")
     print(f"{'ms':32}{'1 row':>10}{'16 rows':>10}")
     for name in one:
         print(f"{name:32}{one[name]:10.3f}{sixteen[name]:10.3f}")
 
 
-def measure(forms: dict[str, GPT], rows: int, repeats: int) -> dict[str, float]:
+def measure(forms: dict[str, GPT], text: Shard, rows: int, repeats: int) -> dict[str, float]:
     """Returns the median milliseconds of a step of each form of the model, and of each sampler's choice."""
-    config = next(iter(forms.values())).config
-    texts = torch.randint(config.vocab_size, (rows, config.block_size // 2)).tolist()
+    size = next(iter(forms.values())).config.block_size // 2
+    places = torch.randint(text.n_tokens - 2 * size, (rows,)).tolist()
+    texts = [text.read(place, place + size).tolist() for place in places]
     decoders = {name: Decoder(model, rows) for name, model in forms.items()}
     for decoder in decoders.values():
-        for text in texts:
-            decoder.add(text)
+        for each in texts:
+            decoder.add(each)
     chance = torch.rand(rows, dtype=torch.float64)
     seconds: dict[str, list[float]] = {name: [] for name in (*forms, *SAMPLERS)}
-    for _ in range(repeats):
+    for turn in range(repeats):
         for name, decoder in decoders.items():
             begun = time.perf_counter()
             logits = decoder.next_logits()
             seconds[name].append(time.perf_counter() - begun)
-            decoder.append(logits.argmax(dim=-1).tolist())
+            decoder.append([int(text.read(place + size + turn, place + size + turn + 1)[0]) for place in places])
         for name, sampling in SAMPLERS.items():
             begun = time.perf_counter()
             sampling.pick(logits, texts, chance)

@@ -26,7 +26,17 @@ import torch
 from torch import Tensor
 
 from minigpt.errors import ConfigError
-from minigpt.generation.selection import Band, ascending, kth_largest, order, rough_line, weights, within, without_rest
+from minigpt.generation.selection import (
+    Band,
+    band_of_the_likely,
+    kth_largest,
+    order,
+    rough_line,
+    sums,
+    weights,
+    within,
+    without_rest,
+)
 
 History: TypeAlias = Sequence[Sequence[int]]
 """Each row's tokens so far."""
@@ -134,9 +144,9 @@ def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
         logits: (batch, vocab_size); in each row at least one must be finite.
         uniforms: (batch,) in float64, from 0 up to, not including, 1.
     """
-    sums = weights(logits).cumsum(dim=-1)
-    wanted = (1 - uniforms).to(sums)[:, None] * sums[:, -1:]  # above 0, so that only a kept token can reach it
-    return torch.searchsorted(sums, wanted)[:, 0].clamp(max=logits.size(1) - 1)  # it is past the end for NaN alone
+    reached = weights(logits).cumsum(dim=-1)
+    wanted = (1 - uniforms).to(reached)[:, None] * reached[:, -1:]  # above 0, so that only a kept token can reach it
+    return torch.searchsorted(reached, wanted)[:, 0].clamp(max=logits.size(1) - 1)  # it is past the end for NaN alone
 
 
 def top_k_band(logits: Tensor, k: int) -> Band:
@@ -146,10 +156,14 @@ def top_k_band(logits: Tensor, k: int) -> Band:
 
 def top_p_band(logits: Tensor, p: float) -> Band:
     """Returns where `top_p` draws its line."""
-    sorted_logits = ascending(logits)
-    sums = weights(sorted_logits).cumsum(dim=-1)
-    dropped = torch.searchsorted(sums, (1 - p) * sums[:, -1:], right=True)
-    return sorted_logits.gather(1, dropped.clamp(max=logits.size(1) - 1)), None
+
+    def lines(likely: Tensor, peak: Tensor, total: Tensor) -> tuple[Band, Tensor]:
+        reached = (likely - peak).exp().cumsum(dim=-1)
+        surplus = reached[:, -1:] - p * total  # what is to be dropped of these, when all others are dropped
+        dropped = torch.searchsorted(reached, surplus, right=True).clamp(max=likely.size(1) - 1)
+        return (likely.gather(1, dropped), None), surplus >= 0
+
+    return band_of_the_likely(logits, logits.amax(dim=-1, keepdim=True), sums(weights(logits)), lines=lines)
 
 
 def min_p_band(logits: Tensor, share: float) -> Band:
@@ -159,18 +173,23 @@ def min_p_band(logits: Tensor, share: float) -> Band:
 
 def typical_band(logits: Tensor, p: float) -> Band:
     """Returns where `typical` draws its two lines."""
-    sorted_logits = ascending(logits)
-    shifted = sorted_logits - sorted_logits[:, -1:]  # the weights' logarithm, (batch, vocab_size)
-    masses = weights(sorted_logits)
-    sums = masses.cumsum(dim=-1)[:, -1:]
-    expected = (masses * shifted).nan_to_num().cumsum(dim=-1)[:, -1:] / sums  # 0 times minus infinity counts as 0
-    distance = (shifted - expected).abs()  # of surprise from entropy: log(sums) cancels out. It falls, then rises
-    nearest = order(distance)
-    last = torch.searchsorted(masses.gather(1, nearest).cumsum(dim=-1), p * sums)
-    farthest = distance.gather(1, nearest.gather(1, last.clamp(max=logits.size(1) - 1)))
-    kept = distance <= farthest
-    least = sorted_logits.masked_fill(~kept, math.inf).amin(dim=-1, keepdim=True)
-    return least, sorted_logits.masked_fill(~kept, _MINUS_INFINITY).amax(dim=-1, keepdim=True)
+
+    def lines(likely: Tensor, peak: Tensor, total: Tensor, expected: Tensor) -> tuple[Band, Tensor]:
+        shifted = likely - peak  # the surprise, but for its sign and a number that it has in common with the entropy
+        distance = (shifted - expected).abs()  # of surprise from entropy; it falls, then rises
+        nearest = order(distance)
+        reached = shifted.exp().gather(1, nearest).cumsum(dim=-1)
+        last = torch.searchsorted(reached, p * total).clamp(max=likely.size(1) - 1)
+        farthest = distance.gather(1, nearest.gather(1, last))
+        dropped = distance > farthest
+        least = likely.masked_fill(dropped, math.inf).amin(dim=-1, keepdim=True)
+        most = likely.masked_fill(dropped, _MINUS_INFINITY).amax(dim=-1, keepdim=True)
+        return (least, most), (reached[:, -1:] >= p * total) & (farthest <= expected - shifted[:, :1])
+
+    peak, masses = logits.amax(dim=-1, keepdim=True), weights(logits)
+    total = sums(masses)
+    expected = sums((masses * (logits - peak)).nan_to_num()) / total  # 0 times minus infinity counts as 0
+    return band_of_the_likely(logits, peak, total, expected, lines=lines)
 
 
 class Settings(TypedDict, total=False):
