@@ -22,6 +22,7 @@ from minigpt.errors import ConfigError, DeviceError
 from minigpt.evaluation.material import Ints, Material
 from minigpt.evaluation.windows import Windows
 from minigpt.model import GPT
+from minigpt.model.matmul import matmul
 
 Floats = npt.NDArray[np.float32]
 
@@ -131,7 +132,8 @@ class TokenScorer:
         words = (self.weight - self.mean).t().to(dtype)  # (n_embd, vocab_size)
         self.words = words if dtype == torch.float32 else words.contiguous()  # each dtype's fast layout on a CPU
         on_cpu = weight.device.type == "cpu"
-        self.chunk, self.block = (256, 16) if on_cpu else (1024, 1024)  # rows in a product, rows in a pass
+        narrow = 64 if dtype == torch.float32 else 256  # rows in a product: what it writes should stay in the cache
+        self.chunk, self.block = (narrow, 16) if on_cpu else (1024, 1024)  # and rows in a pass
         # Taking the maximum off first is needed where exp(z) leaves float32's range, which a CPU finds out at little
         # cost; a GPU would have to wait for the answer, and float16's range is small.
         self.take_off_maximum = not on_cpu or dtype == torch.float16
@@ -162,7 +164,7 @@ class TokenScorer:
 
     def _chunk(self, h: Tensor, targets: Tensor, own: Tensor) -> Tensor:
         """Returns the three numbers of up to `chunk` tokens, (3, rows)."""
-        logits = torch.mm(h, self.words, out=self.logits[: len(h)])  # (rows, vocab_size)
+        logits = matmul(h, self.words, out=self.logits[: len(h)])  # (rows, vocab_size)
         blocks = zip(*(part.split(self.block) for part in (logits, targets, own)), strict=True)
         result = torch.cat([self._block(*block) for block in blocks], dim=1)
         log_total = result[0] + own

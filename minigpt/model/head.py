@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from minigpt.model.matmul import matmul
+
 IGNORE = -1
 """A target that counts for nothing: padding at the end of a split."""
 
@@ -120,6 +122,13 @@ class _Block:
         self.e = torch.empty(rows, words.size(1), dtype=words.dtype, device=words.device)
         self.gradient: Tensor | None = None
 
+    def logits(self, h: Tensor) -> Tensor:
+        """Returns the logits of hidden states (tokens, n_embd), and keeps them as `e`."""
+        e = matmul(h, self.words, out=self.e[: h.size(0)])
+        if e.data_ptr() != self.e.data_ptr():
+            self.e = e
+        return e
+
 
 class _Blocks:
     """The vocabulary in blocks, so that on a CPU what is done with a block's logits finds them in the cache.
@@ -155,19 +164,18 @@ class _Blocks:
         """
         tokens, maximum = h.size(0), None
         if self.take_off_maximum:
-            tops = [torch.mm(h, block.words, out=block.e[:tokens]).amax(dim=1) for block in self.blocks]
+            tops = [block.logits(h).amax(dim=1) for block in self.blocks]
             maximum = torch.stack([*tops, target_logits.to(h.dtype)]).amax(dim=0)
             target_logits = target_logits - maximum.float()
         others = torch.zeros(tokens, device=h.device)
         pull = torch.zeros(h.shape, device=h.device)
         for block, (at, word) in zip(self.blocks, self._places(targets), strict=True):
-            e = block.e[:tokens]
-            e = torch.mm(h, block.words, out=e) if maximum is None else e.sub_(maximum[:, None])
+            e = block.logits(h) if maximum is None else block.e[:tokens].sub_(maximum[:, None])
             e.exp_()
             e[at, word] = 0  # (scatter_ would copy all of e)
             others += e.sum(dim=1, dtype=torch.float32)
             if self.needs_gradient:
-                pull += torch.mm(e, block.words.t())
+                pull += matmul(e, block.words.t())
         total = others + target_logits.exp()
         if maximum is None and not bool(((total > 1e-15) & (total < 1e15)).all()):
             self.take_off_maximum = True
@@ -189,12 +197,8 @@ class _Blocks:
         tokens, factor = scaled.size(0), scaled.t().to(self.blocks[0].e.dtype)  # (n_embd, tokens)
         factor = factor.contiguous() if factor.dtype != torch.float32 else factor
         for block in reversed(self.blocks):  # the last ones are still in the cache
-            if block.gradient is None:
-                block.gradient = torch.mm(factor, block.e[:tokens]).float()
-            elif factor.dtype == torch.float32:
-                block.gradient.addmm_(factor, block.e[:tokens])
-            else:
-                block.gradient += torch.mm(factor, block.e[:tokens])
+            part = matmul(factor, block.e[:tokens])
+            block.gradient = part.float() if block.gradient is None else block.gradient.add_(part)
 
     def take_gradient(self, weight: Tensor) -> Tensor:
         """Returns the gradient of the words as (vocab_size, n_embd), and lets the blocks go."""
