@@ -1,7 +1,7 @@
 """Products of large matrices on a CPU: one door to the quickest kernel that torch has for them.
 
-torch gives float32 products to MKL, which on processors of other makers runs at less than half their rate; oneDNN, which
-comes with torch too, does not (docs/log.md). bfloat16 products go to oneDNN anyway.
+torch gives float32 products to MKL, which on processors of other makers runs at less than half their rate; oneDNN,
+which comes with torch too, does not (docs/log.md). bfloat16 products go to oneDNN anyway.
 """
 
 from __future__ import annotations
