@@ -30,6 +30,7 @@ from minigpt.generation.selection import (
     Band,
     band_of_the_likely,
     kth_largest,
+    on_cpu,
     order,
     rough_line,
     sums,
@@ -327,14 +328,14 @@ class Sampling:
 
     def _choose(self, logits: Tensor, uniforms: Tensor) -> Tensor:
         """Chooses from adjusted logits. On a CPU what the first sampler drops is left out of all that follows."""
-        on_cpu, ids = logits.device.type == "cpu", None
+        numpy, ids = on_cpu(logits), None
         if self.is_greedy:  # numpy's argmax takes a twelfth of torch's time
-            return torch.from_numpy(logits.detach().numpy().argmax(axis=-1)) if on_cpu else logits.argmax(dim=-1)
-        if on_cpu and self.top_k is not None:
+            return torch.from_numpy(logits.detach().numpy().argmax(axis=-1)) if numpy else logits.argmax(dim=-1)
+        if numpy and self.top_k is not None:
             ids, logits = without_rest(logits, (rough_line(logits, self.top_k), None))
         logits = temperature(logits, self.temperature)
         for band in self.bands():
-            if on_cpu and ids is None:
+            if numpy and ids is None:
                 ids, logits = without_rest(logits, band(logits))
             else:
                 logits = within(logits, band(logits))

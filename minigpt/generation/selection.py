@@ -24,6 +24,11 @@ _LIKELY, _FEW = 4, 512
 """`band_of_the_likely` looks at the largest fourth first, unless that is fewer than so many."""
 
 
+def on_cpu(values: Tensor) -> bool:
+    """Whether numpy can reach the values."""
+    return values.device.type == "cpu"
+
+
 def within(logits: Tensor, band: Band) -> Tensor:
     """Returns the logits with those outside the band at minus infinity."""
     least, most = band
@@ -65,7 +70,7 @@ def rough_line(logits: Tensor, k: int) -> Tensor:
 
 def kth_largest(values: Tensor, k: int) -> Tensor:
     """Returns the k-th largest of each row, (batch, 1). On a CPU numpy is quicker, most of all where k is large."""
-    if values.device.type == "cpu":
+    if on_cpu(values):
         place = values.size(1) - k
         return torch.from_numpy(np.partition(_array(values), place, axis=-1)[:, place : place + 1])
     return values.topk(k).values[:, -1:]
@@ -74,7 +79,7 @@ def kth_largest(values: Tensor, k: int) -> Tensor:
 def weights(logits: Tensor) -> Tensor:
     """Returns each row's probabilities as multiples of the largest. On a CPU numpy takes half of torch's time."""
     shifted = logits - logits.amax(dim=-1, keepdim=True)
-    return torch.from_numpy(np.exp(_array(shifted))) if logits.device.type == "cpu" else shifted.exp()
+    return torch.from_numpy(np.exp(_array(shifted))) if on_cpu(logits) else shifted.exp()
 
 
 def sums(values: Tensor) -> Tensor:
@@ -92,7 +97,7 @@ def band_of_the_likely(logits: Tensor, *known: Tensor, lines: Callable[..., tupl
             far as they show, and in which rows it is certain, (batch, 1). With all logits it is.
     """
     count = logits.size(1) // _LIKELY
-    if count < _FEW or logits.device.type != "cpu":
+    if count < _FEW or not on_cpu(logits):
         return lines(_ascending(logits), *known)[0]
     largest = np.partition(_array(logits), -count, axis=-1)[:, -count:]
     (least, most), certain = lines(_ascending(torch.from_numpy(largest)), *known)
@@ -106,14 +111,14 @@ def band_of_the_likely(logits: Tensor, *known: Tensor, lines: Callable[..., tupl
 
 def _ascending(values: Tensor) -> Tensor:
     """Returns each row sorted. On a CPU numpy takes a thirtieth of torch's time, which sorts the places too."""
-    if values.device.type == "cpu":
+    if on_cpu(values):
         return torch.from_numpy(np.sort(_array(values), axis=-1))
     return values.sort(dim=-1).values
 
 
 def order(values: Tensor) -> Tensor:
     """Returns the places of each row's values, the smallest first. A stable sort is quick on what falls, then rises."""
-    if values.device.type == "cpu":
+    if on_cpu(values):
         return torch.from_numpy(np.argsort(_array(values), axis=-1, kind="stable"))
     return values.argsort(dim=-1, stable=True)
 

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from minigpt.errors import ConfigError
-from minigpt.generation import samplers
+from minigpt.generation import samplers, selection
 from minigpt.generation.samplers import NONE_LEFT, Sampling, Settings, draw
 from minigpt.generation.selection import kth_largest, rough_line, within, without_rest
 
@@ -141,6 +141,19 @@ def test_a_pick_is_the_draw_from_what_is_left_and_depends_on_its_row_alone(seed,
     assert torch.equal(picked, torch.where(left.amax(dim=-1).isinf(), NONE_LEFT, draw(left.nan_to_num(), chance)))
     alone = [sampling.pick(logits[row : row + 1], history[row : row + 1], chance[row : row + 1]) for row in range(5)]
     assert torch.equal(picked, torch.cat(alone))
+
+
+@pytest.mark.parametrize("names", [["top_k"], ["top_p"], ["min_p"], ["typical_p"], [], sorted(EVERYTHING)])
+def test_other_devices_choose_the_same_in_torch_alone(names, monkeypatch):
+    sampling = Sampling(**{"temperature": 1.0, "top_k": None, **{name: EVERYTHING[name] for name in names}})
+    logits, chance, history = random_logits(1, 16, 5003), uniforms(1, 16), [[1, 2, 1]] * 16
+    expected = sampling.pick(logits, history, chance), sampling.filtered(logits, history)
+    greedy = Sampling(temperature=0).pick(logits, history, chance)
+    for module in (samplers, selection):
+        monkeypatch.setattr(module, "on_cpu", lambda values: False)
+    assert torch.equal(sampling.pick(logits, history, chance), expected[0])
+    assert torch.equal(sampling.filtered(logits, history), expected[1])
+    assert torch.equal(Sampling(temperature=0).pick(logits, history, chance), greedy)
 
 
 @examples
