@@ -115,7 +115,9 @@ def generate_command(
     from minigpt.generation.text import Request
     from minigpt.generation.weights import choose as choose_weights
     from minigpt.run import load
+    from minigpt.tokenizers.base import utf8
 
+    texts = [utf8(text).decode() for text in texts]  # what was no character on the command line is U+FFFD
     machine = choose_machine(device, "float32")
     model, tokenizer = load(run, checkpoint, machine.device)
     Request.read(model, tokenizer, options.settings(tokenizer))  # mistakes are found before anything is measured
@@ -180,6 +182,8 @@ def read_prompts(file: Path) -> list[str]:
     Raises:
         DataError: if it cannot be read, or a line is no such object.
     """
+    if str(file) == "-" and sys.stdin is None:
+        raise DataError("There is no standard input to read prompts from", remedy="Name a file.")
     try:
         data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
         lines = [line.removesuffix("\r") for line in data.decode("utf-8-sig").removesuffix("\n").split("\n")]
@@ -188,7 +192,7 @@ def read_prompts(file: Path) -> list[str]:
         raise DataError(
             "The prompts are not UTF-8", seen=f"byte {data[error.start]:#x} in line {line}", remedy="Convert the file."
         ) from None
-    except (OSError, AttributeError) as error:  # the latter if there is no standard input
+    except OSError as error:
         raise DataError("The prompts cannot be read", seen=f"{file}: {error}", remedy="Check the path.") from None
     if not data:
         raise DataError("The file of prompts is empty", seen=file, remedy="Write a prompt in each line.")

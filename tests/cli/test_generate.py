@@ -87,6 +87,18 @@ def test_prompts_come_from_a_file(say, tmp_path, monkeypatch):
     assert outputs[0] == outputs[1] == outputs[2]
 
 
+def test_bytes_of_the_command_line_that_are_no_character_are_replaced(say):
+    line = json.loads(say("--prompt", "a\udcff", "--json")[1])
+    assert line["prompt"] == "a\ufffd"
+    assert line["text"] == json.loads(say("--prompt", "a\ufffd", "--json")[1])["text"]
+
+
+def test_without_standard_input_no_prompts_are_read(say, monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    code, _, err = say("--prompts", "-")
+    assert (code, "no standard input" in err) == (2, True)
+
+
 def test_probabilities_stand_behind_the_tokens_where_there_are_no_colours(say, loaded):
     (found,) = sample(*loaded, ["the"], max_new_tokens=12, seed=5)
     tokens = zip(found.tokens, found.logprobs, strict=True)
