@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 LOSS_TOKENS = 4096
 """So many tokens of the validation split tell what rounded weights cost."""
 
+ROWS = 32
+"""So many texts are made side by side at the most: what is quickest for them is chosen."""
+
 APART = (
     ("--prompt", "--prompts"),
     ("--interactive", "--prompt"),
@@ -123,9 +126,10 @@ def generate_command(
     Request.read(model, tokenizer, options.settings(tokenizer))  # mistakes are found before anything is measured
     again = interactive or options.seed is not None or options.temperature == 0 or search.beams is not None
     kind = "float32" if weights == "auto" and again else weights
-    choice = choose_weights(model, kind, rows=len(texts) * (search.texts or samples))
+    choice = choose_weights(model, kind, rows=min(ROWS, len(texts) * (search.texts or samples)))
     if shown.verbose:
-        _say(f"device {machine.device} ({machine.device_reason}), weights {choice.kind} ({choice.reason})")
+        reason = choice.reason if kind == weights else "the text is to come again"
+        _say(f"device {machine.device} ({machine.device_reason}), weights {choice.kind} ({reason})")
     if interactive:
         from minigpt.cli.interactive import Conversation
 
