@@ -144,9 +144,11 @@ def test_a_pick_is_the_draw_from_what_is_left_and_depends_on_its_row_alone(seed,
 
 
 @pytest.mark.parametrize("names", [["top_k"], ["top_p"], ["min_p"], ["typical_p"], [], sorted(EVERYTHING)])
-def test_other_devices_choose_the_same_in_torch_alone(names, monkeypatch):
+@pytest.mark.parametrize("scale", [0.02, 1.0, 4.0])
+def test_other_devices_choose_the_same_in_torch_alone(names, scale, monkeypatch):
+    """They look at all logits where a CPU looks at the likely ones first: flat and steep, that must be all the same."""
     sampling = Sampling(**{"temperature": 1.0, "top_k": None, **{name: EVERYTHING[name] for name in names}})
-    logits, chance, history = random_logits(1, 16, 5003), uniforms(1, 16), [[1, 2, 1]] * 16
+    logits, chance, history = scale * random_logits(1, 16, 5003), uniforms(1, 16), [[1, 2, 1]] * 16
     expected = sampling.pick(logits, history, chance), sampling.filtered(logits, history)
     greedy = Sampling(temperature=0).pick(logits, history, chance)
     for module in (samplers, selection):
