@@ -8,11 +8,13 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -192,6 +194,11 @@ def peak_memory(device: torch.device) -> int | None:
         return int(torch.cuda.max_memory_allocated(device))
     if device.type != "cpu":
         return None
+    try:  # Linux: of this program alone, where getrusage counts what the process was before it became this program
+        status = Path("/proc/self/status").read_text("ascii")
+        return 1024 * int(re.search(r"VmHWM:\s*(\d+) kB", status)[1])  # type: ignore[index]
+    except (OSError, TypeError):
+        pass
     try:
         import resource
     except ImportError:  # Windows

@@ -87,3 +87,28 @@ def test_step_seeds_are_all_different():
 
 def test_a_rate_is_measured():
     assert device.matmul_rate(torch.device("cpu"), torch.float32, size=64, seconds=0.001) > 1e6
+
+
+def test_the_peak_of_memory_holds_what_was_held():
+    cpu = torch.device("cpu")
+    before = device.peak_memory(cpu)
+    if before is None:  # a system that does not tell
+        return
+    block = torch.ones(40_000_000)
+    del block
+    assert device.peak_memory(cpu) >= before
+    assert device.peak_memory(cpu) > 160_000_000
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        RuntimeError("MPS backend out of memory"),
+    ],
+)
+def test_what_says_that_memory_is_out_is_known(error):
+    assert device.is_out_of_memory(error)
+    assert not device.is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
