@@ -57,6 +57,10 @@ class Machine:
         """Returns a context in which matrix products run in this precision, and sums in float32."""
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
 
+    def fork_random(self) -> AbstractContextManager[Any]:
+        """Returns a context that leaves the random state, on the CPU and on a CUDA device, as it found it."""
+        return torch.random.fork_rng([self.device] if self.device.type == "cuda" else [], device_type="cuda")
+
 
 def choose(device: str = "auto", precision: str = "auto", threads: int | None = None) -> Machine:
     """Decides what to run on. Sets the number of CPU threads when it is given.

@@ -204,7 +204,9 @@ class RunFolder:
         found = Path(place or own)
         if not found.is_dir():
             raise DataError(
-                "The run's data set is not there", seen=found, remedy="If it has moved, name it with --data."
+                "The run's data set is not there" if not place else "There is no such data set",
+                seen=found,
+                remedy="If it has moved, name it with --data." if not place else "Check the path given with --data.",
             )
         dataset = Dataset.open(found)
         self.check_tokenizer(dataset.tokenizer)

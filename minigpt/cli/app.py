@@ -66,7 +66,8 @@ def main(arguments: list[str] | None = None) -> None:
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal may lack a letter of the model's text
+            # A terminal may lack a letter of the model's text; a file or a pipe gets all of them on any system.
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
     try:
         result = app(arguments, exit_on_error=False, print_error=False)
     except MiniGPTError as error:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from minigpt.cli.settings import PRESETS, options, typed_settings
+from minigpt.cli.settings import PRESETS, options, parent_of, typed_settings
 from minigpt.config import Config, GPTConfig, MachineConfig, OptimizerConfig, ScheduleConfig, TrainConfig, resolve
 
 if TYPE_CHECKING:
@@ -19,10 +19,12 @@ def plan_command(
     *,
     data: Path | None = None,
     run: Path | None = None,
+    init: Path | None = None,
     preset: Annotated[str | None, Parameter(help=f"The settings to start from. {PRESETS}. [default: seed]")] = None,
     config: Path | None = None,
     epochs: int | None = None,
     steps: int | None = None,
+    tensorboard: bool = False,
     model: Annotated[GPTConfig, options("Model", 1)] = GPTConfig(),  # noqa: B008 (frozen)
     train: Annotated[TrainConfig, options("Training", 2)] = TrainConfig(),  # noqa: B008
     optimizer: Annotated[OptimizerConfig, options("Optimizer", 3)] = OptimizerConfig(),  # noqa: B008
@@ -45,15 +47,20 @@ def plan_command(
         run is only --steps can tell.
     run
         Not used: so that a line for `minigpt train` can be planned by changing one word.
+    init
+        Run whose weights to begin with, as for `minigpt train`.
     config
         TOML file of settings, in groups as below.
     epochs
         Short for --train.epochs.
     steps
         Short for --train.steps.
+    tensorboard
+        Not used either.
     """
     parsed = Config(model=model, train=train, optimizer=optimizer, schedule=schedule, machine=machine)
-    settings = resolve(preset, config, typed_settings(parsed, epochs, steps))
+    model_there, data = parent_of(init, data)
+    settings = resolve(preset, config, typed_settings(parsed, epochs, steps), model_there)
 
     from minigpt.config import with_model
     from minigpt.data import Dataset

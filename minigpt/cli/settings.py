@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from cyclopts import App, ArgumentCollection, Group, Parameter
 
-from minigpt.config import Config, load_preset, preset_names
+from minigpt.config import Config, GPTConfig, load_preset, preset_names
 from minigpt.errors import ConfigError
 
 PRESETS = ". ".join(
@@ -50,3 +51,13 @@ def typed_settings(parsed: Config, epochs: int | None, steps: int | None) -> dic
             remedy="Leave it out; choose a tokenizer with `minigpt prepare --tokenizer`.",
         )
     return typed
+
+
+def parent_of(init: Path | None, data: Path | None) -> tuple[GPTConfig | None, Path | None]:
+    """Returns the model of the run to begin with, and the data set: that run's own if none is named."""
+    if init is None:
+        return None, data
+    from minigpt.run import RunFolder
+
+    parent = RunFolder.open(init)
+    return parent.config().model, data or parent.open_data().folder

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from minigpt.cli.settings import PRESETS, options, typed_settings
+from minigpt.cli.settings import PRESETS, options, parent_of, typed_settings
 from minigpt.config import Config, GPTConfig, MachineConfig, OptimizerConfig, ScheduleConfig, TrainConfig, resolve
 from minigpt.errors import ConfigError
 
@@ -64,12 +64,7 @@ def train_command(
     """
     parsed = Config(model=model, train=train, optimizer=optimizer, schedule=schedule, machine=machine)
     typed = typed_settings(parsed, epochs, steps)
-    model_there = None
-    if init is not None:
-        from minigpt.run import RunFolder
-
-        parent = RunFolder.open(init)
-        model_there, data = parent.config().model, data or parent.open_data().folder
+    model_there, data = parent_of(init, data)
     if data is None:
         raise ConfigError("No data set is named", remedy="Give --data, the folder that `minigpt prepare` made.")
     settings = resolve(preset, config, typed, model_there)

@@ -35,7 +35,7 @@ def decide_compiling(machine: Machine, config: Config, steps: int) -> Machine:
         where = "a CPU the costly parts are written by hand" if kind == "cpu" else "this kind of device it is young"
         return replace(machine, compiled="off", compiled_reason=f"on {where}")
     modes = COMPILE_MODES if kind == "cuda" else COMPILE_MODES[:1]
-    with torch.random.fork_rng([machine.device] if kind == "cuda" else [], device_type="cuda"):
+    with machine.fork_random():
         return _try(machine, config, steps, modes, eager_too=setting == "auto")
 
 

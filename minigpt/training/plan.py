@@ -85,7 +85,7 @@ def make_plan(config: Config, machine: Machine, dataset: Dataset | None = None) 
     kind = machine.device.type
     rows = settings.batch_size // settings.accumulate
     program = psutil.Process().memory_info().rss + PICTURE_BYTES if kind == "cpu" else 0
-    with torch.random.fork_rng([machine.device] if kind == "cuda" else [], device_type="cuda"):
+    with machine.fork_random():
         step_seconds, token_seconds, how = _pace(config, machine)
     gc.collect()  # the model that was tried holds on to itself through its optimizer
     steps, validations, held_out = settings.steps, 0, 0

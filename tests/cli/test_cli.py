@@ -25,7 +25,19 @@ TINY = [
 ]
 
 
-VERBS = ["prepare", "train", "resume", "verify-resume", "replay", "generate", "evaluate", "export", "import", "device"]
+VERBS = [
+    "prepare",
+    "plan",
+    "train",
+    "resume",
+    "verify-resume",
+    "replay",
+    "generate",
+    "evaluate",
+    "export",
+    "import",
+    "device",
+]
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -53,6 +65,8 @@ def test_from_text_to_words(call, text_folder, tmp_path):
     assert "parameters in all" in out
     assert "validation loss" in out
     assert "best validation loss" in out
+    assert "planned: " in out
+    assert "; planned were " in out
     assert len(read_metrics(run / "metrics.jsonl", "validation")) == 2
 
     texts = [call("generate", run, "--prompt", "the cat", "--seed", seed, "--max-new-tokens", 20) for seed in (1, 1, 2)]
@@ -219,3 +233,24 @@ def test_resuming_is_proven(call, data_folder, tmp_path):
     assert code == 0
     assert "the same: killed" in out
     assert call("verify-resume", "--data", data_folder, "--steps", 2, "--kills", 5)[0] == 2
+
+
+def test_a_training_is_planned_by_changing_one_word(call, data_folder, run_folder, tmp_path):
+    code, out, _ = call("plan", "--data", data_folder, "--run", tmp_path / "run", *TINY, "--steps", "7")
+    assert code == 0
+    assert "7 steps" in out
+    assert "in all" in out
+    assert not (tmp_path / "run").exists()
+    code, out, _ = call("plan", "--init", run_folder, "--data", data_folder, "--steps", "3", "--machine.device=cpu")
+    assert code == 0
+    assert "3 steps" in out
+    code, out, _ = call("plan")
+    assert code == 0
+    assert "41.74" in out
+    assert "give --data" in out
+
+
+def test_a_plan_without_such_data_is_one_message(call, tmp_path):
+    code, _, err = call("plan", "--data", tmp_path / "nowhere")
+    assert code == 2
+    assert "nowhere" in err
