@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from minigpt.convert.tokenizer_out import byte_level_json, gpt2_pairs
-from minigpt.convert.weights import read_json, shown
+from minigpt.convert.weights import MOST_JSON, read_json, shown
 from minigpt.errors import TokenizerError
 from minigpt.tokenizers import CONFIG_FILE, END_OF_TEXT, Tokenizer, load_tokenizer
+from minigpt.tokenizers.base import read_limited
 from minigpt.tokenizers.bpe import FILE, bpe_from_json
 from minigpt.tokenizers.bytepairs import byte_to_character, vocabulary_from_characters
 from minigpt.tokenizers.gpt2 import gpt2_tokenizer
 
 GPT2_SIZE = 50_257
+
+NO_PAIRS = ("char", "byte")
+"""Kinds whose own file says all; the pairs of the others must be looked at, whoever wrote them."""
 
 
 def read_tokenizer(folder: Path, vocab_size: int) -> tuple[Tokenizer, list[str]]:
@@ -32,8 +36,9 @@ def read_tokenizer(folder: Path, vocab_size: int) -> tuple[Tokenizer, list[str]]
         TokenizerError: if there is none, or ours cannot give the same ids.
         CheckpointError: if a file cannot be read.
     """
+    notes: list[str] = []
     said = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).exists() else {}
-    if "identity" in said:
+    if "identity" in said and said.get("kind") in NO_PAIRS:
         try:
             return load_tokenizer(folder), []  # `minigpt export` wrote it
         except TokenizerError:
@@ -41,7 +46,9 @@ def read_tokenizer(folder: Path, vocab_size: int) -> tuple[Tokenizer, list[str]]
     if said.get("add_prefix_space"):
         _refuse("It puts a space before every text", "add_prefix_space true")
     if (folder / FILE).exists():
-        tokens, merges, end = _from_json(read_json(folder / FILE))
+        content = read_json(folder / FILE)
+        tokens, merges, end = _from_json(content)
+        notes = _notes(content.get("post_processor"))
     elif (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
         tokens, merges, end = _from_pair_of_files(folder, said)
     elif vocab_size == GPT2_SIZE:
@@ -52,7 +59,7 @@ def read_tokenizer(folder: Path, vocab_size: int) -> tuple[Tokenizer, list[str]]
             seen=f"neither {FILE} nor vocab.json and merges.txt in {folder}",
             remedy="Name the one that the model was trained with: --tokenizer gpt2, byte, or the folder of a run.",
         )
-    return _byte_pairs(tokens, merges, end), []
+    return _byte_pairs(tokens, merges, end), notes
 
 
 def _refuse(what: str, seen: object) -> NoReturn:
@@ -92,6 +99,15 @@ def _from_json(content: Mapping[str, Any]) -> tuple[dict[str, int], list[tuple[s
     return vocab, [_pair(merge.split(" ") if isinstance(merge, str) else merge) for merge in merges], end
 
 
+def _notes(after: object) -> list[str]:
+    """Returns what should be known of a `post_processor`; ByteLevel and a template of the text alone add nothing."""
+    kind = after.get("type") if isinstance(after, dict) else after
+    empty = kind == "TemplateProcessing" and isinstance(after, dict) and after.get("special_tokens") == {}
+    if kind in (None, "ByteLevel") or empty:
+        return []
+    return [f"{FILE} may put tokens around a text (post_processor {shown(kind)}): this run's tokenizer puts none"]
+
+
 def _from_pair_of_files(folder: Path, said: Mapping[str, Any]) -> tuple[dict[str, int], list[tuple[str, str]], str]:
     """Returns tokens, merges and the special token of `vocab.json` and `merges.txt`, GPT-2's own form."""
     end = said.get("eos_token", END_OF_TEXT)
@@ -99,8 +115,8 @@ def _from_pair_of_files(folder: Path, said: Mapping[str, Any]) -> tuple[dict[str
     if (folder / "added_tokens.json").exists() and (more := read_json(folder / "added_tokens.json").keys() - {end}):
         _refuse("It has not one special token, the end of a text", f"added_tokens.json adds {shown(min(more))}")
     try:
-        lines = (folder / "merges.txt").read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_limited(folder / "merges.txt", MOST_JSON).decode().splitlines()
+    except (OSError, ValueError) as error:
         _refuse("Its merges cannot be read", error)
     merges = [_pair(line.split(" ")) for line in lines if line and not line.startswith("#version")]
     return read_json(folder / "vocab.json"), merges, str(end)

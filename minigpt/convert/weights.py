@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from minigpt.errors import CheckpointError
+from minigpt.tokenizers.base import read_limited
 from minigpt.weights import is_finite
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -66,9 +67,7 @@ def read_json(file: Path) -> dict[str, Any]:
         CheckpointError: if it is missing, too long, or no JSON object.
     """
     try:
-        if _regular(file).stat().st_size > MOST_JSON:
-            raise ValueError(f"it has more than {MOST_JSON:,} bytes")
-        content = json.loads(file.read_bytes())
+        content = json.loads(read_limited(file, MOST_JSON))
         if not isinstance(content, dict):
             raise ValueError("it is no JSON object")
         return content

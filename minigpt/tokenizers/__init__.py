@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +22,12 @@ from minigpt.tokenizers.base import (
     FORMAT,
     Ids,
     Tokenizer,
+    read_limited,
     safe_cut,
     usable_cores,
     utf8,
 )
-from minigpt.tokenizers.bpe import load_bpe, train_bpe
+from minigpt.tokenizers.bpe import MOST_BYTES, load_bpe, train_bpe
 from minigpt.tokenizers.bytepairs import BytePairTokenizer
 from minigpt.tokenizers.gpt2 import gpt2_tokenizer
 from minigpt.tokenizers.simple import ByteTokenizer, CharTokenizer
@@ -106,7 +108,7 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
     path = Path(folder)
     remedy = "Use a folder made by `minigpt prepare`, or prepare the data again."
     try:
-        config = json.loads((path / CONFIG_FILE).read_bytes())
+        config = json.loads(read_limited(path / CONFIG_FILE, MOST_BYTES))
         if config["format"] > FORMAT:
             raise TokenizerError(
                 f"{path / CONFIG_FILE} was written by a newer Mini-GPT",
@@ -114,20 +116,23 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
                 remedy=f"Update Mini-GPT; this version reads formats up to {FORMAT}.",
             )
         for name, sha256 in config["files"].items():
-            if hashlib.sha256((path / Path(name).name).read_bytes()).hexdigest() != sha256:
+            if hashlib.sha256(read_limited(path / Path(name).name, MOST_BYTES)).hexdigest() != sha256:
                 raise ValueError(f"{name} is not the file that was saved")
-        tokenizer = KINDS[config["kind"]].load(path, config)
+        kind = KINDS[config["kind"]]
+        if not re.fullmatch(config["kind"] + r":[0-9]{1,7}" * kind.takes_size, config["spec"]):
+            raise ValueError("its spec is none of its kind", config["spec"])
+        tokenizer = kind.load(path, config)
         saved = config["identity"]
     except FileNotFoundError as error:
-        raise TokenizerError("A tokenizer's file is missing", seen=error.filename, remedy=remedy) from error
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise TokenizerError("A tokenizer's file is missing", seen=repr(error.filename), remedy=remedy) from error
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, TokenizerError):
             raise
-        raise TokenizerError(f"The tokenizer in {path} is damaged", seen=repr(error), remedy=remedy) from error
+        raise TokenizerError(f"The tokenizer in {path} is damaged", seen=repr(error)[:200], remedy=remedy) from error
     if tokenizer.identity != saved:
         raise TokenizerError(
             f"The tokenizer in {path} is not the one that was saved there",
-            seen=f"identity {tokenizer.identity[:12]}..., saved {str(saved)[:12]}...",
+            seen=f"identity {tokenizer.identity[:12]}..., saved {str(saved)[:12]!r}...",
             remedy=remedy,
         )
     return tokenizer

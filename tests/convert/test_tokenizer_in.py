@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, GPT2Tokenizer
 
 from minigpt.convert import export_hugging_face
 from minigpt.convert.tokenizer_in import read_tokenizer
 from minigpt.convert.tokenizer_out import byte_level_json, save_tokenizer
-from minigpt.errors import CheckpointError, TokenizerError
+from minigpt.errors import CheckpointError, MiniGPTError, TokenizerError
 from minigpt.tokenizers import END_OF_TEXT, load_tokenizer, make_tokenizer
 from minigpt.tokenizers.bytepairs import byte_to_character
 from tests.convert.conftest import make_run
@@ -212,3 +213,73 @@ def test_a_normaliser_of_tokenizers_is_seen(tmp_path):
     theirs.normalizer = normalizers.NFC()
     with pytest.raises(TokenizerError, match="NFC"):
         read_tokenizer(write(tmp_path, content(theirs)), 400)
+
+
+def claim(folder: Path, **changed: Any) -> Path:
+    """A folder whose `tokenizer_config.json` and vocabulary claim to be ours."""
+    make_tokenizer("bpe:300", [MANY_SCRIPTS]).save(folder)
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
+    return folder
+
+
+def test_a_vocabulary_that_claims_to_be_ours_is_checked_all_the_same(tmp_path):
+    tokens = {"a": 0, "b": 1, END_OF_TEXT: 2}
+    claim(tmp_path, files={}, identity="0")
+    write(tmp_path, json.loads(byte_level_json(tokens, [])))
+    with pytest.raises(TokenizerError, match="cannot say every byte"):
+        read_tokenizer(tmp_path, 3)
+    with pytest.raises(TokenizerError, match="254 of the 256 bytes"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("spec", ["bpe:\x1b]0;owned\x07", "bpe:", "bpe:3\n", "bpe:" + "9" * 5000, "gpt2", 3, None])
+def test_a_spec_that_is_none_is_refused_and_no_control_character_shown(tmp_path, spec):
+    with pytest.raises(TokenizerError, match="damaged") as caught:
+        load_tokenizer(claim(tmp_path, spec=spec))
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("changed", [{"identity": "\x1b[31m"}, {"files": {"\x1b[31m": ""}}, {"kind": "\x1b[31m"}])
+def test_what_a_stranger_wrote_is_shown_escaped(tmp_path, changed):
+    with pytest.raises(TokenizerError, match=r"x1b\[31m") as caught:
+        load_tokenizer(claim(tmp_path, **changed))
+    assert str(caught.value).isprintable()
+
+
+def test_json_without_end_is_a_damaged_tokenizer(tmp_path):
+    (tmp_path / "tokenizer_config.json").write_text('{"a": ' * 100_000)
+    with pytest.raises(TokenizerError, match="damaged"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["merges.txt", "vocab.json", "tokenizer.json", "tokenizer_config.json"])
+def test_what_is_no_regular_file_is_not_read(gpt2_files, tmp_path, name):
+    for kept in {"merges.txt", "vocab.json"} - {name}:
+        shutil.copy(gpt2_files / kept, tmp_path)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / name)  # whoever opens it waits forever
+    else:
+        (tmp_path / name).mkdir()
+    with pytest.raises(MiniGPTError, match="no regular file"):
+        read_tokenizer(tmp_path, 50_257)
+    if name == "tokenizer_config.json":
+        with pytest.raises(TokenizerError, match="no regular file"):
+            load_tokenizer(tmp_path)
+
+
+def test_a_file_too_long_is_not_read(gpt2_files, tmp_path):
+    shutil.copy(gpt2_files / "vocab.json", tmp_path)
+    with (tmp_path / "merges.txt").open("wb") as file:
+        file.truncate(10_000_001)
+    with pytest.raises(TokenizerError, match="more than 10,000,000 bytes"):
+        read_tokenizer(tmp_path, 50_257)
+
+
+def test_tokens_put_around_a_text_are_noted(tmp_path):
+    theirs = trained()
+    theirs.post_processor = processors.ByteLevel()
+    assert read_tokenizer(write(tmp_path, content(theirs)), 400)[1] == []
+    theirs.post_processor = processors.TemplateProcessing("</s> $A", special_tokens=[("</s>", 0)])
+    assert "TemplateProcessing" in read_tokenizer(write(tmp_path, content(theirs)), 400)[1][0]
