@@ -19,6 +19,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from minigpt.generation.lone import LoneStep
 from minigpt.model import GPT, KVCache
 
 
@@ -30,13 +31,18 @@ class Decoder:
     """
 
     def __init__(self, model: GPT, capacity: int, longest: int | None = None) -> None:
-        """Makes room for `capacity` texts of up to `longest` tokens; for any length when it is left out."""
+        """Makes room for `capacity` texts of up to `longest` tokens; for any length when it is left out.
+
+        The model is one that `with_weights` made.
+        """
         self.model = model
         self.context = model.config.block_size
-        self.device, dtype = model.wte.weight.device, model.wte.weight.dtype
+        weight = next(model.parameters())
+        self.device = weight.device
         room = min(longest or self.context, self.context)
-        self.cache = KVCache(model.config, capacity, device=self.device, dtype=dtype, room=room)
+        self.cache = KVCache(model.config, capacity, device=self.device, dtype=weight.dtype, room=room)
         self.cache.select([])
+        self.lone = LoneStep(model, self.cache) if self.device.type == "cpu" else None
         self.texts: list[list[int]] = []
 
     def add(self, text: Sequence[int]) -> None:
@@ -51,8 +57,12 @@ class Decoder:
         for row, text in enumerate(self.texts):
             if self.cache.lengths[row] == self.context:
                 self._read(row, text[-max(1, self.context // 2) :])
-        newest = torch.tensor([[text[-1]] for text in self.texts], device=self.device)  # (texts, 1)
-        return self.model(newest, self.cache)[:, 0].float()
+        if self.lone and len(self.texts) == 1:
+            hidden = self.lone(self.texts[0][-1])
+        else:
+            newest = torch.tensor([[text[-1]] for text in self.texts], device=self.device)  # (texts, 1)
+            hidden = self.model.hidden(newest, self.cache)
+        return self.model.lm_head(hidden)[:, 0].float()
 
     def append(self, tokens: Sequence[int]) -> None:
         """Puts one more token behind each text; `next_logits` must have read the one before."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch
@@ -19,9 +19,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minigpt.device import hash_seed
+from minigpt.errors import MiniGPTError
 from minigpt.generation.decoder import Decoder
 from minigpt.generation.samplers import NONE_LEFT, History, Sampling
-from minigpt.generation.weights import with_weights
+from minigpt.generation.weights import ready
 from minigpt.model import GPT
 
 End: TypeAlias = Literal["stop token", "length", "none left"]
@@ -55,7 +56,8 @@ class Step:
     Attributes:
         row: the number of its prompt.
         token: its id.
-        logprob: the logarithm of the probability that the model itself gives it, before any sampler.
+        logprob: the logarithm of the probability that the model itself gives it, before any sampler; NaN if it was
+            not asked for.
         end: why the row ends with this step; None if it goes on. At "stop token" the token is the one that stopped it,
             and no part of the text; at "none left" the samplers dropped every token, and it is `NONE_LEFT`.
         candidates: the most likely tokens, the first first, if they were asked for.
@@ -84,6 +86,7 @@ def stream_steps(
     seeds: Sequence[int],
     stop_tokens: Container[int] = (),
     *,
+    logprobs: bool = True,
     explain: bool = False,
     closed: Container[int] = (),
     rows_at_once: int = 32,
@@ -97,57 +100,68 @@ def stream_steps(
         sampling: how they are chosen.
         seeds: one for each prompt. The same seed gives the same tokens, in any company.
         stop_tokens: token ids that end a row.
+        logprobs: whether to tell how likely each token was; it takes a twentieth of a small model's time.
         explain: whether to name the most likely tokens of each step.
         closed: numbers of rows of which the caller wants no more; looked at after each step, so that it may grow.
         rows_at_once: how many rows run side by side; the others wait until one ends.
+
+    Raises:
+        MiniGPTError: if the model's logits are not numbers.
     """
     assert len(prompts) == len(seeds), "one seed for each prompt"
     if max_new_tokens < 1 or not prompts:
         return
-    if isinstance(model.lm_head, torch.nn.Linear):
-        model = with_weights(model, "float32")
-    decoder = Decoder(model, min(rows_at_once, len(prompts)), max(map(len, prompts)) + max_new_tokens)
+    decoder = Decoder(ready(model), min(rows_at_once, len(prompts)), max(map(len, prompts)) + max_new_tokens)
     waiting = deque(_Row(number, seed) for number, seed in enumerate(seeds) if number not in closed)
     rows: list[_Row] = []  # of the decoder's texts
     while waiting or rows:
         while waiting and len(rows) < rows_at_once:
             rows.append(waiting.popleft())
             decoder.add(prompts[rows[-1].number])
-        steps = _take_step(decoder, rows, sampling, explain)
-        steps = [_with_end(step, row, max_new_tokens, stop_tokens) for step, row in zip(steps, rows, strict=True)]
+        logits = decoder.next_logits()  # (rows, vocab_size)
+        logits = logits.cpu() if logits.device.type == "mps" else logits  # float64, which samplers need, is not there
+        picked = sampling.pick(logits, decoder.texts, _uniforms(rows, logits.device))  # (rows)
+        tokens = picked.tolist()
+        _check_finite(logits)
+        likely = _logprobs(logits, picked) if logprobs else [math.nan] * len(rows)
+        candidates = _candidates(logits, decoder.texts, sampling) if explain else [()] * len(rows)
+        steps = []
+        for row, token, logprob, top in zip(rows, tokens, likely, candidates, strict=True):
+            row.count += 1
+            steps.append(Step(row.number, token, logprob, _end(token, row, max_new_tokens, stop_tokens), top))
         yield sorted(steps, key=lambda step: step.row)
         waiting = deque(row for row in waiting if row.number not in closed)
         going = [at for at, step in enumerate(steps) if step.end is None and step.row not in closed]
-        order = _filled_up(going)
-        rows = [rows[at] for at in order]
-        decoder.select(order)
-        decoder.append([steps[at].token for at in order])
+        if len(going) < len(rows):
+            going = _filled_up(going)
+            rows = [rows[at] for at in going]
+            decoder.select(going)
+        decoder.append([tokens[at] for at in going])
 
 
-def _take_step(decoder: Decoder, rows: Sequence[_Row], sampling: Sampling, explain: bool) -> list[Step]:
-    logits = decoder.next_logits()  # (rows, vocab_size)
-    if logits.device.type == "mps":
-        logits = logits.cpu()  # float64, in which the samplers sum, is not known there
-    uniforms = torch.tensor([uniform(row.seed, row.count) for row in rows], dtype=torch.float64).to(logits.device)
-    picked = sampling.pick(logits, decoder.texts, uniforms)  # (rows)
-    logprobs = -F.cross_entropy(logits, picked.clamp(min=0), reduction="none")
-    found = torch.stack((picked.double(), logprobs.double())).tolist()  # both at once: a GPU is waited for only here
-    candidates = _candidates(logits, decoder.texts, sampling) if explain else [()] * len(rows)
-    for row in rows:
-        row.count += 1
-    return [
-        Step(row.number, int(token), logprob, candidates=likely)
-        for row, token, logprob, likely in zip(rows, *found, candidates, strict=True)
-    ]
+def _uniforms(rows: Sequence[_Row], device: torch.device) -> Tensor:
+    return torch.tensor([uniform(row.seed, row.count) for row in rows], dtype=torch.float64, device=device)
 
 
-def _with_end(step: Step, row: _Row, max_new_tokens: int, stop_tokens: Container[int]) -> Step:
-    """Returns the step, marked if it is its row's last."""
-    if step.token == NONE_LEFT:
-        return replace(step, logprob=-math.inf, end="none left")
-    if step.token in stop_tokens:
-        return replace(step, end="stop token")
-    return replace(step, end="length") if row.count == max_new_tokens else step
+def _check_finite(logits: Tensor) -> None:
+    if not math.isfinite(logits.sum().item()):  # a sum is quick, and no number in it goes unnoticed
+        raise MiniGPTError(
+            "The model's probabilities are not numbers",
+            remedy="Take another checkpoint; if the weights were rounded, exact ones (float32).",
+        )
+
+
+def _end(token: int, row: _Row, max_new_tokens: int, stop_tokens: Container[int]) -> End | None:
+    if token == NONE_LEFT:
+        return "none left"
+    if token in stop_tokens:
+        return "stop token"
+    return "length" if row.count == max_new_tokens else None
+
+
+def _logprobs(logits: Tensor, picked: Tensor) -> list[float]:
+    found = -F.cross_entropy(logits, picked.clamp(min=0), reduction="none")
+    return found.masked_fill(picked == NONE_LEFT, -math.inf).tolist()
 
 
 def _candidates(logits: Tensor, history: History, sampling: Sampling) -> list[tuple[Candidate, ...]]:

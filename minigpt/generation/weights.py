@@ -1,15 +1,8 @@
-"""Weights for generation: the same model with its matrices kept in the form that is quickest to read.
+"""Models for generation: the same mathematics, with every layer in the form in which it runs quickest here.
 
-A new token needs every weight once, so its pace is that of reading them. On a CPU, oneDNN reads a matrix that has been
-packed into its own layout two to five times as fast as torch reads the original, in float32 too; bfloat16 halves the
-bytes, int8 halves them again. The residual stream, attention and all sums stay in float32.
-
-On a CPU all products here have a second virtue: what they give for one row does not depend on how many others there
-are, to the last bit. torch's usual ones choose their order of summing by the number of rows, and a difference in the
-last bit can turn a choice.
-
-`choose` decides by measuring, `with_weights` converts, `loss_change` tells what it costs. The model that comes in is
-left as it is.
+`with_weights` makes one: its matrices are those of products.py, and torch's bookkeeping around each call of a layer is
+left out, which would take a third of a small model's step. `choose` decides on a form by measuring, and `loss_change`
+tells what its rounding costs. The model that comes in is left as it is.
 """
 
 from __future__ import annotations
@@ -19,8 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,15 +20,11 @@ from torch.nn import functional as F
 
 from minigpt.device import synchronise
 from minigpt.errors import ConfigError, DeviceError, did_you_mean
+from minigpt.generation.products import HEADS, KINDS, SMALL, Product, float32, steady
 from minigpt.model import GPT, KVCache
+from minigpt.model.positions import Positions
 
-Product: TypeAlias = Callable[[Tensor], Tensor]
-"""x (rows, time, n_in) to W x + b (rows, time, n_out), both in the residual stream's type."""
-
-SMALL = 2**17
-"""Matrices with fewer weights stay in the processor's cache, so packing and narrowing gain nothing: they stay as is."""
-
-GAIN = 1.15
+GAIN = 1.1
 """How many times as fast a narrower form must make a step for its rounding to be worth it."""
 
 
@@ -55,87 +43,11 @@ class Choice:
     reason: str
 
 
-def float32(weight: Tensor, bias: Tensor | None) -> Product:
-    """The weights as they are."""
-    if weight.device.type != "cpu":
-        return lambda x: F.linear(x, weight, bias)
-    # MKL's bits also depend on whether a row begins where memory is aligned to 16 bytes.
-    if (weight.numel() >= SMALL or weight.size(1) % 4) and _packs(weight.dtype):
-        return _packed(weight, bias)
-    return _row_by_row(weight, bias)
-
-
-def bfloat16(weight: Tensor, bias: Tensor | None) -> Product:
-    """The weights rounded to 8 significant bits; the product's result too."""
-    narrow, narrow_bias = weight.bfloat16(), None if bias is None else bias.bfloat16()
-    if weight.device.type == "cpu" and _packs(torch.bfloat16):
-        return _packed(narrow, narrow_bias)
-    return lambda x: F.linear(x.bfloat16(), narrow, narrow_bias).to(x.dtype)
-
-
-def int8(weight: Tensor, bias: Tensor | None) -> Product:
-    """The weights rounded to whole numbers up to 127, with a scale for each output; inputs and results in bfloat16."""
-    if not _multiplies_int8(weight.device.type):
-        raise DeviceError(
-            "int8 weights cannot be used here", seen=f"torch {torch.__version__} on {weight.device}", remedy="Try auto."
-        )
-    # The scale is rounded before it is used, so that what is left of its own rounding is in the weights' rounding.
-    scale = (weight.abs().amax(dim=1) / 127).bfloat16().clamp(min=1e-20)  # (n_out)
-    narrow = (weight / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8)
-    missing = -weight.size(1) % 32  # the kernel reads whole blocks of inputs, and does not look where they end
-    narrow = F.pad(narrow, (0, missing))
-
-    def product(x: Tensor) -> Tensor:
-        inputs = F.pad(x.flatten(0, 1).bfloat16(), (0, missing))  # (rows * time, n_in)
-        y = torch._weight_int8pack_mm(inputs, narrow, scale).to(x.dtype)
-        return (y if bias is None else y + bias).unflatten(0, x.shape[:2])
-
-    return product
-
-
-KINDS: dict[str, Callable[[Tensor, Tensor | None], Product]] = {
-    "float32": float32,
-    "bfloat16": bfloat16,
-    "int8": int8,
-}
-
-
-class FixedLinear(nn.Module):
-    """A linear layer whose weights are ready for one form of product, and for nothing else."""
-
-    def __init__(self, product: Product) -> None:
-        super().__init__()
-        self.product = product
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns the layer's output, (rows, time, n_out)."""
-        return self.product(x)
-
-
-class SteadyActivation(nn.Module):
-    """An activation that gives each row the bits which it gives that row alone.
-
-    A CPU takes 32 numbers at once, and what is left over at the end of a thread's share goes through other code, whose
-    last bits differ. With several rows, that end may lie elsewhere than with one.
-    """
-
-    def __init__(self, act: nn.Module) -> None:
-        super().__init__()
-        self.act = act
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns act(x) for x (rows, time, n_hidden)."""
-        nothing_left_over = x.size(2) % 32 == 0 and x.numel() <= 2**14  # above, threads share the work
-        if len(x) == 1 or nothing_left_over:
-            return self.act(x)
-        return torch.cat([self.act(row) for row in x.split(1)])
-
-
 def with_weights(model: GPT, kind: str) -> GPT:
-    """Returns a model for generation only, which shares everything but its matrices with the one given.
+    """Returns a model that can generate and nothing else: no training, no hooks, no saving.
 
     Args:
-        model: the model; left as it is. Later changes to its weights do not reach the new one.
+        model: the model; left as it is. Later changes to its weights do not reach all of the new one.
         kind: a key of `KINDS`, for all matrices that are not `SMALL`.
 
     Raises:
@@ -146,15 +58,36 @@ def with_weights(model: GPT, kind: str) -> GPT:
         hint = did_you_mean(kind, KINDS)
         raise ConfigError("There is no such form of weights", seen=kind, remedy=f"{hint}Choose {', '.join(KINDS)}.")
     fixed = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})  # shares those
-    with torch.no_grad():
-        for parent in list(fixed.modules()):
-            for name, layer in parent.named_children():
-                if isinstance(layer, nn.Linear):
-                    make = KINDS[kind] if layer.weight.numel() >= SMALL else float32
-                    setattr(parent, name, FixedLinear(make(layer.weight.detach(), layer.bias)))
-                elif isinstance(layer, nn.GELU | nn.SiLU) and fixed.wte.weight.device.type == "cpu":
-                    setattr(parent, name, SteadyActivation(layer))
-    return fixed.eval()
+    for parent in fixed.eval().modules():
+        for name, tensor in parent.named_parameters(recurse=False):
+            parent.__dict__[name] = tensor.detach()
+        for name, layer in parent.named_children():
+            # An entry here goes before the module of the same name, which stays behind it.
+            parent.__dict__[name] = _as_function(layer, (HEADS if parent is fixed else KINDS)[kind])
+    return fixed
+
+
+def ready(model: GPT) -> GPT:
+    """Returns the model if `with_weights` made it, else what that makes of it in float32."""
+    return with_weights(model, "float32") if isinstance(model.lm_head, nn.Linear) else model
+
+
+def _as_function(layer: nn.Module, form: Callable[[Tensor, Tensor | None], Product]) -> Any:
+    """Returns what computes the same as a layer, with a large matrix in that form, without torch's bookkeeping."""
+    if isinstance(layer, nn.Linear):
+        make = form if layer.weight.numel() >= SMALL else float32
+        return make(layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
+    if isinstance(layer, nn.GELU | nn.SiLU):
+        return steady(layer.forward)
+    if isinstance(layer, nn.Dropout):
+        return _same
+    if isinstance(layer, nn.ModuleList):
+        return tuple(part.forward for part in layer)
+    return layer if isinstance(layer, Positions) else layer.forward
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
 
 
 def choose(model: GPT, kind: str = "auto", rows: int = 1) -> Choice:
@@ -191,7 +124,7 @@ def loss_change(model: GPT, fixed: GPT, ids: Sequence[int]) -> tuple[float, floa
         fixed: what `with_weights` made of it.
         ids: at least two token ids; predicted in windows of block_size.
     """
-    text = torch.tensor(ids, dtype=torch.long, device=model.wte.weight.device)
+    text = torch.tensor(ids, dtype=torch.long, device=next(model.parameters()).device)
     size, sums = model.config.block_size, [0.0, 0.0]
     for start in range(0, len(ids) - 1, size):
         window = text[start : start + size + 1]
@@ -202,61 +135,12 @@ def loss_change(model: GPT, fixed: GPT, ids: Sequence[int]) -> tuple[float, floa
     return sums[0] / count, (sums[1] - sums[0]) / count
 
 
-def _row_by_row(weight: Tensor, bias: Tensor | None) -> Product:
-    transposed = weight.t()
-    rest = weight.new_zeros(()) if bias is None else bias
-
-    def product(x: Tensor) -> Tensor:
-        if x.size(1) > 1:  # several tokens of one text, always read alone
-            return F.linear(x, weight, bias)
-        return torch.baddbmm(rest, x, transposed.expand(len(x), -1, -1))  # (rows, 1, n_out): a small product each
-
-    return product
-
-
-def _packed(weight: Tensor, bias: Tensor | None) -> Product:
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
-    multiply, dtype = torch.ops.mkldnn._linear_pointwise.default, weight.dtype
-    # A lone row of more than 1,024 inputs would be summed in another order than several: it goes in twice.
-    doubled = weight.size(1) > 1024
-
-    def product(x: Tensor) -> Tensor:
-        narrow = x.to(dtype)
-        if doubled and x.size(0) == x.size(1) == 1:
-            return multiply(torch.cat((narrow, narrow)), packed, bias, "none", [], "")[:1].to(x.dtype)
-        return multiply(narrow, packed, bias, "none", [], "").to(x.dtype)
-
-    return product
-
-
-@lru_cache
-def _packs(dtype: torch.dtype) -> bool:
-    """Whether oneDNN is there and multiplies packed matrices of this type."""
-    if not torch.backends.mkldnn.is_available():
-        return False
-    try:
-        eye = torch.eye(16, dtype=dtype)
-        return torch.equal(_packed(eye, None)(eye[None])[0], eye)
-    except (AttributeError, RuntimeError, TypeError):
-        return False
-
-
-@lru_cache
-def _multiplies_int8(device: str) -> bool:
-    """Whether torch has a product with int8 weights for this device."""
-    try:
-        eye = torch.eye(32, dtype=torch.bfloat16, device=device)
-        one = torch.ones(32, dtype=torch.bfloat16, device=device)
-        return torch.equal(torch._weight_int8pack_mm(eye, eye.to(torch.int8), one), eye)
-    except (AttributeError, RuntimeError, TypeError):
-        return False
-
-
 @torch.inference_mode()
 def _step_seconds(model: GPT, rows: int, steps: int = 4) -> float:
     """Returns the best time of a few steps of decoding, after one to warm up."""
-    ids = torch.zeros(rows, 1, dtype=torch.long, device=model.wte.weight.device)
-    cache = KVCache(model.config, rows, device=ids.device, dtype=model.wte.weight.dtype, room=16)
+    weight = next(model.parameters())
+    ids = torch.zeros(rows, 1, dtype=torch.long, device=weight.device)
+    cache = KVCache(model.config, rows, device=weight.device, dtype=weight.dtype, room=16)
     best = float("inf")
     for step in range(1 + steps):
         cache.lengths = [0] * rows

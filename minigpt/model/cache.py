@@ -34,8 +34,8 @@ class KVCache:
 
     def positions(self, time: int) -> Tensor:
         """Returns where the next `time` tokens of each row stand, (rows, time)."""
-        places = torch.tensor(self.lengths)[:, None] + torch.arange(time)
-        return places.to(self.keys.device, non_blocking=True)
+        places = [range(length, length + time) for length in self.lengths]
+        return torch.tensor([list(row) for row in places], device=self.keys.device)
 
     def extend(self, layer: int, k: Tensor, v: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Stores new keys and values (rows, heads, time, head_dim) of one block, and returns all there are.
