@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -162,11 +163,12 @@ class RunFolder:
         """
         run = cls(path)
         if not run.config_file.is_file():
-            raise RunError(
-                "This is no run folder: it holds no config.toml",
-                seen=path,
-                remedy="Give the folder that `minigpt train --run` named.",
-            )
+            remedy = "Give the folder that `minigpt train --run` named."
+            if (run.path / "config.json").is_file():
+                remedy = (
+                    f"It may be a checkpoint: `minigpt import {shlex.quote(str(path))} --run RUN` makes a run of it."
+                )
+            raise RunError("This is no run folder: it holds no config.toml", seen=path, remedy=remedy)
         return run
 
     def config(self) -> Config:

@@ -44,7 +44,7 @@ def export_command(
 
     assert to == "hf"
     made = export_hugging_face(run, out, checkpoint=checkpoint, license=license)
-    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     console.print(f"{made}, for transformers:", soft_wrap=True)
     for file in sorted(made.iterdir()):
         console.print(f"  {file.name:<26}{file.stat().st_size:>14,} bytes")

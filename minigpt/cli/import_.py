@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from rich.console import Console
@@ -33,11 +34,11 @@ def import_command(folder: Path, /, *, run: Path, tokenizer: str | None = None) 
 
     made = import_hugging_face(folder, run, tokenizer=tokenizer)
     model = made.config
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     console.print(
         f"{made.run}: {made.parameters:,} parameters, {model.n_layer} layers, {model.n_head} heads, "
         f"{model.n_embd} wide, context {model.block_size:,}, tokenizer {made.tokenizer} with {model.vocab_size:,} ids"
     )
     for note in made.notes:
         console.print(f"note: {note}")
-    console.print(f"try: minigpt generate {made.run} --prompt ...")
+    console.print(f"try: minigpt generate {shlex.quote(str(made.run))} --prompt ...")

@@ -124,6 +124,14 @@ def import_hugging_face(folder: Path | str, run: Path | str, *, tokenizer: str |
     """
     RunFolder(run).check_absent()
     folder = Path(folder)
+    if folder.is_file():
+        raise RunError("This is a file", seen=folder, remedy=f"Give the folder that it is in: {folder.parent}")
+    if RunFolder(folder).config_file.is_file() and not (folder / CONFIG).exists():
+        raise RunError(
+            "This is a run of Mini-GPT already",
+            seen=folder,
+            remedy="It needs no import: `minigpt generate` and the other commands take it as it is.",
+        )
     if not folder.is_dir():
         raise RunError(
             "There is no such folder", seen=folder, remedy="Give a local folder with config.json and model.safetensors."

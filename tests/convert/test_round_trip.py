@@ -60,7 +60,9 @@ def test_without_data_the_other_runs_own_is_trained_on(call, run_folder, data_fo
         (["export", "RUN", "--out", "NEW", "--checkpoint", "7"], ["no such checkpoint", "7"]),
         (["export", "nowhere", "--out", "NEW"], ["no run folder", "nowhere"]),
         (["import", "nowhere", "--run", "NEW"], ["no such folder", "nowhere"]),
-        (["import", "RUN", "--run", "NEW"], ["config.json cannot be read"]),
+        (["import", "RUN", "--run", "NEW"], ["a run of Mini-GPT already"]),
+        (["import", "FILE", "--run", "NEW"], ["This is a file", "folder that it is in"]),
+        (["generate", "HF"], ["no run folder", "minigpt import", "--run RUN"]),
         (["train", "--run", "NEW"], ["--data"]),
         (["train", "--data", "DATA", "--run", "NEW", "--init", "nowhere"], ["no run folder", "nowhere"]),
         (
@@ -69,11 +71,26 @@ def test_without_data_the_other_runs_own_is_trained_on(call, run_folder, data_fo
         ),
     ],
 )
-def test_mistakes_get_one_message_and_leave_nothing(call, arguments, words, run_folder, data_folder, tmp_path):
-    places = {"RUN": run_folder, "DATA": data_folder, "NEW": tmp_path / "new"}
+def test_mistakes_get_one_message_and_leave_nothing(call, arguments, words, run_folder, data_folder, plain, tmp_path):
+    places = {
+        "HF": plain,
+        "FILE": plain / "config.json",
+        "RUN": run_folder,
+        "DATA": data_folder,
+        "NEW": tmp_path / "new",
+    }
     code, _, err = call(*[places.get(argument, argument) for argument in arguments])
     assert code == 2
     for word in words:
         assert word in err
     assert err.startswith("error: ")
     assert not list(tmp_path.iterdir())
+
+
+def test_names_are_printed_as_they_are_and_quoted_in_a_command(call, run_folder, plain, tmp_path):
+    run, out = tmp_path / "a :smile: b", tmp_path / ":smile:"
+    code, text, _ = call("import", plain, "--run", run, "--tokenizer", "byte")
+    assert code == 0
+    assert f"{run}: " in text
+    assert f"minigpt generate '{run}' --prompt" in text
+    assert f"{out}, for" in call("export", run_folder, "--out", out)[1]
