@@ -38,11 +38,8 @@ def read_tokenizer(folder: Path, vocab_size: int) -> tuple[Tokenizer, list[str]]
     """
     notes: list[str] = []
     said = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).exists() else {}
-    if "identity" in said and said.get("kind") in NO_PAIRS:
-        try:
-            return load_tokenizer(folder), []  # `minigpt export` wrote it
-        except TokenizerError:
-            pass  # and another program changed it
+    if said.get("kind") in NO_PAIRS and (own := _own(folder)):
+        return own, []
     if said.get("add_prefix_space"):
         _refuse("It puts a space before every text", "add_prefix_space true")
     if (folder / FILE).exists():
@@ -59,7 +56,18 @@ def read_tokenizer(folder: Path, vocab_size: int) -> tuple[Tokenizer, list[str]]
             seen=f"neither {FILE} nor vocab.json and merges.txt in {folder}",
             remedy="Name the one that the model was trained with: --tokenizer gpt2, byte, or the folder of a run.",
         )
-    return _byte_pairs(tokens, merges, end), notes
+    made = _byte_pairs(tokens, merges, end)
+    if said.get("identity") == made.identity and (own := _own(folder)):
+        made.spec = own.spec  # the number of ids that was asked for; it may have fewer
+    return made, notes
+
+
+def _own(folder: Path) -> Tokenizer | None:
+    """Returns the tokenizer that `minigpt export` wrote, unless another program wrote or changed it."""
+    try:
+        return load_tokenizer(folder)
+    except TokenizerError:
+        return None
 
 
 def _refuse(what: str, seen: object) -> NoReturn:
