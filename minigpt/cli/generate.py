@@ -107,15 +107,13 @@ def generate_command(
     given |= {"--show-probabilities": shown.show_probabilities, "--explain": shown.explain, "--json": shown.as_json}
     given |= {"--best-of": search.best_of is not None, "--beams": search.beams is not None}
     _check_together({name for name, value in given.items() if value not in (None, False)})
-    if samples < 1 or samples > (search.texts or samples):
-        most = f" to {search.texts}, as many as are made" if search.texts else ""
-        raise ConfigError("So many samples cannot be shown", seen=samples, remedy=f"Give a number from 1{most}.")
+    _check_counts(samples, search)
     texts = read_prompts(prompts) if prompts is not None else prompt or [""]
 
     from minigpt.cli.text_views import make_view, show
     from minigpt.device import choose as choose_machine
     from minigpt.generation.search import DRAWN
-    from minigpt.generation.text import Request
+    from minigpt.generation.text import Request, prompt_ids
     from minigpt.generation.weights import choose as choose_weights
     from minigpt.run import load
     from minigpt.tokenizers.base import utf8
@@ -124,6 +122,8 @@ def generate_command(
     machine = choose_machine(device, "float32")
     model, tokenizer = load(run, checkpoint, machine.device)
     Request.read(model, tokenizer, options.settings(tokenizer))  # mistakes are found before anything is measured
+    if not interactive:
+        _note_long_prompts([len(prompt_ids(tokenizer, text)) for text in texts], model.config.block_size)
     again = interactive or options.seed is not None or options.temperature == 0 or search.beams is not None
     kind = "float32" if weights == "auto" and again else weights
     choice = choose_weights(model, kind, rows=min(ROWS, len(texts) * (search.texts or samples)))
@@ -138,7 +138,7 @@ def generate_command(
     settings = {**asdict(options), **({} if search.texts is None else asdict(search)), "weights": choice.kind}
     if search.beams is not None:
         settings = {name: value for name, value in settings.items() if name not in DRAWN}
-    view = make_view(tokenizer, shown, settings, many=len(texts) * samples > 1)
+    view = make_view(tokenizer, shown, settings, many=len(texts) * samples > 1, context=model.config.block_size)
     made, begun = [], time.perf_counter()
     for group, pieces in _groups(choice.model, tokenizer, texts, samples, options, search, shown.explain):
         show(view, group, pieces)
@@ -227,6 +227,30 @@ def _check_together(given: set[str]) -> None:
     for pair in APART:
         if given.issuperset(pair):
             raise ConfigError(f"{pair[0]} and {pair[1]} do not go together", remedy="Leave one of them out.")
+
+
+def _check_counts(samples: int, search: SearchOptions) -> None:
+    from minigpt.generation.search import check_beams
+    from minigpt.generation.text import check_samples
+
+    check_samples(samples)
+    if search.best_of is not None:
+        check_samples(search.best_of, "texts")
+    if search.beams is not None:
+        check_beams(search.beams, search.length_penalty)
+    elif search.length_penalty != SearchOptions().length_penalty:
+        raise ConfigError("--length-penalty is for --beams only", remedy="Add --beams, or leave it out.")
+    if search.texts is not None and samples > search.texts:
+        remedy = f"Give 1 to {search.texts}, as many as are made."
+        raise ConfigError("So many samples cannot be shown", seen=samples, remedy=remedy)
+
+
+def _note_long_prompts(lengths: Sequence[int], context: int) -> None:
+    longer = [length for length in lengths if length > context]
+    if len(lengths) == len(longer) == 1:
+        _say(f"note: the prompt has {longer[0]:,} tokens; the model sees the last {context:,} of them")
+    elif longer:
+        _say(f"note: prompts longer than the context: {len(longer):,}; of each the last {context:,} tokens are seen")
 
 
 def _say(line: str) -> None:

@@ -76,6 +76,8 @@ class Conversation:
         """
         if line.startswith("/") and not line.startswith("//"):
             self._obey(*line[1:].strip().partition(" ")[::2])
+        elif line in ("exit", "quit"):
+            print("/quit leaves; to have this word continued, add a space to it")
         else:
             self._continue(line.removeprefix("/") if line.startswith("//") else line)
 
@@ -84,7 +86,8 @@ class Conversation:
         if self.keep and self.text:
             prompt = f"{self.text}\n{line}" if line else self.text
         settings = self.options.settings(self.tokenizer)
-        view = make_view(self.tokenizer, self.shown, {"weights": "float32"}, many=False)
+        context = self.model.config.block_size
+        view = make_view(self.tokenizer, self.shown, {"weights": "float32"}, many=False, context=context)
         sample, explain = Sample(line), self.shown.explain
         try:
             show(view, [sample], stream_pieces(self.model, self.tokenizer, [prompt], explain=explain, **settings))
@@ -131,6 +134,10 @@ class Conversation:
             self.options = options
         else:
             self.shown = replace(self.shown, **{key: value})
+            other = "explain" if key == "show_probabilities" else "show_probabilities"
+            if value and getattr(self.shown, other):
+                self.shown = replace(self.shown, **{other: False})
+                self._print(other)
 
 
 def read_value(name: str, text: str, kind: Any) -> Any:

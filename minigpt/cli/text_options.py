@@ -104,7 +104,7 @@ class ShownOptions:
     explain: Annotated[bool, _Flag] = False
     "Show for each step the five most likely next tokens, and what the samplers left of them."
     as_json: Annotated[bool, Parameter("--json", negative="", show_default=False)] = False
-    "Print a line of JSON for each text: prompt, text, tokens, logprobs, stopped_by, seed, settings."
+    "Print a line of JSON for each text: prompt, its tokens, text, tokens, logprobs, stopped_by, seed, settings."
     verbose: Annotated[bool, Parameter(("--verbose", "-v"), negative="", show_default=False)] = False
     "Say on standard error what it runs on and why, what rounded weights cost in loss, and the speed."
 

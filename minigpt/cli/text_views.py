@@ -26,13 +26,22 @@ if TYPE_CHECKING:
 LIKELY = ((0.5, "green"), (0.2, "cyan"), (0.05, "yellow"), (0.01, "magenta"), (0.0, "red"))
 """From which probability on a token has which colour."""
 
-CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {0x7F: 0x2421}
-"""Control characters and their pictures."""
+UNSEEN = (0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF)
+"""Characters that take no place, or turn the direction of writing. (Two others without width, U+200C and U+200D, belong
+to the spelling of some languages.)"""
+
+CONTROLS: dict[int, str] = {
+    **{code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"},
+    0x7F: "␡",
+    **dict.fromkeys(range(0x80, 0xA0), "\ufffd"),
+    **{code: f"<U+{code:04X}>" for code in UNSEEN},
+}
+"""Control characters, and what is shown for them."""
 
 
 def visible(text: str) -> str:
-    """Returns the text with control characters shown as their picture, so that no terminal obeys a model."""
-    return text.translate(CONTROLS | dict.fromkeys(range(0x80, 0xA0), 0xFFFD))
+    """Returns the text with control characters shown as their picture or number, so that no terminal obeys a model."""
+    return text.translate(CONTROLS)
 
 
 def token_name(tokenizer: Tokenizer, token: int) -> str:
@@ -107,6 +116,8 @@ class ProbabilityView(PlainView):
             for (bound, colour), upper in zip(LIKELY, bounds, strict=False):
                 self.write(f"{bound:.0%}-{upper:.0%}", colour)
                 self.write("\n\n" if bound == 0 else "  ")
+        elif not self.begun:
+            self.write("behind each token stands the model's probability of it; ⏎ is a new line\n\n")
         super().begin(sample)
 
     def prompt(self, sample: Sample) -> None:
@@ -116,9 +127,13 @@ class ProbabilityView(PlainView):
     def add(self, piece: Piece) -> None:
         """Shows a piece; those without text of their own have nothing to colour."""
         share = math.exp(piece.step.logprob)
-        self.write(piece.text, next(colour for bound, colour in LIKELY if share >= bound))
-        if piece.text and not self.coloured:
-            self.write(f"[{share:.0%}]")
+        if self.coloured:
+            self.write(piece.text, next(colour for bound, colour in LIKELY if share >= bound))
+        elif piece.text:
+            words = piece.text.rstrip()
+            space = piece.text[len(words) :]
+            words, space = (f"{words}⏎", space) if "\n" in space else (piece.text, "")
+            self.write(f"{words}[{'<1%' if share < 0.01 else f'{share:.0%}'}]{space}")
 
 
 class ExplainedView(PlainView):
@@ -159,8 +174,9 @@ class ExplainedView(PlainView):
 class JsonView:
     """One JSON object a line for each text, when it has ended."""
 
-    def __init__(self, settings: Mapping[str, Any], explain: bool) -> None:
-        self.settings, self.explain = settings, explain
+    def __init__(self, tokenizer: Tokenizer, settings: Mapping[str, Any], explain: bool, context: int) -> None:
+        """Takes the most tokens that the model sees at once as its context."""
+        self.tokenizer, self.settings, self.explain, self.context = tokenizer, settings, explain, context
 
     def begin(self, sample: Sample) -> None:
         """Prints nothing yet."""
@@ -170,8 +186,13 @@ class JsonView:
 
     def finish(self, sample: Sample) -> None:
         """Prints the line."""
+        from minigpt.generation.text import prompt_ids
+
+        length = len(prompt_ids(self.tokenizer, sample.prompt))
         line: dict[str, Any] = {
             "prompt": sample.prompt,
+            "prompt_tokens": length,
+            "prompt_tokens_seen": min(length, self.context),
             "text": sample.text,
             "tokens": sample.tokens,
             "logprobs": sample.logprobs,
@@ -181,14 +202,19 @@ class JsonView:
         if (score := getattr(sample, "score", None)) is not None:
             line["score"] = score
         if self.explain:
-            line["candidates"] = [[asdict(each) for each in piece.step.candidates] for piece in sample.pieces]
+            steps = [[asdict(each) for each in piece.step.candidates] for piece in sample.pieces]
+            line["candidates"] = [
+                [{"text": self.tokenizer.decode([each["token"]]), **each} for each in step] for step in steps
+            ]
         print(json.dumps({**line, "settings": self.settings}), flush=True)
 
 
 View = PlainView | JsonView
 
 
-def make_view(tokenizer: Tokenizer, shown: ShownOptions, settings: Mapping[str, Any], *, many: bool) -> View:
+def make_view(
+    tokenizer: Tokenizer, shown: ShownOptions, settings: Mapping[str, Any], *, many: bool, context: int
+) -> View:
     """Returns the view that was asked for.
 
     Args:
@@ -196,9 +222,10 @@ def make_view(tokenizer: Tokenizer, shown: ShownOptions, settings: Mapping[str, 
         shown: what is asked for.
         settings: what the texts are made with, `weights` among it.
         many: whether there are several texts.
+        context: the most tokens that the model sees at once.
     """
     if shown.as_json:
-        return JsonView(settings, shown.explain)
+        return JsonView(tokenizer, settings, shown.explain, context)
     if shown.explain:
         return ExplainedView(tokenizer, many, settings["weights"])
     return (ProbabilityView if shown.show_probabilities else PlainView)(many, settings["weights"])

@@ -13,7 +13,7 @@ from typing import Unpack
 
 import torch
 
-from minigpt.errors import ConfigError
+from minigpt.errors import ConfigError, MiniGPTError
 from minigpt.generation.decoder import Decoder
 from minigpt.generation.engine import Step
 from minigpt.generation.pieces import Piece, RowText, TextEnd, first_stop, step_bytes
@@ -26,16 +26,35 @@ from minigpt.tokenizers import Tokenizer
 DRAWN = {"temperature", "top_k", "top_p", "min_p", "typical_p", "seed"}
 """Settings that only matter where tokens are drawn."""
 
+MOST_BEAMS = 1000
+"""So many paths can be followed at once: each has its own keys and values in memory."""
+
+STEEPEST = 10.0
+"""The largest length penalty, either way: beyond it the length alone decides, and soon fits into no float."""
+
 
 @dataclass
 class Beam(Sample):
     """A text that beam search has found.
 
     Attributes:
-        score: the sum of the logprobs, divided by the number of tokens to the power of the length penalty.
+        score: the sum of the logprobs as bias and penalties changed them, divided by the number of tokens to the power
+            of the length penalty.
     """
 
     score: float = 0.0
+
+
+def check_beams(beams: int, length_penalty: float) -> None:
+    """Raises ConfigError if beam search cannot work with these."""
+    if not 1 <= beams <= MOST_BEAMS:
+        raise ConfigError("So many beams cannot be followed", seen=beams, remedy=f"Give 1 to {MOST_BEAMS:,}.")
+    if not abs(length_penalty) <= STEEPEST:
+        raise ConfigError(
+            "The length penalty is out of range",
+            seen=length_penalty,
+            remedy=f"Give 1, for instance; from -{STEEPEST:g} to {STEEPEST:g}.",
+        )
 
 
 def best_of(
@@ -65,7 +84,8 @@ def beam_search(
 
     At each step every path is continued by every token, and the best continuations are the new paths; those that end
     are put aside. The search ends when no path can still beat the worst of `beams` texts put aside. The result is that
-    of transformers' `generate(num_beams=..., early_stopping="never")`.
+    of transformers' `generate(num_beams=..., early_stopping="never")`. Where a bias or a penalty may add to a sum,
+    which else only falls, every path is followed to its end.
 
     Args:
         model, tokenizer, prompt: as in `generate`.
@@ -77,15 +97,13 @@ def beam_search(
 
     Raises:
         ConfigError: if a setting cannot work, or asks for something to be drawn.
+        MiniGPTError: if the model's probabilities are not numbers.
     """
     if drawn := DRAWN & settings.keys():
         raise ConfigError(
             "Beam search draws nothing", seen=", ".join(sorted(drawn)), remedy="Leave these settings out."
         )
-    if beams < 1:
-        raise ConfigError("The number of beams must be positive", seen=beams, remedy="Give 1 or more.")
-    if not math.isfinite(length_penalty):
-        raise ConfigError("The length penalty must be finite", seen=length_penalty, remedy="Give 1, for instance.")
+    check_beams(beams, length_penalty)
     request = Request.read(model, tokenizer, settings)
 
     def end_of(tokens: Sequence[int]) -> TextEnd | None:
@@ -142,7 +160,7 @@ def _search(
         model = with_weights(model, "float32")
     decoder = Decoder(model, beams, len(prompt) + max_new_tokens)
     decoder.add(prompt)
-    running, ended = [_Path(0)], list[_Path]()
+    running, ended, falling = [_Path(0)], list[_Path](), _only_falls(sampling)
     for length in range(1, max_new_tokens + 1):
         candidates = _continuations(decoder, running, beams * branching, sampling, end_of)
         finished = [path for path in candidates[:beams] if path.end]
@@ -150,10 +168,10 @@ def _search(
         going = [path for path in candidates if not path.end][:beams]
         # The best score a path may still reach: dividing a negative sum by a larger number brings it nearer to 0.
         longest = max_new_tokens if length_penalty > 0 else length
-        beaten = (
-            len(ended) == beams and going and going[0].score(length_penalty, longest) <= ended[-1].score(length_penalty)
-        )
-        if not going or beaten:
+        if not going:
+            break
+        full = falling and len(ended) == beams
+        if full and going[0].score(length_penalty, longest) <= ended[-1].score(length_penalty):
             break
         running = going
         decoder.select([path.parent for path in running])
@@ -162,6 +180,12 @@ def _search(
         return ended or running
     nothing = Step(0, NONE_LEFT, -math.inf, "none left")
     return [replace(path, steps=(*path.steps, nothing), end="none left") for path in running]
+
+
+def _only_falls(sampling: Sampling) -> bool:
+    """Returns whether no token can add to a path's sum: logprobs are negative, and none is lifted above 0."""
+    lifts = max((sampling.logit_bias or {}).values(), default=0.0)
+    return lifts <= 0 and sampling.presence_penalty >= 0 and sampling.frequency_penalty >= 0
 
 
 def _continuations(
@@ -175,6 +199,11 @@ def _continuations(
     logprobs = decoder.next_logits().log_softmax(dim=-1)  # (paths, vocab_size)
     totals = sampling.adjusted(logprobs, decoder.texts) + logprobs.new_tensor([[path.total] for path in running])
     best = totals.flatten().topk(min(count, totals.numel()))
+    if best.values.isnan().any():
+        raise MiniGPTError(
+            "The model's probabilities are not numbers",
+            remedy="Take another checkpoint; if the weights were rounded, exact ones (float32).",
+        )
     parents, tokens = best.indices // totals.size(1), best.indices % totals.size(1)
     found = (parents.tolist(), tokens.tolist(), logprobs[parents, tokens].tolist(), best.values.tolist())
     paths = []

@@ -9,6 +9,7 @@ import math
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Unpack, overload
 
 from minigpt.errors import ConfigError, MiniGPTError, TokenizerError
@@ -17,6 +18,9 @@ from minigpt.generation.pieces import Piece, RowText, TextEnd, step_bytes
 from minigpt.generation.samplers import NONE_LEFT, Sampling, Settings
 from minigpt.model import GPT
 from minigpt.tokenizers import Tokenizer
+
+MOST_SAMPLES = 10_000
+"""So many texts of one prompt can be asked for at once."""
 
 
 class TextSettings(Settings, total=False):
@@ -66,7 +70,19 @@ class Request:
         return request
 
     def _check(self, model: GPT, tokenizer: Tokenizer) -> None:
+        for name in ("max_new_tokens", "seed", "top_k", "no_repeat_ngram"):
+            value = getattr(self, name, getattr(self.sampling, name, None))
+            if value is not None and not isinstance(value, Integral):
+                raise ConfigError(
+                    f"{name.replace('_', '-')} must be a whole number", seen=repr(value), remedy="Give one, as 20."
+                )
         self.sampling.check(tokenizer.vocab_size)
+        for token in self.stop_tokens:
+            if not 0 <= token < tokenizer.vocab_size:
+                last = tokenizer.vocab_size - 1
+                raise ConfigError(
+                    "The text cannot stop there", remedy=f"there is no token {token}; ids go from 0 to {last}."
+                )
         if self.max_new_tokens < 0:
             raise ConfigError("max-new-tokens cannot be negative", seen=self.max_new_tokens, remedy="Give 0 or more.")
         if not 0 <= self.seed < 2**63:
@@ -82,8 +98,7 @@ class Request:
 
     def seeds(self, n: int) -> list[int]:
         """Returns the seeds of n texts: this one, and those that follow it."""
-        if n < 1:
-            raise ConfigError("The number of samples must be positive", seen=n, remedy="Give 1 or more.")
+        check_samples(n)
         return [(self.seed + number) % 2**63 for number in range(n)]
 
 
@@ -126,6 +141,12 @@ class Sample:
     def end(self) -> TextEnd:
         """Why it ended."""
         return (self.pieces[-1].end if self.pieces else None) or "length"
+
+
+def check_samples(n: int, name: str = "samples") -> None:
+    """Raises ConfigError if so many texts of a prompt cannot be made."""
+    if not 1 <= n <= MOST_SAMPLES:
+        raise ConfigError(f"So many {name} cannot be made", seen=n, remedy=f"Give 1 to {MOST_SAMPLES:,}.")
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:

@@ -14,9 +14,10 @@ import pytest
 import minigpt
 from minigpt.cli.interactive import Conversation
 from minigpt.cli.text_options import ShownOptions, TextOptions, token_id, unescaped
-from minigpt.cli.text_views import percent, token_name, visible
+from minigpt.cli.text_views import make_view, percent, token_name, visible
 from minigpt.errors import ConfigError
-from minigpt.generation import sample, stream_pieces
+from minigpt.generation import Piece, sample, stream_pieces
+from minigpt.generation.engine import Step
 from minigpt.generation.search import beam_search, best_of
 from minigpt.generation.weights import choose
 from minigpt.tokenizers import make_tokenizer
@@ -73,6 +74,7 @@ def test_json_lines_tell_all(say, loaded):
     assert len(first["candidates"]) == len(first["tokens"])
     for step in first["candidates"]:
         probabilities = [candidate["probability"] for candidate in step]
+        assert [candidate["text"] for candidate in step] == [BYTES.decode([each["token"]]) for each in step]
         assert len(step) == 5
         assert probabilities == sorted(probabilities, reverse=True)
 
@@ -102,8 +104,28 @@ def test_without_standard_input_no_prompts_are_read(say, monkeypatch):
 def test_probabilities_stand_behind_the_tokens_where_there_are_no_colours(say, loaded):
     (found,) = sample(*loaded, ["the"], max_new_tokens=12, seed=5)
     tokens = zip(found.tokens, found.logprobs, strict=True)
-    expected = "the" + "".join(f"{chr(token)}[{math.exp(logprob):.0%}]" for token, logprob in tokens) + "\n"
-    assert say("--prompt", "the", "--show-probabilities")[1] == expected
+    shares = [("⏎" if token == ord("\n") else chr(token), math.exp(logprob)) for token, logprob in tokens]
+    expected = "the" + "".join(f"{text}[{f'{share:.0%}' if share >= 0.01 else '<1%'}]" for text, share in shares) + "\n"
+    legend, out = say("--prompt", "the", "--show-probabilities")[1].split("\n\n", 1)
+    assert ("probability" in legend, re.sub(r"(⏎\[[^]]+\])\n", r"\1", out)) == (True, expected)
+
+
+def test_a_new_line_is_marked_before_its_probability(capsys):
+    view = make_view(BYTES, ShownOptions(show_probabilities=True), {"weights": "float32"}, many=False, context=8)
+    for text, share in (("a", 0.5), (".\n  ", 0.25), ("b", 0.004)):
+        view.add(Piece(text, Step(0, 1, math.log(share))))
+    assert capsys.readouterr().out == "a[50%].⏎[25%]\n  b[<1%]"
+
+
+def test_of_a_long_prompt_it_is_said_how_much_is_seen(say, loaded):
+    context = loaded[0].config.block_size
+    prompt = "a" * (context + 7)
+    code, out, err = say("--prompt", prompt, "--json")
+    line = json.loads(out)
+    assert (code, line["prompt_tokens"], line["prompt_tokens_seen"]) == (0, context + 7, context)
+    assert err == f"note: the prompt has {context + 7} tokens; the model sees the last {context} of them\n"
+    assert "longer than the context: 1; of each the last" in say("--prompt", prompt, "--prompt", "a")[2]
+    assert say("--prompt", "a" * context)[2] == ""
 
 
 def test_each_step_is_explained(say, loaded):
@@ -137,7 +159,7 @@ def test_what_it_runs_on_is_said_on_request(say):
     assert out.startswith("the")
     for words in ("device cpu", "weights bfloat16 (as asked for)", "tokens/s", "loss on", "validation split"):
         assert words in err
-    assert "weights float32" in say("-v")[2]
+    assert "weights float32 (the text is to come again)" in say("-v")[2]
 
 
 def test_rounded_weights_are_named_beside_the_seed(say):
@@ -181,10 +203,15 @@ def test_tokens_are_named_by_text_or_number():
         (["--interactive", "--json"], ["--interactive and --json"]),
         (["--beams", "2", "--explain"], ["--beams and --explain"]),
         (["--beams", "2", "--temperature", "0.5"], ["draws nothing", "temperature"]),
-        (["--beams", "0", "--seed", "none"], ["beams", "positive"]),
-        (["--best-of", "0"], ["samples", "positive"]),
-        (["--samples", "0"], ["samples", "from 1"]),
-        (["--best-of", "2", "--samples", "3"], ["from 1 to 2"]),
+        (["--beams", "0", "--seed", "none"], ["beams", "seen: 0", "1 to 1,000"]),
+        (["--beams", "-1", "--seed", "none"], ["beams", "seen: -1"]),
+        (["--beams", "100000", "--seed", "none"], ["beams", "1 to 1,000"]),
+        (["--beams", "2", "--length-penalty", "1000"], ["length penalty", "-10 to 10"]),
+        (["--length-penalty", "2"], ["--length-penalty is for --beams"]),
+        (["--best-of", "10001"], ["texts", "1 to 10,000"]),
+        (["--best-of", "0"], ["texts", "seen: 0", "1 to 10,000"]),
+        (["--samples", "0"], ["samples", "1 to 10,000"]),
+        (["--best-of", "2", "--samples", "3"], ["1 to 2, as many as are made"]),
         (["--prompts", "nowhere.txt"], ["nowhere.txt", "path"]),
         (["--prompts", "BAD"], ["UTF-8", "0xff", "line 2"]),
         (["--prompts", "BAD.jsonl"], ["Line 2"]),
@@ -214,6 +241,7 @@ def test_mistakes_get_one_message_and_exit_code_2(say, tmp_path, options, words)
 
 def test_a_terminal_is_not_steered_by_what_a_model_says():
     assert visible("a\x1b[31mb\tc\nd\x07\x7f\x9b") == "a␛[31mb\tc\nd␇␡�"
+    assert visible("a\u202eb\u200b\u2066\ufeff\u200d") == "a<U+202E>b<U+200B><U+2066><U+FEFF>\u200d"
     assert token_name(BYTES, 0x1B) == r"'\x1b'"
     assert token_name(BYTES, 0xE6) == r"b'\xe6'"
     assert token_name(BYTES, BYTES.end_of_text) == "<|endoftext|>"
@@ -236,7 +264,7 @@ def test_in_a_terminal_probabilities_are_colours(say, monkeypatch):
     assert len(set(re.findall(r"\x1b\[3\dm", text))) > 1
     assert re.sub(r"\x1b\[\d*m", "", text) == plain
     monkeypatch.setenv("NO_COLOR", "1")
-    assert re.fullmatch(r"the␛\[2J(.\[\d+%\])+\n", say(*options, "--show-probabilities", "--top-k", 3)[1], re.S)
+    assert re.search(r"\n\nthe␛\[2J(.\[<?\d+%\]\n?)+$", say(*options, "--show-probabilities", "--top-k", 3)[1], re.S)
 
 
 def test_a_closed_pipe_ends_quietly(run_folder):
@@ -341,6 +369,17 @@ def test_ctrl_c_stops_a_text_and_ctrl_d_leaves(talk, loaded, monkeypatch):
     assert f"{first}\nstopped; Ctrl-D leaves\n\nstopped; Ctrl-D leaves\n  keep off\n\n" in out
     assert talk.conversation.text == first
     assert "keep" not in talk("/quit", "/keep")
+
+
+def test_a_word_that_would_leave_elsewhere_gets_a_hint(talk):
+    assert talk("exit", "quit").count("/quit leaves") == 2
+    assert talk("exit ").count("/quit leaves") == 0
+
+
+def test_of_two_ways_to_show_a_text_the_last_counts(talk):
+    out = talk("/explain on", "/show-probabilities on")
+    assert "  explain off\n  show-probabilities on\n" in out
+    assert (talk.conversation.shown.explain, talk.conversation.shown.show_probabilities) == (False, True)
 
 
 def test_without_standard_input_it_says_so(talk, monkeypatch):

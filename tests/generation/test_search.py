@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 
@@ -11,7 +12,7 @@ from transformers import GPT2LMHeadModel
 
 from minigpt import load
 from minigpt.config import GPTConfig
-from minigpt.errors import ConfigError
+from minigpt.errors import ConfigError, MiniGPTError
 from minigpt.generation import sample
 from minigpt.generation.search import beam_search, best_of
 from minigpt.model import GPT
@@ -186,11 +187,31 @@ def test_it_works_on_text(run_folder):
     assert best_of(model, tokenizer, "the ", n=2, max_new_tokens=5, seed=1)[0].text
 
 
+@pytest.mark.parametrize("lift", [{"logit_bias": {2: 6.0}}, {"presence_penalty": -3.0}, {"frequency_penalty": -3.0}])
+def test_where_sums_may_rise_beams_still_find_the_best(small, lift):
+    settings = {"length_penalty": 0.0, "max_new_tokens": 4, **lift}
+    best = beam_search(small, SMALL, "1 2", beams=800, **settings)
+    assert best[0].score > 0
+    (found, *_) = beam_search(small, SMALL, "1 2", beams=5, **settings)
+    assert (found.tokens, found.score) == (best[0].tokens, pytest.approx(best[0].score, rel=1e-4))
+
+
+def test_a_broken_model_is_one_message(small):
+    broken = copy.deepcopy(small)
+    with torch.no_grad():
+        broken.wte.weight[1] = math.nan
+    with pytest.raises(MiniGPTError, match="not numbers"):
+        beam_search(broken, SMALL, "1", max_new_tokens=3)
+
+
 @pytest.mark.parametrize(
     ("wrong", "word"),
     [
         ({"beams": 0}, "beams"),
+        ({"beams": 100_000}, "beams"),
         ({"length_penalty": math.nan}, "length penalty"),
+        ({"length_penalty": 1000.0}, "length penalty"),
+        ({"length_penalty": -1000.0}, "length penalty"),
         ({"temperature": 0.5}, "temperature"),
         ({"seed": 1, "top_k": 3}, "seed, top_k"),
         ({"no_repeat_ngram": 0}, "no-repeat-ngram"),
