@@ -116,9 +116,7 @@ class GPT(nn.Module):
         """Returns the logits of the token that follows each: (batch, time, vocab_size). Arguments as `hidden`."""
         return self.lm_head(self.hidden(ids, cache))
 
-    def loss_sum(
-        self, ids: Tensor, targets: Tensor, hidden: Callable[[Tensor], Tensor] | None = None
-    ) -> Tensor:
+    def loss_sum(self, ids: Tensor, targets: Tensor, hidden: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Returns the cross-entropy summed over the targets, in nats, without ever holding all logits.
 
         Args:
