@@ -6,6 +6,8 @@ ours, and keeps its traceback.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import io
 import os
 import sys
@@ -64,6 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: what was typed behind `minigpt`; the process's own when left out.
     """
+    atexit.register(gc.freeze)  # the interpreter's last collection would walk through all of torch, for 0.4 s
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal may lack a letter of the model's text; a file or a pipe gets all of them on any system.

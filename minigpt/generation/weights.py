@@ -20,8 +20,9 @@ from torch.nn import functional as F
 
 from minigpt.device import synchronise
 from minigpt.errors import ConfigError, DeviceError, did_you_mean
+from minigpt.generation.decoder import Decoder
 from minigpt.generation.products import HEADS, KINDS, SMALL, Product, float32, steady
-from minigpt.model import GPT, KVCache
+from minigpt.model import GPT
 from minigpt.model.positions import Positions
 
 GAIN = 1.1
@@ -138,14 +139,14 @@ def loss_change(model: GPT, fixed: GPT, ids: Sequence[int]) -> tuple[float, floa
 @torch.inference_mode()
 def _step_seconds(model: GPT, rows: int, steps: int = 4) -> float:
     """Returns the best time of a few steps of decoding, after one to warm up."""
-    weight = next(model.parameters())
-    ids = torch.zeros(rows, 1, dtype=torch.long, device=weight.device)
-    cache = KVCache(model.config, rows, device=weight.device, dtype=weight.dtype, room=16)
+    decoder = Decoder(model, rows, longest=16)
+    for _ in range(rows):
+        decoder.add([0])
     best = float("inf")
     for step in range(1 + steps):
-        cache.lengths = [0] * rows
         begun = time.perf_counter()
-        model(ids, cache)
-        synchronise(ids.device)
+        decoder.next_logits()
+        synchronise(decoder.device)
         best = min(best, time.perf_counter() - begun) if step else best
+        decoder.append([0] * rows)
     return best
