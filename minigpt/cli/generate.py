@@ -140,7 +140,7 @@ def generate_command(
         settings = {name: value for name, value in settings.items() if name not in DRAWN}
     view = make_view(tokenizer, shown, settings, many=len(texts) * samples > 1, context=model.config.block_size)
     made, begun = [], time.perf_counter()
-    for group, pieces in _groups(choice.model, tokenizer, texts, samples, options, search, shown.explain):
+    for group, pieces in _groups(choice.model, tokenizer, texts, samples, options, search, shown):
         show(view, group, pieces)
         made += group
     if shown.verbose:
@@ -154,7 +154,7 @@ def _groups(
     samples: int,
     options: TextOptions,
     search: SearchOptions,
-    explain: bool,
+    shown: ShownOptions,
 ) -> Iterator[tuple[list[Sample], Iterator[Piece]]]:
     """Yields texts to show together, with the pieces that are still to come for them."""
     from minigpt.generation import Sample, stream_pieces
@@ -165,11 +165,13 @@ def _groups(
     if search.texts is None:
         request = Request.read(model, tokenizer, settings)
         settings["seed"] = request.seed
-        pieces = stream_pieces(model, tokenizer, prompts, n=samples, explain=explain, **settings)
+        likely, explain = shown.likelihoods, shown.explain
+        pieces = stream_pieces(model, tokenizer, prompts, n=samples, logprobs=likely, explain=explain, **settings)
         yield [Sample(prompt, seed) for prompt in prompts for seed in request.seeds(samples)], pieces
     elif search.beams is None:
         for prompt in prompts:
-            yield best_of(model, tokenizer, prompt, n=search.texts, explain=explain, **settings)[:samples], iter(())
+            drawn = best_of(model, tokenizer, prompt, n=search.texts, explain=shown.explain, **settings)
+            yield drawn[:samples], iter(())
     else:
         unasked = {name for name in DRAWN if getattr(options, name) == getattr(TextOptions(), name)}
         kept = cast("TextSettings", {name: value for name, value in settings.items() if name not in unasked})

@@ -108,6 +108,11 @@ class ShownOptions:
     verbose: Annotated[bool, Parameter(("--verbose", "-v"), negative="", show_default=False)] = False
     "Say on standard error what it runs on and why, what rounded weights cost in loss, and the speed."
 
+    @property
+    def likelihoods(self) -> bool:
+        """Whether anything of this shows how likely each token was."""
+        return self.show_probabilities or self.explain or self.as_json
+
 
 def token_id(tokenizer: Tokenizer, name: str) -> int:
     """Returns the token that a user named by its text, or by its number as #262.

@@ -19,7 +19,7 @@ from minigpt.generation.engine import Step
 from minigpt.generation.pieces import Piece, RowText, TextEnd, first_stop, step_bytes
 from minigpt.generation.samplers import NONE_LEFT, Sampling
 from minigpt.generation.text import Request, Sample, TextSettings, prompt_ids, sample
-from minigpt.generation.weights import with_weights
+from minigpt.generation.weights import ready
 from minigpt.model import GPT
 from minigpt.tokenizers import Tokenizer
 
@@ -156,9 +156,7 @@ def _search(
         branching: how many continuations for each beam are looked at, so that enough go on when others end.
         end_of: why a path of these tokens ends; None if it goes on.
     """
-    if isinstance(model.lm_head, torch.nn.Linear):
-        model = with_weights(model, "float32")
-    decoder = Decoder(model, beams, len(prompt) + max_new_tokens)
+    decoder = Decoder(ready(model), beams, len(prompt) + max_new_tokens)
     decoder.add(prompt)
     running, ended, falling = [_Path(0)], list[_Path](), _only_falls(sampling)
     for length in range(1, max_new_tokens + 1):

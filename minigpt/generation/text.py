@@ -5,14 +5,13 @@ How tokens are chosen is decided in samplers.py, what of their text can be shown
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Unpack, overload
 
-from minigpt.errors import ConfigError, MiniGPTError, TokenizerError
+from minigpt.errors import ConfigError, TokenizerError
 from minigpt.generation.engine import Step, stream_steps
 from minigpt.generation.pieces import Piece, RowText, TextEnd, step_bytes
 from minigpt.generation.samplers import NONE_LEFT, Sampling, Settings
@@ -160,6 +159,7 @@ def stream_pieces(
     prompts: Sequence[str],
     *,
     n: int = 1,
+    logprobs: bool = True,
     explain: bool = False,
     **settings: Unpack[TextSettings],
 ) -> Iterator[Piece]:
@@ -170,6 +170,7 @@ def stream_pieces(
         prompts: the texts to continue; an empty one begins a new document.
         n: how many texts for each prompt. Those of prompt p are the rows p * n to p * n + n - 1 (`piece.step.row`), and
             have the seeds seed, seed + 1, ...
+        logprobs: whether to tell how likely each token was (`piece.step.logprob`).
         explain: whether to name the most likely tokens of each step (`piece.step.candidates`).
         settings: see `TextSettings` and `Sampling`.
 
@@ -188,6 +189,7 @@ def stream_pieces(
         request.sampling,
         seeds,
         request.stop_tokens,
+        logprobs=logprobs,
         explain=explain,
         closed=closed,
     )
@@ -198,11 +200,6 @@ def _pieces(
     tokenizer: Tokenizer, steps: Iterator[list[Step]], rows: Sequence[RowText], closed: set[int]
 ) -> Iterator[Piece]:
     for step in (step for together in steps for step in together):
-        if math.isnan(step.logprob):
-            raise MiniGPTError(
-                "The model's probabilities are not numbers",
-                remedy="Take another checkpoint; if the weights were rounded, exact ones (float32).",
-            )
         for piece in rows[step.row].add(step, step_bytes(tokenizer, step)):
             if piece.end == "stop string":
                 closed.add(step.row)
@@ -211,7 +208,7 @@ def _pieces(
 
 def stream(model: GPT, tokenizer: Tokenizer, prompt: str = "", **settings: Unpack[TextSettings]) -> Iterator[str]:
     """Yields a prompt's continuation piece by piece, never half a character; arguments and errors as `generate`."""
-    pieces = stream_pieces(model, tokenizer, [prompt], **settings)
+    pieces = stream_pieces(model, tokenizer, [prompt], logprobs=False, **settings)
     return (piece.text for piece in pieces if piece.text)
 
 
@@ -221,6 +218,7 @@ def sample(
     prompts: Sequence[str],
     *,
     n: int = 1,
+    logprobs: bool = True,
     explain: bool = False,
     **settings: Unpack[TextSettings],
 ) -> list[Sample]:
@@ -228,7 +226,7 @@ def sample(
     request = Request.read(model, tokenizer, settings)
     settings["seed"] = request.seed
     samples = [Sample(prompt, seed=seed) for prompt in prompts for seed in request.seeds(n)]
-    for piece in stream_pieces(model, tokenizer, prompts, n=n, explain=explain, **settings):
+    for piece in stream_pieces(model, tokenizer, prompts, n=n, logprobs=logprobs, explain=explain, **settings):
         samples[piece.step.row].pieces.append(piece)
     return samples
 
@@ -274,7 +272,7 @@ def generate(
     """
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     count = 1 if n is None else n
-    texts = [each.text for each in sample(model, tokenizer, prompts, n=count, **settings)]
+    texts = [each.text for each in sample(model, tokenizer, prompts, n=count, logprobs=False, **settings)]
     groups = [texts[start : start + count] for start in range(0, len(texts), count)]
     found = [group[0] for group in groups] if n is None else groups
     return found[0] if isinstance(prompt, str) else found

@@ -43,7 +43,7 @@ def say(monkeypatch):
     def prepare(*rows: list[int], ends: str = "length", tokenizer: Tokenizer = BYTES) -> tuple[GPT, list[set[int]]]:
         closings: list[set[int]] = []
 
-        def steps(model, prompts, max_new_tokens, sampling, seeds, stop_tokens, *, explain, closed):
+        def steps(model, prompts, max_new_tokens, sampling, seeds, stop_tokens, *, closed, **shown):
             for number in range(max(map(len, rows))):
                 yield [
                     Step(row, tokens[number], -1.0, ends if number == len(tokens) - 1 else None)
