@@ -18,7 +18,7 @@ demo: .venv/.installed
 	then $(BIN)/minigpt resume runs/demo; \
 	else $(BIN)/minigpt train --data data/pylib --run runs/demo --preset laptop; fi
 	@for prompt in "Return the" "class Thread" "The module"; do echo; echo "--- $$prompt"; \
-	$(BIN)/minigpt generate runs/demo --prompt "$$prompt" --max-new-tokens 80 --temperature 0.6 --seed 1 || exit; done
+	$(BIN)/minigpt generate runs/demo --prompt "$$prompt" --max-new-tokens 80 --temperature 0.6 --seed 2 || exit; done
 	@echo
 	@echo "Try next:"
 	@echo "  $(BIN)/minigpt generate runs/demo --prompt \"If the file\" --temperature 0.5"
