@@ -99,6 +99,10 @@ class TrainConfig:
     "Validate (and save) after this many steps as well as at each epoch's end."
     log_every: int = 10
     "Steps between two lines of metrics.jsonl."
+    health_every: int = 100
+    "Steps between two looks at gradients, updates and units, for `minigpt doctor`; 0 for none."
+    samples: int = 4
+    "Passages of the validation text that are continued after each epoch and kept in samples.jsonl; 0 for none."
     save_every: int | None = None
     "Save a checkpoint after this many steps too; there is one at each validation anyway."
     save_minutes: float = 10.0
@@ -117,6 +121,9 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "accumulate", "log_every", "keep"):
             if getattr(self, name) < 1:
                 yield f"train.{name} is {getattr(self, name)}; give a positive number"
+        for name in ("health_every", "samples"):
+            if getattr(self, name) < 0:
+                yield f"train.{name} is {getattr(self, name)}; give a positive number, or 0 for none"
         if not (self.save_minutes >= 0 and math.isfinite(self.save_minutes)):
             yield f"train.save_minutes is {self.save_minutes}; give a positive number, or 0 for none"
         for name in ("steps", "validate_every", "save_every"):

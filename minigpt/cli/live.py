@@ -17,8 +17,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from minigpt.metrics import Record, Watcher, read_metrics, tensorboard
 from minigpt.training.loop import Outcome
-from minigpt.training.metrics import Record, Watcher, read_metrics, tensorboard
 
 PLAIN_SECONDS = 15.0
 """Between two lines when the output is no terminal."""

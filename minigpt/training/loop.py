@@ -24,11 +24,14 @@ from minigpt.config import Config
 from minigpt.data import Batch, Batches, Dataset
 from minigpt.errors import CheckpointError, ConfigError, RunError
 from minigpt.evaluation.loss import perplexity, split_loss
+from minigpt.metrics import MetricsFile, Watcher, keep_until, read_metrics
 from minigpt.model import GPT
 from minigpt.model.cost import parameter_table
 from minigpt.run import MODEL, OPTIMIZER, RunFolder
+from minigpt.training.calendar import Calendar
 from minigpt.training.gradients import Gradients
-from minigpt.training.metrics import Meter, MetricsFile, Watcher, keep_until, read_metrics
+from minigpt.training.health import Look
+from minigpt.training.meter import Meter
 from minigpt.training.optimizers import load_optimizer_tensors, make_optimizers, optimizer_tensors, set_rate
 from minigpt.training.picture import draw_curves
 from minigpt.training.plan import Plan
@@ -87,7 +90,9 @@ class Training:
         self.watchers: list[Watcher] = [MetricsFile(folder.metrics_file), *watchers]
         self.should_stop = should_stop
         self.begin()
-        self.total_steps = config.train.steps or config.train.epochs * self.batches.steps_per_epoch
+        per_epoch = self.batches.steps_per_epoch
+        self.total_steps = config.train.steps or config.train.epochs * per_epoch
+        self.due = Calendar(config.train, per_epoch, self.total_steps)
         self.monitor = device.UseMonitor(machine.device)
         self.began = self.saved = self.drawn = time.perf_counter()
 
@@ -109,6 +114,7 @@ class Training:
             self.dataset.train, self.config.model.block_size, self.config.train.batch_size, self.seed
         )
         self.ahead: tuple[int, Batch] | None = None
+        self.look: Look | None = None
         self.batches.batch(0)  # a split too short for this context length is refused here, before anything is written
 
     def run(self) -> Outcome:
@@ -129,15 +135,17 @@ class Training:
             if trouble and self._handle(trouble, batch):
                 meter = Meter(self.monitor)
                 continue
-            if self._log_is_due():
+            if self.look:
+                self._tell("health", parts=self.look.read())
+            if self.due.log(self.at.step):
                 loss = self.at.take_logged_loss()
                 self._tell("step", loss=loss, lr=lr, grad_norm=grad_norm, tokens=self.at.tokens, **meter.read())
             self._tell("progress", total=self.total_steps)
             stopped = self.at.step < self.total_steps and self.should_stop()
             paused = time.perf_counter()
-            if stopped or self._save_is_due():
+            if stopped or self.due.save(self.at.step, paused - self.saved):
                 self.save()
-            if not stopped and self._validation_is_due():
+            if not stopped and self.due.validation(self.at.step):
                 self.validate()
             meter.leave_out(time.perf_counter() - paused)
         self._draw()
@@ -160,6 +168,7 @@ class Training:
         """
         settings = self.config.train
         set_rate(self.optimizers, lr)
+        self.look = None
         loss_sum, tokens = self.gradients.add(batch, self.seed, self.at.step)
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
@@ -171,6 +180,8 @@ class Training:
             loss_value / tokens, grad_norm, self.at.norms, self.scaler, lambda: first_not_finite(self.model)
         )
         if trouble is None or (not trouble.bad and not trouble.overflow and not settings.skip_spikes):
+            if self.due.health(self.at.step + 1):
+                self.look = Look(self.model, batch, self.machine)
             if settings.clip:
                 clip_grads_with_norm_(self.model.parameters(), settings.clip, norm)
             for optimizer in self.optimizers:
@@ -209,26 +220,6 @@ class Training:
         self._stand_at(replace(self.at, order=order, bad_steps=0))
         self.save()
         self.note(f"went back from step {step} to step {self.at.step}, and on with the data in another order")
-
-    def _log_is_due(self) -> bool:
-        return self.at.step in (1, self.total_steps) or self.at.step % self.config.train.log_every == 0
-
-    def _validation_is_due(self) -> bool:
-        every = self.config.train.validate_every
-        return (
-            self.at.step % self.batches.steps_per_epoch == 0
-            or self.at.step == self.total_steps
-            or (every is not None and self.at.step % every == 0)
-        )
-
-    def _save_is_due(self) -> bool:
-        """Whether to save now: always before validating, so that no accident there loses what was learned."""
-        every, minutes = self.config.train.save_every, self.config.train.save_minutes
-        return (
-            self._validation_is_due()
-            or (every is not None and self.at.step % every == 0)
-            or (minutes > 0 and time.perf_counter() - self.saved > 60 * minutes)
-        )
 
     def save(self) -> None:
         """Writes a checkpoint of this moment, and lets old ones go. Weights that are not finite are not worth one."""
@@ -304,7 +295,7 @@ class Training:
             self.at.take_epoch_loss()
             if record["best"]:
                 self.at.best_loss, self.at.best_step = record["val_loss"], self.at.step
-        elif self._validation_is_due():
+        elif self.due.validation(self.at.step):
             self.validate()
 
     def validate(self) -> None:
@@ -364,7 +355,8 @@ class Training:
         )
         if self.plan and not self.at.step:
             plan = self.plan
-            self._tell("plan", steps=plan.steps, planned_seconds=plan.seconds, planned_bytes=plan.bytes, how=plan.how)
+            cost = {"planned_seconds": plan.seconds, "planned_bytes": plan.bytes, "matrix_rate": plan.matrix_rate}
+            self._tell("plan", steps=plan.steps, how=plan.how, **cost)
         if (origin := self.folder.origin()) and not self.at.step:
             self._tell("message", text=f"beginning with the weights of {origin['folder']}")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from minigpt.training.metrics import read_metrics
+from minigpt.metrics import read_metrics
 
 # Blue and orange of the Okabe-Ito palette: told apart with any kind of colour vision.
 TRAIN, VALIDATION, FAINT = "#0072B2", "#D55E00", "#9ecae1"

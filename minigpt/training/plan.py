@@ -45,6 +45,7 @@ class Plan:
         validations: how often the validation split is gone through.
         step_seconds, validation_seconds: how long a step and a validation take.
         how: where the times come from, for people.
+        matrix_rate: floating-point operations a second in this machine's matrix products.
         memory: a step's memory, by part.
         program: bytes of the process without it; 0 on a GPU, whose memory holds no program.
         checkpoint_bytes: of one checkpoint.
@@ -56,6 +57,7 @@ class Plan:
     step_seconds: float
     validation_seconds: float
     how: str
+    matrix_rate: float
     memory: TrainingMemory
     program: int
     checkpoint_bytes: int
@@ -86,7 +88,8 @@ def make_plan(config: Config, machine: Machine, dataset: Dataset | None = None) 
     rows = settings.batch_size // settings.accumulate
     program = psutil.Process().memory_info().rss + PICTURE_BYTES if kind == "cpu" else 0
     with machine.fork_random():
-        step_seconds, token_seconds, how = _pace(config, machine)
+        rate = matmul_rate(machine.device, machine.dtype, 1024)
+        step_seconds, token_seconds, how = _pace(config, machine, rate)
     gc.collect()  # the model that was tried holds on to itself through its optimizer
     steps, validations, held_out = settings.steps, 0, 0
     if dataset is not None:
@@ -102,6 +105,7 @@ def make_plan(config: Config, machine: Machine, dataset: Dataset | None = None) 
         step_seconds=step_seconds,
         validation_seconds=held_out * token_seconds,
         how=how,
+        matrix_rate=rate,
         memory=training_memory(shape, rows=rows, dtype=machine.dtype, optimizer=config.optimizer.name, kind=kind),
         program=program,
         checkpoint_bytes=_checkpoint_bytes(config),
@@ -113,10 +117,9 @@ def _checkpoint_bytes(config: Config) -> int:
     return memory.weights + memory.optimizer
 
 
-def _pace(config: Config, machine: Machine) -> tuple[float, float, str]:
+def _pace(config: Config, machine: Machine, rate: float) -> tuple[float, float, str]:
     """Returns the seconds of a step and of a validated token, and how they were found."""
     flops = sum(flops_per_token(config.model).values())
-    rate = matmul_rate(machine.device, machine.dtype, 1024)
     batch, time_steps = config.train.batch_size, config.model.block_size
     if time_steps * flops / (rate * USUAL_SHARE) > MOST_TRIAL_SECONDS or parameter_count(config.model) > 60_000_000:
         token = flops / (rate * USUAL_SHARE)

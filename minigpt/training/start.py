@@ -10,10 +10,10 @@ from minigpt import checkpoint, device
 from minigpt.config import Config, with_model
 from minigpt.data import Dataset
 from minigpt.errors import ConfigError
+from minigpt.metrics import Watcher
 from minigpt.run import MODEL, RunFolder
 from minigpt.training.compiling import decide_compiling
 from minigpt.training.loop import Outcome, Training
-from minigpt.training.metrics import Watcher
 from minigpt.training.plan import make_plan
 from minigpt.weights import load_weights
 

@@ -19,8 +19,8 @@ from typing import Any
 
 from minigpt.config import Config
 from minigpt.errors import ConfigError, RunError
+from minigpt.metrics import read_metrics
 from minigpt.run import RunFolder
-from minigpt.training.metrics import read_metrics
 
 TIMES = {"seconds", "tokens_per_second", "data_wait", "memory", "use"}
 """Fields of metrics.jsonl that tell of the machine's time, not of the training."""

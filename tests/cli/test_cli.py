@@ -9,7 +9,7 @@ import pytest
 from minigpt.cli.app import main
 from minigpt.cli.live import duration
 from minigpt.config import preset_names
-from minigpt.training.metrics import read_metrics
+from minigpt.metrics import read_metrics
 from tests.conftest import tiny
 
 TINY = [
@@ -198,7 +198,7 @@ def test_a_disk_that_is_full_is_one_message(call, data_folder, tmp_path, monkeyp
     def refuse(self, record):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("minigpt.training.metrics.MetricsFile.__call__", refuse)
+    monkeypatch.setattr("minigpt.metrics.MetricsFile.__call__", refuse)
     code, _, err = call("train", "--data", data_folder, "--run", tmp_path / "run", *TINY)
     assert code == 2
     assert "No space left" in err

@@ -14,9 +14,9 @@ import pytest
 from minigpt import checkpoint
 from minigpt.cli.live import StopSignals
 from minigpt.errors import RunError
+from minigpt.metrics import read_metrics
 from minigpt.run import RunFolder
 from minigpt.training import resume, train
-from minigpt.training.metrics import read_metrics
 from tests.conftest import tiny
 
 SOAK = Path(__file__).parents[2] / "benchmarks" / "crash_soak.py"

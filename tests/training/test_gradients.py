@@ -10,11 +10,11 @@ import torch
 
 from minigpt.data import IGNORE, Batch
 from minigpt.device import choose
+from minigpt.metrics import read_metrics
 from minigpt.model import GPT
 from minigpt.run import RunFolder
 from minigpt.training import start, train
 from minigpt.training.gradients import Gradients
-from minigpt.training.metrics import read_metrics
 from tests.conftest import tiny
 
 SCALER = torch.amp.GradScaler("cpu", enabled=False)

@@ -14,8 +14,8 @@ from minigpt.config import GPTConfig
 from minigpt.data import prepare
 from minigpt.errors import CheckpointError, ConfigError, TokenizerError
 from minigpt.evaluation import split_loss
+from minigpt.metrics import read_metrics
 from minigpt.run import MODEL, RunFolder
-from minigpt.training.metrics import read_metrics
 from minigpt.training.start import start
 from minigpt.training.verify import differences
 from tests.conftest import TINY, tiny

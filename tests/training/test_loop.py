@@ -16,10 +16,10 @@ from minigpt.data import Batch, Batches, prepare
 from minigpt.device import choose
 from minigpt.errors import ConfigError, DataError, MiniGPTError, RunError
 from minigpt.evaluation import split_loss
+from minigpt.metrics import read_metrics
 from minigpt.model import GPT
 from minigpt.run import RunFolder, load
 from minigpt.training import train
-from minigpt.training.metrics import read_metrics
 from minigpt.training.start import start
 from tests.conftest import tiny
 

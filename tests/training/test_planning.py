@@ -12,8 +12,8 @@ import torch
 from minigpt import checkpoint
 from minigpt.config import with_model
 from minigpt.device import choose
+from minigpt.metrics import read_metrics
 from minigpt.run import RunFolder
-from minigpt.training.metrics import read_metrics
 from minigpt.training.plan import make_plan
 from tests.conftest import tiny
 

@@ -12,9 +12,9 @@ import torch
 
 from minigpt import checkpoint
 from minigpt.errors import CheckpointError, ConfigError, DataError, MiniGPTError, NewerVersionError, RunError
+from minigpt.metrics import read_metrics
 from minigpt.run import RunFolder
 from minigpt.training import resume, train
-from minigpt.training.metrics import read_metrics
 from minigpt.training.progress import GradientNorms, Progress
 from minigpt.training.start import start
 from minigpt.training.verify import TIMES

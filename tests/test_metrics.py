@@ -8,7 +8,7 @@ import math
 import pytest
 
 from minigpt.errors import RunError
-from minigpt.training.metrics import MetricsFile, keep_until, read_metrics, tensorboard
+from minigpt.metrics import MetricsFile, keep_until, read_metrics, tensorboard
 from minigpt.training.picture import draw_curves
 
 STEP = {"kind": "step", "step": 1, "epoch": 0.5, "loss": 2.0}

@@ -5,11 +5,16 @@ The loop tells of everything as a record: a plain mapping with a `kind`. A watch
 knows none of them.
 
 Kinds that are kept in metrics.jsonl:
-    plan         steps, planned_seconds, planned_bytes, how: what the run was expected to cost, before its first step
+    plan         steps, planned_seconds, planned_bytes, how, matrix_rate: what the run was expected to cost, before its
+                 first step, and this machine's FLOP/s in matrix products
     step         step, epoch, tokens, loss (mean since the last such record), lr, grad_norm, tokens_per_second,
                  seconds, data_wait (share of time), memory (bytes), use (share of the device)
     validation   step, epoch, tokens, train_loss (token mean since the last validation: the epoch's), val_loss,
                  train_perplexity, val_perplexity, val_bits_per_byte, best (whether it is the lowest so far), seconds
+    health       step, epoch, parts: of the embedding, each layer's attention and feed-forward, and the head, its name
+                 (part), the Euclidean norms of its gradient (before clipping) and weights (gradient, weight), the size
+                 of this step's change beside the weights' (update), the share of feed-forward units that are silent on
+                 a probe (dead), the share of heads that look at one token only (saturated)
     note         step, text: something a person should know
 Kinds that pass by: start, progress (each step), validating (done, total), message (text), end (stopped, peak_bytes).
 """
@@ -18,19 +23,17 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from minigpt.checkpoint import write_file
-from minigpt.device import UseMonitor
 from minigpt.errors import MissingExtraError, RunError
 
 Record: TypeAlias = Mapping[str, Any]
 Watcher: TypeAlias = Callable[[Record], None]
 
-KEPT = ("plan", "step", "validation", "note")
+KEPT = ("plan", "step", "validation", "health", "note")
 
 
 class MetricsFile:
@@ -80,37 +83,6 @@ def keep_until(file: Path, step: int) -> None:
     """Drops the records behind a step from metrics.jsonl, so that going on from there writes no step twice."""
     kept = [record for record in read_metrics(file) if record["step"] <= step]
     write_file(file, "".join(json.dumps(record) + "\n" for record in kept))
-
-
-class Meter:
-    """Measures speed, waiting and use between two step records.
-
-    Attributes:
-        tokens: targets trained on; whoever trains adds to it.
-        waited: seconds spent waiting for data; whoever waits adds to it.
-    """
-
-    def __init__(self, monitor: UseMonitor) -> None:
-        self.monitor = monitor
-        self._restart()
-
-    def _restart(self) -> None:
-        self.tokens, self.waited, self.since = 0, 0.0, time.perf_counter()
-
-    def leave_out(self, seconds: float) -> None:
-        """Does not count the seconds just spent on something else than training."""
-        self.since += seconds
-
-    def read(self) -> dict[str, float]:
-        """Returns speed, waiting, memory and use since the last reading, and starts over."""
-        elapsed = time.perf_counter() - self.since
-        reading = {
-            "tokens_per_second": round(self.tokens / elapsed, 1),
-            "data_wait": round(self.waited / elapsed, 5),
-            **self.monitor.read(),
-        }
-        self._restart()
-        return reading
 
 
 def tensorboard(folder: Path) -> Watcher:

@@ -1,0 +1,149 @@
+"""How a model is doing inside, part by part, in one step of its training: what `health` records tell.
+
+A look costs about as much as a step of the body on a thousand tokens, and changes nothing. What its figures mean is
+decided in minigpt/doctor/.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minigpt.data import Batch
+from minigpt.device import Machine
+from minigpt.model import GPT
+from minigpt.model.attention import CausalSelfAttention, attention_pattern
+
+PROBE_TOKENS = 1024
+"""The hidden units and heads are watched on so many tokens of the batch."""
+
+SAMPLED = 65_536
+"""So many weights of each parameter, evenly spaced, stand for all when the change of a step is measured."""
+
+SILENT = 1e-3
+"""A hidden unit is dead if it never comes to this share of its layer's root mean square on the probe."""
+
+SATURATED = 0.99
+"""A head is saturated if its queries give this share of their weight to one token, on average."""
+
+
+class Look:
+    """A look at one step: made when its gradients are there, read when they are applied.
+
+    Args:
+        model: the model, with unclipped gradients.
+        batch: the step's batch.
+        machine: where and in which precision it is trained.
+    """
+
+    def __init__(self, model: GPT, batch: Batch, machine: Machine) -> None:
+        self.model = model
+        self.parts = [{"part": name, **measured} for name, measured in self._by_part(_norms).items()]
+        self.before = {name: _sample(parameter).clone() for name, parameter in model.named_parameters()}
+        dead, saturated = _probe(model, batch, machine)
+        for part in self.parts:
+            name = str(part["part"])
+            if name in dead:
+                part["dead"] = dead[name]
+            if name in saturated:
+                part["saturated"] = saturated[name]
+
+    def read(self) -> list[dict[str, Any]]:
+        """Returns each part's figures, after the optimizer's step: see minigpt/metrics.py."""
+        updates = self._by_part(self._update)
+        return [{**part, **updates[str(part["part"])]} for part in self.parts]
+
+    def _by_part(self, measure: Any) -> dict[str, dict[str, float]]:
+        members: dict[str, list[tuple[str, nn.Parameter]]] = {}
+        for name, parameter in self.model.named_parameters():
+            members.setdefault(part_of(name), []).append((name, parameter))
+        with torch.no_grad():
+            return {part: measure(parameters) for part, parameters in members.items()}
+
+    def _update(self, parameters: list[tuple[str, nn.Parameter]]) -> dict[str, float]:
+        changes, sizes = [], []
+        for name, parameter in parameters:
+            was, now = self.before[name].double(), _sample(parameter).double()
+            share = parameter.numel() / was.numel()  # of each sampled weight, in the whole
+            changes.append((now - was).square().sum() * share)
+            sizes.append(was.square().sum() * share)
+        size = float(torch.stack(sizes).sum())
+        return {"update": _rounded(math.sqrt(float(torch.stack(changes).sum()) / size) if size else 0.0)}
+
+
+def part_of(name: str) -> str:
+    """Returns the part that a parameter belongs to: embedding, h.0.attn, h.0.mlp, ..., head.
+
+    The norm before a layer counts with it, and the last norm with the head.
+    """
+    if match := re.match(r"(h\.\d+)\.(ln_1|attn|ln_2|mlp)", name):
+        return f"{match[1]}.{'attn' if match[2] in ('ln_1', 'attn') else 'mlp'}"
+    return "embedding" if name.startswith(("wte", "wpe")) else "head"
+
+
+def _norms(parameters: list[tuple[str, nn.Parameter]]) -> dict[str, float]:
+    """Returns the Euclidean norms of a part's gradient and weights."""
+    gradients = [p.grad.norm() for _, p in parameters if p.grad is not None]
+    weights = [p.norm() for _, p in parameters]
+    return {
+        "gradient": _rounded(float(torch.stack(gradients).norm()) if gradients else 0.0),
+        "weight": _rounded(float(torch.stack(weights).norm())),
+    }
+
+
+def _sample(parameter: Tensor) -> Tensor:
+    flat = parameter.detach().flatten()
+    return flat[:: -(-flat.numel() // SAMPLED)]
+
+
+def _probe(model: GPT, batch: Batch, machine: Machine) -> tuple[dict[str, float], dict[str, float]]:
+    """Returns the shares of dead hidden units and of saturated heads, by part, on some of the batch's tokens."""
+    ids = torch.from_numpy(batch.x[: max(1, PROBE_TOKENS // batch.x.shape[1]), :PROBE_TOKENS]).to(machine.device)
+    dead: dict[str, float] = {}
+    saturated: dict[str, float] = {}
+
+    def watch_units(part: str) -> Any:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            units = inputs[0].float().flatten(0, -2)  # (batch * time, n_hidden)
+            silent = units.abs().amax(0) < SILENT * units.square().mean().sqrt()
+            dead[part] = _rounded(float(silent.float().mean()))
+
+        return hook
+
+    def watch_heads(part: str) -> Any:
+        def hook(attention: CausalSelfAttention, inputs: tuple[Any, ...]) -> None:
+            x, encoding, positions = inputs[:3]
+            batch, time, n_embd = x.shape
+            qkv = attention.c_attn(x).view(batch, time, 3, attention.n_head, n_embd // attention.n_head)
+            q, k, _ = qkv.permute(2, 0, 3, 1, 4)  # each (batch, heads, time, head_dim)
+            most = [
+                attention_pattern(encoding.rotate(one, positions), encoding.rotate(other, positions)).amax(-1)
+                for one, other in zip(q.split(1), k.split(1), strict=True)
+            ]  # of each sequence: (1, heads, time)
+            late = torch.cat(most).float()[..., time // 2 :]  # early queries have few tokens to choose from
+            saturated[part] = _rounded(float((late.mean((0, 2)) > SATURATED).float().mean()))
+
+        return hook
+
+    hooks = []
+    for layer in range(model.config.n_layer):
+        attention, mlp = f"h.{layer}.attn", f"h.{layer}.mlp"
+        hooks.append(model.get_submodule(attention).register_forward_pre_hook(watch_heads(attention)))
+        hooks.append(model.get_submodule(f"{mlp}.c_proj").register_forward_pre_hook(watch_units(mlp)))
+    was_training = model.training
+    try:
+        with torch.no_grad(), machine.autocast():
+            model.eval().hidden(ids)
+    finally:
+        model.train(was_training)
+        for handle in hooks:
+            handle.remove()
+    return dead, saturated
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")
