@@ -13,9 +13,11 @@ import minigpt
 ROOT = Path(minigpt.__file__).parent
 
 FLOORS = {
+    "characters": 0,
     "errors": 0,
     "checkpoint": 1,
     "config": 1,
+    "plotting": 1,
     "device": 2,
     "model": 2,
     "tokenizers": 2,
@@ -26,7 +28,9 @@ FLOORS = {
     "convert": 5,
     "evaluation": 5,
     "generation": 5,
+    "doctor": 6,
     "training": 7,
+    "report": 8,
     "cli": 9,
 }
 DOOR = {"__init__", "__main__"}

@@ -1,0 +1,1 @@
+"""What is wrong with a run, in plain words, and what mends it."""

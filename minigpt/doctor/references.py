@@ -1,0 +1,180 @@
+"""Reference curves: the loss that a healthy run of a preset has at each point, made by real runs.
+
+references.json beside this file holds them, a few dozen points each; `benchmarks/reference_curves.py` makes it. A point
+is the tokens trained on, the training loss there (the mean over the steps within 5 % of it) and the validation loss if
+it was measured there. Whether a run's loss is normal is answered in normal.py.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigpt.checkpoint import write_file
+from minigpt.config import Config, load_preset, preset_names, resolve
+from minigpt.errors import RunError
+from minigpt.metrics import read_metrics
+from minigpt.run import RunFolder
+
+FILE = Path(__file__).with_name("references.json")
+
+POINTS = 48
+"""So many points of a curve, evenly spaced in the logarithm of the tokens, beside the validations."""
+
+NEAR = 0.05
+"""Steps within this share of a point's tokens count for it, and points closer than this are one."""
+
+Point = tuple[int, float, float | None]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A healthy run's curve.
+
+    Attributes:
+        preset: whose settings it was trained with, whole.
+        corpus: the text's name.
+        sha256, train_tokens: the training split's, which tell this text and tokenizer from any other.
+        tokenizer: what made the tokens.
+        bytes_per_token: of the validation split.
+        machine: what it ran on, for people.
+        command: how it was made, for people.
+        steps, total_steps: how far it went, and how long its schedule is.
+        seed: decided its weights and order.
+        points: tokens trained on, training loss, validation loss or None; losses in nats a token.
+    """
+
+    preset: str
+    corpus: str
+    sha256: str
+    train_tokens: int
+    tokenizer: str
+    bytes_per_token: float
+    machine: str
+    command: str
+    steps: int
+    total_steps: int
+    seed: int
+    points: tuple[Point, ...]
+
+    def train_loss(self, tokens: float) -> float | None:
+        """Returns the training loss after so many tokens; None outside of the curve."""
+        return _between([(point[0], point[1]) for point in self.points], tokens)
+
+    def val_loss(self, tokens: float) -> float | None:
+        """Returns the validation loss after so many tokens; None outside of the curve."""
+        return _between([(point[0], point[2]) for point in self.points if point[2] is not None], tokens)
+
+
+def _between(points: Sequence[tuple[int, float]], tokens: float) -> float | None:
+    """Returns the loss at `tokens` on straight lines over the logarithm of the tokens."""
+    if not points or not points[0][0] <= tokens <= points[-1][0]:
+        return None
+    places, losses = zip(*points, strict=True)
+    return float(np.interp(math.log(tokens), np.log(places), losses))
+
+
+def read_references(file: Path = FILE) -> list[Reference]:
+    """Returns the reference curves that are there."""
+    if not file.exists():
+        return []
+    entries = json.loads(file.read_text("utf-8"))
+    return [Reference(**{**entry, "points": tuple(tuple(point) for point in entry["points"])}) for entry in entries]
+
+
+def write_references(references: Sequence[Reference], file: Path = FILE) -> None:
+    """Writes the reference curves, in an order that does not depend on when they were made."""
+    lines = [json.dumps(asdict(reference)) for reference in sorted(references, key=lambda r: (r.preset, r.corpus))]
+    write_file(file, "[\n" + ",\n".join(lines) + "\n]\n")
+
+
+def preset_of(config: Config) -> str | None:
+    """Returns the preset whose model and training these settings are, but for length, seed and vocabulary."""
+    return next((name for name in preset_names() if _decisive(resolve(name)) == _decisive(config)), None)
+
+
+def _decisive(config: Config) -> dict[str, Any]:
+    """Returns the settings on which the loss at each step depends."""
+    groups = config.to_dict()
+    model = {name: value for name, value in groups["model"].items() if name != "vocab_size"}
+    train = {name: groups["train"][name] for name in ("batch_size", "lr", "clip")}
+    return {"model": model, "train": train, "optimizer": groups["optimizer"], "schedule": groups["schedule"]}
+
+
+def total_steps(config: Config, train_tokens: int) -> int:
+    """Returns the steps that a run has in all, from its settings and the length of its training split."""
+    per_epoch = math.ceil(math.ceil((train_tokens - 1) / config.model.block_size) / config.train.batch_size)
+    return config.train.steps or config.train.epochs * per_epoch
+
+
+def collect(run: Path | str, corpus: str) -> Reference:
+    """Returns a run's curve as a reference.
+
+    Raises:
+        RunError: if the run cannot be read, has other settings than every preset, began with another run's weights,
+            or has not yet ten lines of metrics.
+    """
+    folder = RunFolder.open(run)
+    config, data, environment = folder.config(), folder.data(), folder.environment()
+    steps = read_metrics(folder.metrics_file, "step")
+    preset = preset_of(config)
+    if preset is None or folder.origin() or len(steps) < 10:
+        raise RunError(
+            "The run can be no reference",
+            seen=folder.path,
+            remedy="It must be trained from scratch with a preset's settings, for at least ten lines of metrics.",
+        )
+    train, val = data["splits"]["train"], data["splits"]["val"]
+    return Reference(
+        preset=preset,
+        corpus=corpus,
+        sha256=train["sha256"],
+        train_tokens=train["tokens"],
+        tokenizer=data["tokenizer"]["spec"],
+        bytes_per_token=round(val["text_bytes"] / val["tokens"], 4),
+        machine=f"{environment['processor']}, {environment['threads']} threads, {environment['precision']}, "
+        f"torch {environment['torch']}, Mini-GPT {environment['minigpt']}",
+        command=f"minigpt prepare {corpus} --tokenizer {load_preset(preset).tokenizer} --out data/{corpus} && "
+        f"minigpt train --preset {preset} --data data/{corpus} --run runs/{corpus}",
+        steps=steps[-1]["step"],
+        total_steps=total_steps(config, train["tokens"]),
+        seed=config.train.seed,
+        points=tuple(_points(steps, read_metrics(folder.metrics_file, "validation"))),
+    )
+
+
+def add(reference: Reference, file: Path = FILE) -> None:
+    """Puts a reference into the file, in the place of the one of the same preset, corpus and tokenizer."""
+    others = [
+        other
+        for other in read_references(file)
+        if (other.preset, other.corpus, other.tokenizer) != (reference.preset, reference.corpus, reference.tokenizer)
+    ]
+    write_references([*others, reference], file)
+
+
+def _points(steps: Sequence[dict[str, Any]], validations: Sequence[dict[str, Any]]) -> Iterator[Point]:
+    """Yields a run's points: each validation that is not too near the one before, and a grid between them."""
+    known = [(record["tokens"], record["loss"]) for record in steps if record["loss"] is not None]
+    tokens, losses = np.array([k[0] for k in known], float), np.array([k[1] for k in known], float)
+    measured: dict[int, float] = {}
+    for record in reversed(validations):
+        near = any(abs(math.log(other / record["tokens"])) < NEAR for other in measured)
+        if record["val_loss"] is not None and not near:
+            measured[record["tokens"]] = record["val_loss"]
+    places = set(measured)
+    for place in np.geomspace(tokens[0], tokens[-1], POINTS):
+        if all(abs(math.log(place / other)) > NEAR for other in measured):
+            places.add(round(float(place)))
+    for place in sorted(places):
+        # a validation at the very end stands a little behind the last line of metrics
+        around = np.abs(np.log(tokens / place)) <= NEAR
+        if around.any():
+            val = measured.get(place)
+            yield place, round(float(losses[around].mean()), 4), None if val is None else round(val, 4)
