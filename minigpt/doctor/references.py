@@ -169,9 +169,10 @@ def _points(steps: Sequence[dict[str, Any]], validations: Sequence[dict[str, Any
         if record["val_loss"] is not None and not near:
             measured[record["tokens"]] = record["val_loss"]
     places = set(measured)
-    for place in np.geomspace(tokens[0], tokens[-1], POINTS):
+    for wanted in np.geomspace(tokens[0], tokens[-1], POINTS):
+        place = int(tokens[np.abs(np.log(tokens / wanted)).argmin()])
         if all(abs(math.log(place / other)) > NEAR for other in measured):
-            places.add(round(float(place)))
+            places.add(place)
     for place in sorted(places):
         # a validation at the very end stands a little behind the last line of metrics
         around = np.abs(np.log(tokens / place)) <= NEAR
