@@ -262,6 +262,6 @@ def _counted(number: int, what: str) -> str:
 
 def _visible(text: str) -> str:
     """Returns the text with nothing in it that a terminal would obey: names of documents are a stranger's words."""
-    from minigpt.cli.text_views import visible
+    from minigpt.characters import visible
 
     return visible(text)

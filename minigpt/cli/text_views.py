@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from minigpt.characters import visible
 from minigpt.cli.text_options import ShownOptions
 
 if TYPE_CHECKING:
@@ -25,23 +26,6 @@ if TYPE_CHECKING:
 
 LIKELY = ((0.5, "green"), (0.2, "cyan"), (0.05, "yellow"), (0.01, "magenta"), (0.0, "red"))
 """From which probability on a token has which colour."""
-
-UNSEEN = (0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF)
-"""Characters that take no place, or turn the direction of writing. (Two others without width, U+200C and U+200D, belong
-to the spelling of some languages.)"""
-
-CONTROLS: dict[int, str] = {
-    **{code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"},
-    0x7F: "␡",
-    **dict.fromkeys(range(0x80, 0xA0), "\ufffd"),
-    **{code: f"<U+{code:04X}>" for code in UNSEEN},
-}
-"""Control characters, and what is shown for them."""
-
-
-def visible(text: str) -> str:
-    """Returns the text with control characters shown as their picture or number, so that no terminal obeys a model."""
-    return text.translate(CONTROLS)
 
 
 def token_name(tokenizer: Tokenizer, token: int) -> str:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 from minigpt import __version__
+from minigpt.characters import own_name
 from minigpt.config import GPTConfig
 from minigpt.data.report import Report
 from minigpt.errors import DataError
@@ -97,19 +98,14 @@ def _data(folder: RunFolder) -> dict[str, str]:
         if split
     }
     if origin := folder.origin():
-        facts["began with"] = f"the weights of {_code(_own_name(origin['folder']))} ({_code(origin['kind'])})"
+        facts["began with"] = f"the weights of {_code(own_name(origin['folder']))} ({_code(origin['kind'])})"
     try:
         report = Report.load(Path(known["folder"])) if known["folder"] else None
     except DataError:
         report = None
     if report and report.train.tokens == splits.get("train", {}).get("tokens"):
-        facts["sources"] = ", ".join(_code(_own_name(source)) for source in report.sources)
+        facts["sources"] = ", ".join(_code(own_name(source)) for source in report.sources)
     return facts
-
-
-def _own_name(place: str) -> str:
-    """Returns the last part of a path, of whichever system; a data set of the hub keeps its owner's name."""
-    return place if place.startswith("hf:") and not place.startswith("hf:.") else PureWindowsPath(place).name or place
 
 
 def _code(text: object) -> str:

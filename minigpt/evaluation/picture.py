@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import warnings
 from pathlib import Path
 from typing import Any
 
 from minigpt.errors import ConfigError
 from minigpt.evaluation.figures import Figures, Group
 from minigpt.evaluation.measure import Evaluation
+from minigpt.plotting import BLUE, FAINT, VERMILLION, new_figure, save, tidy
 
-# Blue and orange of the Okabe-Ito palette: told apart with any kind of colour vision.
-MODEL, BIGRAM, FAINT = "#0072B2", "#D55E00", "#888888"
 SUFFIXES = (".png", ".svg", ".pdf")
 
 
@@ -26,13 +24,8 @@ def check_picture(file: Path) -> None:
 
 def draw_evaluation(evaluation: Evaluation, file: Path) -> None:
     """Draws three diagrams side by side, and replaces the file when the picture is whole."""
-    # The object interface: pyplot would choose a window system, and keep every figure alive.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     found = evaluation.figures
-    figure = Figure(figsize=(15, 4.6), dpi=120, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(15, 4.6, dpi=120, facecolor="white")
     title = (
         f"{Path(evaluation.run).name}, step {evaluation.step:,}: {found.tokens:,} tokens, loss {found.loss.value:.4f}"
     )
@@ -46,22 +39,17 @@ def draw_evaluation(evaluation: Evaluation, file: Path) -> None:
         frequency.set_axis_off()
     _reliability(calibration, found)
     for axes in (context, frequency, calibration):
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    temporary = file.with_name(f".{file.stem}.partial{file.suffix}")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a run may be named in letters that the font has not
-        figure.savefig(temporary)
-    temporary.replace(file)
+        tidy(axes)
+    save(figure, file)
 
 
 def _losses(axes: Any, groups: tuple[Group, ...], label: str) -> None:
     """Draws the loss of each group, beside the bigram model's."""
     places = list(range(len(groups)))
     losses, bigrams = [group.loss for group in groups], [group.bigram for group in groups]
-    axes.plot(places, losses, "o-", color=MODEL, label="this model")
+    axes.plot(places, losses, "o-", color=BLUE, label="this model")
     if None not in bigrams:
-        axes.plot(places, bigrams, "s--", color=BIGRAM, label="bigram")
+        axes.plot(places, bigrams, "s--", color=VERMILLION, label="bigram")
     total = sum(group.tokens for group in groups)
     names = ["{}\n({:.1%})".format(group.name.replace(" - ", " -\n"), group.tokens / total) for group in groups]
     axes.set_xticks(places, names, fontsize=6.5)
@@ -77,8 +65,8 @@ def _reliability(axes: Any, found: Figures) -> None:
     axes.plot([0, 1], [0, 1], "--", color=FAINT, lw=1, label="as sure as it is right")
     areas = [20 + 1_000 * part.tokens / found.tokens for part in bins]
     points = [part.confidence for part in bins], [part.accuracy for part in bins]
-    axes.plot(*points, color=MODEL, lw=1)
-    axes.scatter(*points, s=[math.ceil(area) for area in areas], color=MODEL, alpha=0.7, label="this model")
+    axes.plot(*points, color=BLUE, lw=1)
+    axes.scatter(*points, s=[math.ceil(area) for area in areas], color=BLUE, alpha=0.7, label="this model")
     axes.set_xlabel("probability of the first guess")
     axes.set_ylabel("share of first guesses that are right")
     axes.set_xlim(0, 1)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from minigpt.metrics import read_metrics
-
-# Blue and orange of the Okabe-Ito palette: told apart with any kind of colour vision.
-TRAIN, VALIDATION, FAINT = "#0072B2", "#D55E00", "#9ecae1"
+from minigpt.plotting import BLUE, SKY, VERMILLION, new_figure, save, tidy
 
 
 def draw_curves(metrics_file: Path, picture_file: Path, title: str) -> None:
@@ -21,20 +18,16 @@ def draw_curves(metrics_file: Path, picture_file: Path, title: str) -> None:
     steps = read_metrics(metrics_file, "step")
     validations = read_metrics(metrics_file, "validation")
 
-    # The object interface: pyplot would choose a window system, and keep every figure alive.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator
 
-    figure = Figure(figsize=(11, 4.2), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(11, 4.2, dpi=120, facecolor="white")
     figure.suptitle(title, parse_math=False)
     loss_axes, perplexity_axes = figure.subplots(1, 2)
     if steps:
         loss_axes.plot(
             _column(steps, "epoch"),
             _column(steps, "loss"),
-            color=FAINT,
+            color=SKY,
             lw=1,
             label="training, as it went by",
         )
@@ -49,14 +42,9 @@ def draw_curves(metrics_file: Path, picture_file: Path, title: str) -> None:
     for axes in (loss_axes, perplexity_axes):
         axes.set_xlabel("epoch")
         axes.set_xlim(left=0)
-        axes.grid(alpha=0.25, which="both")
-        axes.spines[["top", "right"]].set_visible(False)
+        tidy(axes, "both")
         axes.legend(frameon=False)
-    temporary = picture_file.with_name(f".{picture_file.name}.partial")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a run may be named in letters that the font has not
-        figure.savefig(temporary, format="png")
-    temporary.replace(picture_file)
+    save(figure, picture_file)
 
 
 def _curves(axes: Any, validations: Sequence[dict[str, Any]], train: str, validation: str) -> None:
@@ -65,11 +53,11 @@ def _curves(axes: Any, validations: Sequence[dict[str, Any]], train: str, valida
         epochs,
         _column(validations, train),
         "o-",
-        color=TRAIN,
+        color=BLUE,
         ms=4,
         label="training, mean since the point before",
     )
-    axes.plot(epochs, _column(validations, validation), "s-", color=VALIDATION, ms=4, label="validation")
+    axes.plot(epochs, _column(validations, validation), "s-", color=VERMILLION, ms=4, label="validation")
 
 
 def _column(records: Sequence[dict[str, Any]], name: str) -> list[float]:

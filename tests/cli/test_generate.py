@@ -12,9 +12,10 @@ import sys
 import pytest
 
 import minigpt
+from minigpt.characters import visible
 from minigpt.cli.interactive import Conversation
 from minigpt.cli.text_options import ShownOptions, TextOptions, token_id, unescaped
-from minigpt.cli.text_views import make_view, percent, token_name, visible
+from minigpt.cli.text_views import make_view, percent, token_name
 from minigpt.errors import ConfigError
 from minigpt.generation import Piece, sample, stream_pieces
 from minigpt.generation.engine import Step
