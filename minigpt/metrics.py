@@ -16,7 +16,8 @@ Kinds that are kept in metrics.jsonl:
                  of this step's change beside the weights' (update), the share of feed-forward units that are silent on
                  a probe (dead), the share of heads that look at one token only (saturated)
     note         step, text: something a person should know
-Kinds that pass by: start, progress (each step), validating (done, total), message (text), end (stopped, peak_bytes).
+Kinds that pass by: start, progress (each step), validating (done, total), samples (samples: what was just kept of what
+the model says, see minigpt/generation/kept.py), message (text), end (stopped, peak_bytes).
 """
 
 from __future__ import annotations

@@ -6,7 +6,9 @@
     environment.json       machine, versions, precision, and why
     origin.json            where the first weights came from, if not from chance: another run, or an imported folder
     metrics.jsonl          one JSON object a line, as it happens
+    samples.jsonl          what it said after each epoch (see generation/history.py)
     training_metrics.png   the curves
+    evaluation.json        figures that `minigpt report` measured (see report/kept.py)
     checkpoints/step-...   weights, optimizer, position (see checkpoint.py); step 0 only if there is an origin.json
     checkpoints/best.json  which of them has the lowest validation loss
 
@@ -58,7 +60,9 @@ class RunFolder:
         self.environment_file = self.path / "environment.json"
         self.origin_file = self.path / "origin.json"
         self.metrics_file = self.path / "metrics.jsonl"
+        self.samples_file = self.path / "samples.jsonl"
         self.picture_file = self.path / "training_metrics.png"
+        self.evaluation_file = self.path / "evaluation.json"
         self.checkpoints = self.path / "checkpoints"
         self.best_file = self.checkpoints / "best.json"
 
@@ -293,6 +297,11 @@ class RunFolder:
         """Returns where the checkpoint after `step` steps stands."""
         return self.checkpoints / f"step-{step:09d}"
 
+    @staticmethod
+    def checkpoint_step(folder: Path) -> int:
+        """Returns how many steps are behind a checkpoint."""
+        return int(folder.name.removeprefix("step-"))
+
     def find_checkpoint(self, which: str = "best") -> Path:
         """Returns the checkpoint that is `best`, `latest`, or of a step number.
 
@@ -308,7 +317,7 @@ class RunFolder:
         elif which.isdecimal():
             wanted = self.checkpoint_folder(int(which))
         if wanted not in there:
-            names = ", ".join(str(int(folder.name.removeprefix("step-"))) for folder in there) or "none yet"
+            names = ", ".join(str(self.checkpoint_step(folder)) for folder in there) or "none yet"
             raise CheckpointError(
                 "There is no such checkpoint in the run",
                 seen=which,

@@ -17,8 +17,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from minigpt.characters import visible
 from minigpt.metrics import Record, Watcher, read_metrics, tensorboard
 from minigpt.training.loop import Outcome
+
+SHOWN_TEMPERATURE, SHOWN_CHARACTERS = 0.7, 100
+"""Of the samples of an epoch, the first at this temperature is shown, cut there."""
 
 PLAIN_SECONDS = 15.0
 """Between two lines when the output is no terminal."""
@@ -162,6 +166,12 @@ class TrainView:
             f"{record['val_perplexity']:,.1f}, {record['val_bits_per_byte']:.3f} bits per byte)"
             + ("  best so far" if record["best"] else "")
         )
+
+    def _on_samples(self, record: Record) -> None:
+        kept = next((kept for kept in record["samples"] if kept.temperature == SHOWN_TEMPERATURE), None)
+        if kept:
+            prompt, text = (visible(" ".join(part.split())) for part in (kept.prompt, kept.text[:SHOWN_CHARACTERS]))
+            self._print(Text.assemble("  says: ", (prompt, "dim"), " | ", text))
 
     def _on_plan(self, record: Record) -> None:
         self._print(f"planned: {_cost(record['planned_seconds'], record['planned_bytes'])} ({record['how']})")

@@ -24,6 +24,8 @@ from minigpt.config import Config
 from minigpt.data import Batch, Batches, Dataset
 from minigpt.errors import CheckpointError, ConfigError, RunError
 from minigpt.evaluation.loss import perplexity, split_loss
+from minigpt.generation.history import extend_history, keep_history_until
+from minigpt.generation.passages import fixed_prompts
 from minigpt.metrics import MetricsFile, Watcher, keep_until, read_metrics
 from minigpt.model import GPT
 from minigpt.model.cost import parameter_table
@@ -280,6 +282,7 @@ class Training:
             )
         self.began = time.perf_counter() - self.at.seconds
         keep_until(self.folder.metrics_file, self.at.step)
+        keep_history_until(self.folder, self.at.step)
         for error in damaged:
             self.note(f"{error.what} ({error.seen}). It is set aside; going on from step {self.at.step}")
         if lost:
@@ -295,6 +298,7 @@ class Training:
             self.at.take_epoch_loss()
             if record["best"]:
                 self.at.best_loss, self.at.best_step = record["val_loss"], self.at.step
+            self._sample()
         elif self.due.validation(self.at.step):
             self.validate()
 
@@ -322,8 +326,30 @@ class Training:
             val_bits_per_byte=result.bits_per_byte,
             best=best,
         )
+        self._sample()
         if time.perf_counter() - self.drawn > SECONDS_BETWEEN_PICTURES:
             self._draw()
+
+    def _sample(self) -> None:
+        """At an epoch's end, keeps what the model says to a few prompts; an accident there ends no run."""
+        if not (self.config.train.samples and self.due.epoch_ends(self.at.step)):
+            return
+        try:
+            made = extend_history(
+                self.folder,
+                lambda: self.model,
+                self.dataset.tokenizer,
+                fixed_prompts(self.dataset, self.config.train.samples),
+                step=self.at.step,
+                epoch=self._epoch(),
+                source="fixed",
+                note=self.note,
+            )
+        except Exception as error:  # memory, numbers that are none, a damaged file: the weights are safe without it
+            self.note(f"no samples of this epoch: {error}")
+            return
+        if made:
+            self._tell("samples", samples=made)
 
     def _draw(self) -> None:
         try:
@@ -365,10 +391,12 @@ class Training:
         self._tell("note", text=text)
 
     def _tell(self, kind: str, **values: Any) -> None:
-        epoch = self.at.step / self.batches.steps_per_epoch
-        record = {"kind": kind, "step": self.at.step, "epoch": round(epoch, 4), **values, "seconds": self._seconds()}
+        record = {"kind": kind, "step": self.at.step, "epoch": self._epoch(), **values, "seconds": self._seconds()}
         for watcher in self.watchers:
             watcher(record)
+
+    def _epoch(self) -> float:
+        return round(self.at.step / self.batches.steps_per_epoch, 4)
 
     def _seconds(self) -> float:
         return round(time.perf_counter() - self.began, 3)

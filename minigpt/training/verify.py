@@ -19,6 +19,7 @@ from typing import Any
 
 from minigpt.config import Config
 from minigpt.errors import ConfigError, RunError
+from minigpt.generation.history import read_history
 from minigpt.metrics import read_metrics
 from minigpt.run import RunFolder
 
@@ -109,6 +110,9 @@ def differences(one: Path, other: Path) -> list[str]:
     if len(records[0]) != len(records[1]):
         found.append(f"metrics.jsonl has {len(records[0])} lines in one run and {len(records[1])} in the other")
     found += [f"metrics differ: {a} and {b}" for a, b in zip(*records, strict=False) if a != b]
+    said = [[kept.to_json() for kept in read_history(RunFolder(run))] for run in (one, other)]
+    if said[0] != said[1]:
+        found.append("samples.jsonl differs")
     return found
 
 

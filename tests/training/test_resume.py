@@ -35,6 +35,7 @@ def content(run):
 def assert_same_run(one, other):
     assert content(one) == content(other)
     assert metrics(one) == metrics(other)
+    assert (one / "samples.jsonl").read_bytes() == (other / "samples.jsonl").read_bytes()
     best = [RunFolder.open(run).best_file.read_text() for run in (one, other)]
     assert best[0] == best[1]
 

@@ -1,0 +1,212 @@
+"""What a model says as it learns: the same prompts continued at its checkpoints, kept in RUN/samples.jsonl.
+
+One JSON object a line, a `Kept`. Training adds what the data set's fixed prompts give after each epoch
+(`extend_history`); `fill_history` adds prompts of one's own, and what an older run lacks, at the checkpoints that are
+there. What stands in the file is never made again. `read_history` reads it.
+
+Not here: what a kept text is (kept.py), which passages the fixed prompts are (passages.py), when training samples
+(minigpt/training/loop.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from filelock import FileLock
+
+from minigpt.checkpoint import write_file
+from minigpt.config import TrainConfig
+from minigpt.errors import RunError
+from minigpt.generation.kept import TEMPERATURES, Kept, Source, continue_prompts, usual_tokens
+from minigpt.generation.passages import fixed_prompts
+from minigpt.generation.weights import ready
+from minigpt.metrics import read_metrics
+from minigpt.model import GPT
+from minigpt.run import RunFolder, load_model
+from minigpt.tokenizers import Tokenizer, utf8
+
+
+def read_history(folder: RunFolder) -> list[Kept]:
+    """Returns all kept texts of a run in the order in which they were made, none if it has none.
+
+    A last line that is not complete, cut short by a crash or being written, is passed over.
+
+    Raises:
+        RunError: if another line is none.
+    """
+    kept = []
+    for number, line in enumerate(_lines(folder), start=1):
+        try:
+            kept.append(Kept.from_json(line))
+        except ValueError as error:
+            raise RunError(
+                "A line of the samples cannot be read",
+                seen=f"{folder.samples_file}, line {number}: {error}",
+                remedy="Remove that line.",
+            ) from None
+    return kept
+
+
+def keep_history_until(folder: RunFolder, step: int) -> None:
+    """Drops what models behind a step said, and what is no whole line, so that going on from there says nothing twice.
+
+    The lines that stay keep their bytes.
+    """
+    if not folder.samples_file.exists():
+        return
+    with _writing(folder):
+        lines = _lines(folder)
+        kept = [line for line in lines if _is_until(line, step)]
+        if kept != lines:
+            write_file(folder.samples_file, "".join(line + "\n" for line in kept))
+
+
+def extend_history(
+    folder: RunFolder,
+    model: Callable[[], GPT],
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    *,
+    step: int,
+    epoch: float | None,
+    source: Source,
+    temperatures: Sequence[float] = TEMPERATURES,
+    tokens: int | None = None,
+    note: Callable[[str], None] = lambda text: None,
+) -> list[Kept]:
+    """Continues the prompts that the run has not yet continued at this step, keeps that, and returns it.
+
+    Args:
+        folder: the run.
+        model: gives the model; asked only if something is missing.
+        tokenizer, prompts, step, epoch, source, temperatures, tokens: as in `continue_prompts`.
+        note: is told if the file cannot be written.
+
+    Raises:
+        MiniGPTError: as `continue_prompts` and `read_history`.
+    """
+    limit = usual_tokens(tokenizer) if tokens is None else tokens
+    there = [kept for kept in read_history(folder) if kept.step == step]
+    missing = {
+        temperature: [p for p in dict.fromkeys(prompts) if not any(kept.is_of(p, temperature, limit) for kept in there)]
+        for temperature in temperatures
+    }
+    if not any(missing.values()):
+        return []
+    say = partial(continue_prompts, ready(model()), tokenizer, step=step, epoch=epoch, source=source, tokens=limit)
+    made = [kept for temperature, rest in missing.items() for kept in say(rest, temperatures=[temperature])]
+    try:
+        _append(folder, made)
+    except OSError as error:
+        note(f"the samples of step {step} are not kept: {error}")
+    return made
+
+
+def fill_history(
+    folder: RunFolder,
+    prompts: Sequence[str] | None = None,
+    *,
+    checkpoint: str = "all",
+    temperatures: Sequence[float] = TEMPERATURES,
+    tokens: int | None = None,
+    device: torch.device | str = "cpu",
+    on_progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
+    note: Callable[[str], None] = lambda text: None,
+) -> list[Kept]:
+    """Continues prompts at checkpoints that are there, keeps that, and returns all that the run has said to them.
+
+    A training may be going on in the run. What is kept already is not made again.
+
+    Args:
+        folder: the run, trained or imported.
+        prompts: the texts to continue; the data set's fixed ones when left out.
+        checkpoint: `all` that are there, `best`, `latest`, or a step number.
+        temperatures, tokens: as in `continue_prompts`.
+        device: where to run the models.
+        on_progress: is told what is being done, how many checkpoints are done, and how many there are.
+        note: is told what could not be kept.
+
+    Returns:
+        By step; with `all`, those of checkpoints that are gone too.
+
+    Raises:
+        CheckpointError: if there is no such checkpoint, or one is damaged.
+        DataError: if the fixed prompts are asked for, and the data set is not there.
+        ConfigError: if a setting cannot work.
+    """
+    config, tokenizer = folder.config(), folder.tokenizer()
+    source: Source = "fixed" if prompts is None else "own"
+    if prompts is None:
+        prompts = fixed_prompts(folder.open_data(), config.train.samples or TrainConfig().samples)
+    prompts = [utf8(prompt).decode() for prompt in prompts]  # what is no character is U+FFFD
+    limit = usual_tokens(tokenizer) if tokens is None else tokens
+    places = folder.checkpoint_folders() if checkpoint == "all" else [folder.find_checkpoint(checkpoint)]
+    steps = [folder.checkpoint_step(place) for place in places]
+    per_epoch, found = _steps_per_epoch(folder), read_history(folder)
+    for done, (step, place) in enumerate(zip(steps, places, strict=True)):
+        on_progress("sampling", done, len(steps))
+        found += extend_history(
+            folder,
+            partial(load_model, config, place, device),
+            tokenizer,
+            prompts,
+            step=step,
+            epoch=round(step / per_epoch, 4) if per_epoch else None,
+            source=source,
+            temperatures=temperatures,
+            tokens=limit,
+            note=note,
+        )
+    asked = {(prompt, temperature) for prompt in prompts for temperature in temperatures}
+    return sorted(
+        (
+            kept
+            for kept in found
+            if (checkpoint == "all" or kept.step in steps)
+            and any(kept.is_of(prompt, temperature, limit) for prompt, temperature in asked)
+        ),
+        key=lambda kept: kept.step,
+    )
+
+
+def _steps_per_epoch(folder: RunFolder) -> int | None:
+    """Returns it as the run's metrics tell; None if they do not."""
+    last = max((r for r in read_metrics(folder.metrics_file) if r.get("epoch")), key=lambda r: r["step"], default=None)
+    return round(last["step"] / last["epoch"]) if last else None
+
+
+def _lines(folder: RunFolder) -> list[str]:
+    file = folder.samples_file
+    text = file.read_bytes().decode("utf-8", errors="replace") if file.exists() else ""
+    return text.split("\n")[:-1]  # behind the last line's end stands nothing, or a line cut short
+
+
+def _is_until(line: str, step: int) -> bool:
+    try:
+        return Kept.from_json(line).step <= step
+    except ValueError:
+        return False
+
+
+def _append(folder: RunFolder, kept: Sequence[Kept]) -> None:
+    """Adds lines to the file, behind the last whole one."""
+    with _writing(folder), folder.samples_file.open("a+b") as stream:
+        stream.seek(0)
+        stream.truncate(stream.read().rfind(b"\n") + 1)
+        for each in kept:
+            stream.write(each.to_json().encode())
+            stream.flush()
+
+
+@contextmanager
+def _writing(folder: RunFolder) -> Iterator[None]:
+    """Keeps two processes, such as a training and `minigpt samples`, from writing the file at once.
+
+    Raises:
+        OSError: if the folder cannot be written, or another process writes for too long.
+    """
+    with FileLock(folder.path / ".samples.lock", timeout=10):
+        yield
