@@ -24,6 +24,7 @@ TINY: dict[str, Any] = {
     "train.epochs": 2,
     "train.lr": 1e-2,
     "train.log_every": 5,
+    "train.samples": 1,
     "machine.device": "cpu",
     "machine.precision": "float32",
 }

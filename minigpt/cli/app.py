@@ -25,6 +25,7 @@ from minigpt.cli.plan import plan_command
 from minigpt.cli.prepare import prepare_command
 from minigpt.cli.replay import replay_command
 from minigpt.cli.resume import resume_command
+from minigpt.cli.samples import samples_command
 from minigpt.cli.settings import given
 from minigpt.cli.train import train_command
 from minigpt.cli.verify_resume import verify_resume_command
@@ -54,6 +55,7 @@ app.command(resume_command, name="resume")
 app.command(verify_resume_command, name="verify-resume")
 app.command(replay_command, name="replay")
 app.command(generate_command, name="generate")
+app.command(samples_command, name="samples")
 app.command(evaluate_command, name="evaluate")
 app.command(export_command, name="export")
 app.command(import_command, name="import")

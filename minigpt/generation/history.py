@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from minigpt.checkpoint import write_file
 from minigpt.config import TrainConfig
-from minigpt.errors import RunError
+from minigpt.errors import CheckpointError, RunError
 from minigpt.generation.kept import TEMPERATURES, Kept, Source, continue_prompts, usual_tokens
 from minigpt.generation.passages import fixed_prompts
 from minigpt.generation.weights import ready
@@ -133,7 +133,7 @@ def fill_history(
         By step; with `all`, those of checkpoints that are gone too.
 
     Raises:
-        CheckpointError: if there is no such checkpoint, or one is damaged.
+        CheckpointError: if there is no such checkpoint, or it is damaged; of `all`, damaged ones are noted.
         DataError: if the fixed prompts are asked for, and the data set is not there.
         ConfigError: if a setting cannot work.
     """
@@ -142,34 +142,45 @@ def fill_history(
     if prompts is None:
         prompts = fixed_prompts(folder.open_data(), config.train.samples or TrainConfig().samples)
     prompts = [utf8(prompt).decode() for prompt in prompts]  # what is no character is U+FFFD
-    limit = usual_tokens(tokenizer) if tokens is None else tokens
-    places = folder.checkpoint_folders() if checkpoint == "all" else [folder.find_checkpoint(checkpoint)]
-    steps = [folder.checkpoint_step(place) for place in places]
+    all_there = folder.checkpoint_folders() if checkpoint == "all" else []
+    places = all_there or [folder.find_checkpoint("latest" if checkpoint == "all" else checkpoint)]
     per_epoch, found = _steps_per_epoch(folder), read_history(folder)
-    for done, (step, place) in enumerate(zip(steps, places, strict=True)):
-        on_progress("sampling", done, len(steps))
-        found += extend_history(
-            folder,
-            partial(load_model, config, place, device),
-            tokenizer,
-            prompts,
-            step=step,
-            epoch=round(step / per_epoch, 4) if per_epoch else None,
-            source=source,
-            temperatures=temperatures,
-            tokens=limit,
-            note=note,
-        )
-    asked = {(prompt, temperature) for prompt in prompts for temperature in temperatures}
-    return sorted(
-        (
-            kept
-            for kept in found
-            if (checkpoint == "all" or kept.step in steps)
-            and any(kept.is_of(prompt, temperature, limit) for prompt, temperature in asked)
-        ),
-        key=lambda kept: kept.step,
-    )
+    for done, place in enumerate(places):
+        on_progress("sampling", done, len(places))
+        step = folder.checkpoint_step(place)
+        try:
+            found += extend_history(
+                folder,
+                partial(load_model, config, place, device),
+                tokenizer,
+                prompts,
+                step=step,
+                epoch=round(step / per_epoch, 4) if per_epoch else None,
+                source=source,
+                temperatures=temperatures,
+                tokens=tokens,
+                note=note,
+            )
+        except CheckpointError as error:  # of many, one may be damaged, or go while a training goes on
+            if checkpoint != "all":
+                raise
+            note(str(error))
+    limit = usual_tokens(tokenizer) if tokens is None else tokens
+    steps = None if checkpoint == "all" else [folder.checkpoint_step(place) for place in places]
+    return answers(found, prompts, temperatures, limit, steps)
+
+
+def answers(
+    kept: Sequence[Kept],
+    prompts: Sequence[str],
+    temperatures: Sequence[float],
+    tokens: int,
+    steps: Sequence[int] | None = None,
+) -> list[Kept]:
+    """Returns those texts that answer these prompts at these settings, by step; at all steps when they are left out."""
+    asked = [(prompt, temperature) for prompt in prompts for temperature in temperatures]
+    found = [one for one in kept if (steps is None or one.step in steps) and any(one.is_of(*a, tokens) for a in asked)]
+    return sorted(found, key=lambda one: one.step)
 
 
 def _steps_per_epoch(folder: RunFolder) -> int | None:

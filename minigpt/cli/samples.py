@@ -1,0 +1,149 @@
+"""`minigpt samples`: what a run said to the same prompts as it learned.
+
+Not here: how the texts are made and kept (minigpt/generation/history.py).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from minigpt.characters import visible
+from minigpt.cli.progress import progress
+from minigpt.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from minigpt.generation.kept import Kept
+    from minigpt.run import RunFolder
+
+TEMPERATURE = 0.7
+"""Shown when none is named."""
+
+ASK_FOR_PROMPT = "Give a text of your own: --prompt 'Once upon a time'"
+
+
+def samples_command(
+    run: Path,
+    /,
+    *,
+    prompt: Annotated[list[str] | None, Parameter(negative="")] = None,
+    checkpoint: str = "all",
+    temperature: Annotated[list[float] | None, Parameter(negative="", allow_leading_hyphen=True)] = None,
+    tokens: int | None = None,
+    device: str = "auto",
+    as_json: Annotated[bool, Parameter("--json", negative="")] = False,
+) -> None:
+    """See language form: the same prompts, continued by the model of each epoch.
+
+    Training continues a few passages of the validation text after each epoch, at the temperatures 0, 0.7 and 1 with a
+    fixed seed, and keeps that in RUN/samples.jsonl. Prompts of your own are continued at the checkpoints that are
+    there, and are kept too, also while the training goes on.
+
+    Examples:
+
+    `minigpt samples runs/books`
+
+    `minigpt samples runs/books --prompt "It was a" --prompt "She" --temperature 0.7 --temperature 1`
+
+    `minigpt samples runs/books --checkpoint best --temperature 0`
+
+    Parameters
+    ----------
+    run
+        Run folder of `minigpt train` or `minigpt import`.
+    prompt
+        A text of your own to continue; may be repeated. One that begins with a dash: --prompt="- like this".
+    checkpoint
+        all, best (lowest validation loss), latest, or a step number.
+    temperature
+        How freely tokens are chosen, 0 for the most likely ones; may be repeated. 0.7 when left out.
+    tokens
+        The most to add; a few lines when left out.
+    device
+        auto, cpu, cuda, mps.
+    as_json
+        Print a JSON object a line for each text, as samples.jsonl has them.
+    """
+    if tokens is not None and tokens < 1:
+        raise ConfigError("So many tokens cannot be added", seen=tokens, remedy="Give 1 or more.")
+
+    from minigpt.generation.history import fill_history
+    from minigpt.run import RunFolder
+
+    folder, temperatures = RunFolder.open(run), list(dict.fromkeys(temperature or [TEMPERATURE]))
+    wanted = {"checkpoint": checkpoint, "temperatures": temperatures, "tokens": tokens}
+    with progress() as on_progress:
+
+        def fill(prompts: Sequence[str] | None, **wanted: Any) -> list[Kept]:
+            from minigpt.device import choose
+
+            machine = choose(device, "float32")
+            return fill_history(folder, prompts, **wanted, device=machine.device, on_progress=on_progress, note=_say)
+
+        found = fill(prompt, **wanted) if prompt else _of_fixed_prompts(folder, fill, checkpoint, temperatures, tokens)
+    if as_json:
+        for kept in found:
+            sys.stdout.write(kept.to_json())
+    else:
+        _show(found)
+
+
+def _of_fixed_prompts(
+    folder: RunFolder, fill: Callable[..., list[Kept]], checkpoint: str, temperatures: list[float], tokens: int | None
+) -> list[Kept]:
+    """Returns what the run said to its data set's passages: what is kept, or else at the checkpoints that are there."""
+    from minigpt.generation.history import answers, read_history
+    from minigpt.generation.kept import usual_tokens
+
+    kept = read_history(folder)
+    if not any(one.source == "fixed" for one in kept):
+        try:
+            kept = fill(None)
+        except DataError as error:
+            raise DataError(error.what, seen=error.seen, remedy=ASK_FOR_PROMPT) from None
+    prompts = list(dict.fromkeys(one.prompt for one in kept if one.source == "fixed"))
+    if not prompts:
+        raise DataError("The validation text has no passage to continue", seen=folder.path, remedy=ASK_FOR_PROMPT)
+    if checkpoint in ("best", "latest"):
+        checkpoint = str(folder.checkpoint_step(folder.find_checkpoint(checkpoint)))
+    steps = [int(checkpoint)] if checkpoint.isdecimal() else None
+    found = answers(kept, prompts, temperatures, tokens or usual_tokens(folder.tokenizer()), steps)
+    if {one.temperature for one in found} >= set(temperatures):
+        return found
+    return fill(prompts, checkpoint=checkpoint, temperatures=temperatures, tokens=tokens)
+
+
+def _show(found: Sequence[Kept]) -> None:
+    """Prints a table for each prompt and temperature, a row for each step."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    for prompt, temperature in dict.fromkeys((one.prompt, one.temperature) for one in found):
+        name = visible(prompt) or "(the beginning of a document)"
+        console.print(Text.assemble((name, "bold"), f"   temperature {temperature:g}"), soft_wrap=True)
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        for title in ("epoch", "step"):
+            table.add_column(title, justify="right", no_wrap=True)
+        table.add_column("goes on with", overflow="fold")
+        for one in found:
+            if (one.prompt, one.temperature) == (prompt, temperature):
+                epoch = "" if one.epoch is None else f"{one.epoch:.2f}".rstrip("0").rstrip(".")
+                table.add_row(epoch, f"{one.step:,}", Text(_in_rows(one)))
+        console.print(table)
+        console.print()
+
+
+def _in_rows(kept: Kept) -> str:
+    """Returns a text with nothing in it that a terminal would obey, without empty lines; its end is marked."""
+    lines = [line.rstrip() for line in visible(kept.text).splitlines()]
+    return "\n".join(line for line in lines if line) + (" ■" if kept.ended else "")
+
+
+def _say(line: str) -> None:
+    print(f"note: {visible(line)}", file=sys.stderr)
