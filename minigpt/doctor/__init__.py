@@ -1,1 +1,9 @@
-"""What is wrong with a run, in plain words, and what mends it."""
+"""What is wrong with a run, in plain words, and what mends it.
+
+`examine(read_evidence(run))` is what `minigpt doctor` does; `LiveDoctor` is told of a run as it goes.
+"""
+
+from minigpt.doctor.evidence import Evidence, Finding, read_evidence
+from minigpt.doctor.examine import CHECKS, Diagnosis, examine
+
+__all__ = ["CHECKS", "Diagnosis", "Evidence", "Finding", "examine", "read_evidence"]

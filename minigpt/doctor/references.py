@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,12 @@ def write_references(references: Sequence[Reference], file: Path = FILE) -> None
 def preset_of(config: Config) -> str | None:
     """Returns the preset whose model and training these settings are, but for length, seed and vocabulary."""
     return next((name for name in preset_names() if _decisive(resolve(name)) == _decisive(config)), None)
+
+
+def usual_rate(config: Config) -> float | None:
+    """Returns the learning rate of the preset whose settings these are but for the rate; None if they are none's."""
+    rates = (resolve(name).train.lr for name in preset_names())
+    return next((lr for lr in rates if preset_of(replace(config, train=replace(config.train, lr=lr)))), None)
 
 
 def _decisive(config: Config) -> dict[str, Any]:

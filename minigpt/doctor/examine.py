@@ -1,0 +1,149 @@
+"""All checks, as a table, and what comes of making them.
+
+A check that fires may explain others, which are then left out: one cause is said once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from minigpt.doctor import inner_checks, loss_checks, machine_checks, text_checks
+from minigpt.doctor.evidence import Evidence, Finding
+from minigpt.doctor.normal import Normality, is_normal
+from minigpt.doctor.references import Reference, read_references
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check.
+
+    Attributes:
+        name: the short name of its findings.
+        look: makes it.
+        needs: what must be known: of steps, validations, health, report.
+        live: whether it is made while a run goes on, too.
+        explains: names of findings that are its consequences.
+    """
+
+    name: str
+    look: Callable[[Evidence], Finding | None]
+    needs: tuple[str, ...] = ()
+    live: bool = True
+    explains: tuple[str, ...] = ()
+
+
+CHECKS = (
+    Check("first loss", loss_checks.first_loss, ("steps",)),
+    Check("bad steps", loss_checks.bad_steps, explains=("learning rate too high",)),
+    Check(
+        "learning rate too high",
+        inner_checks.rate_too_high,
+        ("steps",),
+        explains=(
+            "learning rate too low",
+            "vanishing gradient",
+            "exploding gradient",
+            "dead units",
+            "saturated heads",
+            "not moving",
+            "ended too early",
+        ),
+    ),
+    Check(
+        "learning rate too low",
+        inner_checks.rate_too_low,
+        ("steps", "health"),
+        explains=("not moving", "ended too early"),
+    ),
+    Check("vanishing gradient", inner_checks.vanishing, ("health",)),
+    Check("exploding gradient", inner_checks.exploding, ("steps",)),
+    Check("dead units", inner_checks.dead_units, ("health",)),
+    Check("saturated heads", inner_checks.saturated_heads, ("health",)),
+    Check("not moving", loss_checks.not_moving, ("steps",), explains=("ended too early", "repetition")),
+    Check("overfitting", loss_checks.overfitting, ("validations",)),
+    Check("repetition", loss_checks.repetition, ("validations",)),
+    Check("ended too early", loss_checks.too_early, ("steps", "validations"), live=False),
+    Check("stopped", loss_checks.stopped, ("steps",), live=False),
+    Check("too little text", text_checks.too_little_text),
+    Check("overlap", text_checks.overlap, ("report",)),
+    Check("vocabulary", text_checks.idle_vocabulary, ("report",)),
+    Check("small validation", text_checks.small_validation),
+    Check("out of memory", machine_checks.out_of_memory),
+    Check("data-bound", machine_checks.data_bound, ("steps",)),
+    Check("launch-bound", machine_checks.launch_bound, ("steps",)),
+    Check("memory-bound", machine_checks.memory_bound, ("steps",)),
+    Check("slow", machine_checks.slow, ("steps",)),
+)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the doctor says of a run.
+
+    Attributes:
+        findings: problems first.
+        normality: whether its loss is normal.
+        left_out: what kept checks from being made, and the names of these checks.
+        made: how many checks were made.
+    """
+
+    findings: list[Finding]
+    normality: Normality
+    left_out: dict[str, list[str]]
+    made: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns it as plain values."""
+        return {
+            "findings": [finding.to_dict() for finding in self.findings],
+            "normality": self.normality.to_dict(),
+            "left_out": self.left_out,
+            "made": self.made,
+        }
+
+
+def examine(evidence: Evidence, references: Sequence[Reference] | None = None) -> Diagnosis:
+    """Makes every check for which enough is known.
+
+    Args:
+        evidence: what is known.
+        references: the curves to compare with; those of the package when left out.
+    """
+    left_out: dict[str, list[str]] = {}
+    for check in CHECKS:
+        for need in check.needs:
+            if not evidence.has(need):
+                names = left_out.setdefault(evidence.absent.get(need, f"it has no {need}"), [])
+                names += [check.name] * (check.name not in names)
+    normality = is_normal(evidence, read_references() if references is None else references)
+    findings = sorted(find(evidence, CHECKS), key=lambda finding: finding.severity != "problem")
+    if normality.verdict == "high" and not any(finding.severity == "problem" for finding in findings):
+        findings.insert(0, higher_than_normal(evidence, normality))
+    made = sum(all(map(evidence.has, check.needs)) for check in CHECKS)
+    return Diagnosis(findings, normality, left_out, made)
+
+
+def find(evidence: Evidence, checks: Sequence[Check]) -> list[Finding]:
+    """Returns what these checks find, consequences of other findings left out."""
+    found: list[Finding] = []
+    explained: set[str] = set()
+    for check in checks:
+        if check.name in explained or not all(map(evidence.has, check.needs)):
+            continue
+        if finding := check.look(evidence):
+            found.append(finding)
+            explained |= {*check.explains, check.name}
+    return found
+
+
+def higher_than_normal(evidence: Evidence, normality: Normality) -> Finding:
+    """Says that a loss lies above its reference for no other reason that was found."""
+    return Finding(
+        "loss",
+        "problem",
+        normality.text,
+        "The settings and the text are the same, so the code or the machine's numbers are not.",
+        f"See whether it is the number format: `{evidence.again('float32', '--machine.precision', 'float32')}`",
+    )

@@ -1,0 +1,239 @@
+"""What gradients, updates and units tell, from the looks inside that a run takes (`health` records).
+
+Each check is a pure function from the evidence to a finding, or None. The runs behind the thresholds are in
+docs/doctor.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from minigpt.doctor.evidence import Evidence, Finding
+from minigpt.doctor.references import usual_rate
+from minigpt.metrics import Record
+
+EARLY_STEPS = 1000
+"""Weights and updates are judged so long; in long runs weights grow, and updates beside them shrink, without harm."""
+
+SWOLLEN = 6.0
+"""Size of a layer's weights: their root mean square times the square root of the width, near 1 where a matrix keeps the
+size of what it reads. Healthy runs had 0.7 at the most, ten times the rate of preset laptop 4.5 without harm, thirty
+times 12, and 200 times that of preset seed 7, both with harm."""
+
+SMALL_UPDATE = 3e-4
+"""Updates of layers beside their weights, at the peak of the rate: near 1e-2 in healthy runs, 2e-3 at a tenth of the rate
+of preset laptop, 2e-4 at a hundredth."""
+
+RISEN = 0.1
+"""A training loss that stands this share above its lowest has risen."""
+
+VANISHED = 1e-4
+"""Gradients beside weights differ 10-fold between the layers of healthy runs, 1,000-fold in swollen ones."""
+
+EXPLODED = 100.0
+"""The norm of the whole gradient falls to a third and wavers 3-fold in healthy runs."""
+
+DEAD = 0.25
+"""Share of silent units: 0 to 2 % in healthy runs, 28 to 33 % at thirty times the rate of preset seed."""
+
+SATURATED = 0.5
+"""Share of saturated heads: none in healthy runs; a single head that always looks at the first token is common."""
+
+Part = Mapping[str, Any]
+
+
+def _layers(record: Record) -> list[Part]:
+    """Returns the figures of a look that belong to layers, not to the embedding or the head."""
+    return [part for part in record["parts"] if part["part"].startswith("h.")]
+
+
+def rate_too_high(evidence: Evidence) -> Finding | None:
+    """Weights swell to many times their first size, or the loss rises and stays up."""
+    what = _swollen(evidence) or _risen(evidence)
+    if what is None:
+        return None
+    seen, record = what
+    lr = evidence.config.train.lr
+    usual = usual_rate(evidence.config)
+    lower = usual if usual and usual < lr else lr / 10
+    return Finding(
+        "learning rate too high",
+        "problem",
+        seen,
+        f"The learning rate {lr:g} is too high: each step undoes what the ones before have learned.",
+        f"`{evidence.again('slower', '--train.lr', f'{lower:g}')}`",
+        step=record["step"],
+        epoch=record["epoch"],
+    )
+
+
+def _swollen(evidence: Evidence) -> tuple[str, Record] | None:
+    model = evidence.config.model
+    hidden = model.n_hidden * (3 if model.mlp == "swiglu" else 2)
+    numbers = {"attn": 4 * model.n_embd**2, "mlp": hidden * model.n_embd}
+    for record in evidence.health[1:]:
+        sizes = [
+            part["weight"] * math.sqrt(model.n_embd / numbers[part["part"].split(".")[-1]]) for part in _layers(record)
+        ]
+        if record["step"] <= EARLY_STEPS and median(sizes) > SWOLLEN:
+            growth = median(now["weight"] / max(then["weight"], 1e-12) for then, now in _pairs(evidence, record))
+            return (
+                f"The layers' weights were {growth:.0f} times their first size after {record['step']:,} steps.",
+                record,
+            )
+    return None
+
+
+def _pairs(evidence: Evidence, record: Record) -> Iterable[tuple[Part, Part]]:
+    """Returns the figures of each layer in the first look and in this one."""
+    return zip(_layers(evidence.health[0]), _layers(record), strict=True)
+
+
+def _risen(evidence: Evidence) -> tuple[str, Record] | None:
+    """The mean of the last lines against the lowest mean of as many lines side by side before."""
+    lines = evidence.steps
+    width = max(5, len(lines) // 20)
+    means = [
+        (sum(line["loss"] for line in lines[end - width : end]) / width, lines[end - 1])
+        for end in range(width, len(lines) + 1)
+    ]
+    if len(means) < 2 * width:
+        return None
+    lowest, where = min(means, key=lambda mean: mean[0])
+    now = means[-1][0]
+    if now < (1 + RISEN) * lowest:
+        return None
+    return f"The training loss was {lowest:.3f} around step {where['step']:,} and has risen to {now:.3f}.", where
+
+
+def rate_too_low(evidence: Evidence) -> Finding | None:
+    """Weights that hardly change from step to step, while the loss is far from anything learned."""
+    lr, peaks = evidence.config.train.lr, []
+    rates = {line["step"]: line["lr"] for line in evidence.steps}
+    for record in evidence.health:
+        near = min(rates, key=lambda step: abs(step - record["step"]))
+        if max(1, evidence.warmup_steps) < record["step"] <= EARLY_STEPS and rates[near] > 0.5 * lr:
+            peaks.append((median(part["update"] for part in _layers(record)), record))
+    if evidence.origin or not peaks or median(update for update, _ in peaks) >= SMALL_UPDATE:
+        return None
+    update, record = peaks[-1]
+    usual = usual_rate(evidence.config)
+    higher = usual if usual and usual > lr else 10 * lr
+    return Finding(
+        "learning rate too low",
+        "problem",
+        f"A step changed the layers' weights by {update:.1e} of their size at step {record['step']:,}; "
+        "about 1e-3 to 1e-2 is usual.",
+        f"The learning rate {lr:g} is too low: the run would take many times the steps that it needs.",
+        f"`{evidence.again('faster', '--train.lr', f'{higher:g}')}`",
+        step=peaks[0][1]["step"],
+        epoch=peaks[0][1]["epoch"],
+    )
+
+
+def vanishing(evidence: Evidence) -> Finding | None:
+    """A layer whose gradient is nothing beside the others'."""
+    record = evidence.health[-1]
+    layers = _layers(record)
+    shares = {part["part"]: part["gradient"] / max(part["weight"], 1e-12) for part in layers}
+    least, most = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
+    if shares[least] > VANISHED * shares[most] or not shares[most]:
+        return None
+    earlier = next(look for look in evidence.health if _weakest(look) <= VANISHED)
+    return Finding(
+        "vanishing gradient",
+        "problem",
+        f"The gradient of {least} is {shares[least]:.1e} of its weights, that of {most} {shares[most]:.1e}.",
+        f"{least} does not learn: its output, or what it reads, has become nothing or far too large.",
+        f"A lower rate and a longer warm-up: `{_gentler(evidence)}`",
+        step=earlier["step"],
+        epoch=earlier["epoch"],
+    )
+
+
+def _weakest(record: Record) -> float:
+    """Returns the least gradient of a layer beside its weights, as a share of the largest."""
+    shares = [part["gradient"] / max(part["weight"], 1e-12) for part in _layers(record)]
+    return min(shares) / max(max(shares), 1e-30)
+
+
+def exploding(evidence: Evidence) -> Finding | None:
+    """A gradient many times as large as it was, for good."""
+    lines = [line for line in evidence.steps if line["step"] > evidence.warmup_steps]
+    if len(lines) < 20:
+        return None
+    before, now = (median(line["grad_norm"] for line in some) for some in (lines[:10], lines[-5:]))
+    if now < EXPLODED * before:
+        return None
+    where = next(line for line in lines if line["grad_norm"] > EXPLODED * before)
+    largest = ""
+    if evidence.health:
+        part = max(evidence.health[-1]["parts"], key=lambda part: float(part["gradient"]))
+        largest = f" Most of it is that of {part['part']} ({part['gradient']:.3g})."
+    return Finding(
+        "exploding gradient",
+        "problem",
+        f"The gradient's norm was {before:.2g} and is {now:.3g}.{largest}",
+        "Steps go by the clipped remains of a gradient that points anywhere.",
+        f"A lower rate and a longer warm-up: `{_gentler(evidence)}`",
+        step=where["step"],
+        epoch=where["epoch"],
+    )
+
+
+def _gentler(evidence: Evidence) -> str:
+    warmup = max(100, 2 * evidence.config.schedule.warmup_steps)
+    lower = evidence.config.train.lr / 3
+    return evidence.again("gentler", "--train.lr", f"{lower:g}", "--schedule.warmup-steps", str(warmup))
+
+
+def dead_units(evidence: Evidence) -> Finding | None:
+    """Feed-forward layers many of whose units answer to nothing."""
+    found = _most(evidence.health, "dead", DEAD)
+    if found is None:
+        return None
+    since, parts = found
+    worst = max(parts, key=lambda part: float(part["dead"]))
+    other = "gelu" if evidence.config.model.mlp != "gelu" else "swiglu"
+    return Finding(
+        "dead units",
+        "problem",
+        f"{worst['dead']:.0%} of the hidden units of {worst['part']} were silent on every token of the last look"
+        + (f", and more than {DEAD:.0%} in {len(parts) - 1} other layers." if len(parts) > 1 else "."),
+        "They take time and learn nothing any more; a learning rate too high early on kills units.",
+        f"`{evidence.again('revived', '--train.lr', f'{evidence.config.train.lr / 3:g}')}`, or --model.mlp {other}",
+        step=since["step"],
+        epoch=since["epoch"],
+    )
+
+
+def saturated_heads(evidence: Evidence) -> Finding | None:
+    """Layers most of whose heads look at one token only, whatever the text."""
+    found = _most(evidence.health, "saturated", SATURATED)
+    if found is None:
+        return None
+    since, parts = found
+    worst = max(parts, key=lambda part: float(part["saturated"]))
+    return Finding(
+        "saturated heads",
+        "problem",
+        f"{worst['saturated']:.0%} of the heads of {worst['part']} give nearly all their weight to one token.",
+        "Their scores have grown so large that no gradient passes; they will hardly change again.",
+        f"A lower rate and a longer warm-up: `{_gentler(evidence)}`",
+        step=since["step"],
+        epoch=since["epoch"],
+    )
+
+
+def _most(health: Sequence[Record], name: str, limit: float) -> tuple[Record, list[Part]] | None:
+    """Returns the look since which some part is above a limit without a break, and the parts that are; else None."""
+    since = None
+    for record in health:
+        over = [part for part in record["parts"] if part.get(name, 0.0) > limit]
+        since = (since or record) if over and record["step"] > 1 else None
+    if since is None:
+        return None
+    return since, [part for part in health[-1]["parts"] if part.get(name, 0.0) > limit]

@@ -1,0 +1,221 @@
+"""What the losses tell: a wrong beginning, standing still, overfitting, an end that came too early or not at all.
+
+Each check is a pure function from the evidence to a finding, or None. Thresholds carry the reason for their value; the
+runs behind them are in docs/doctor.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from minigpt.doctor.evidence import Evidence, Finding
+from minigpt.doctor.references import usual_rate
+from minigpt.metrics import Record
+
+FIRST_LOSS = 0.1
+"""The first loss may differ from ln(vocabulary) by this share: wide models begin up to 7 % above it."""
+
+STILL_STEPS = 100
+"""Steps behind the warm-up after which a loss must have moved."""
+
+STILL_FALL = 0.02
+"""By this share of the first loss: healthy runs fell by 29 % and more, one at a hundredth of its rate by 3 %."""
+
+PLATEAU_STEPS = 500
+"""Steps after which a model must have learned more than how often each token occurs: healthy ones do within 60."""
+
+RISE = 0.01
+"""A validation loss that has risen by this share since its best has risen: the last figures of a run waver by less."""
+
+STEEP = 0.03
+"""Loss falls clearly if doubling the tokens lowers it by this share; a finished run of preset laptop had 2 %."""
+
+STEEP_AT_REST = 0.06
+"""The same where the learning rate has come down to its end, which itself lowers the loss."""
+
+PAYS = 0.002
+"""An epoch pays if it lowers the validation loss by this share."""
+
+REPEATED = 4
+"""Up to so many epochs are nearly as good as new text (Muennighoff et al. 2023)."""
+
+
+def first_loss(evidence: Evidence) -> Finding | None:
+    """A model that knows nothing gives every token of the vocabulary the same chance: ln(vocabulary) nats."""
+    first = evidence.steps[0]
+    expected = math.log(evidence.config.model.vocab_size)
+    if evidence.origin or first["step"] != 1 or abs(first["loss"] - expected) <= FIRST_LOSS * expected:
+        return None
+    high = first["loss"] > expected
+    return Finding(
+        "first loss",
+        "problem",
+        f"The first loss was {first['loss']:.3f}; a model that knows nothing has ln(vocabulary) = {expected:.3f}.",
+        "The first weights are too large, or targets are not what the model predicts."
+        if high
+        else "The model knows before it has learned: it can see its targets, or its weights are not new.",
+        "Look at what was changed in the initial weights (minigpt/model/gpt.py) and the targets "
+        f"(minigpt/data/batches.py), and begin again: `{evidence.again('again')}`",
+        step=1,
+        epoch=first["epoch"],
+    )
+
+
+def not_moving(evidence: Evidence) -> Finding | None:
+    """A loss that stands where it began, or where counting tokens alone would bring it."""
+    last, steps = evidence.last_step, evidence.last_step - evidence.warmup_steps
+    recent = evidence.loss(last - max(20, last // 10))
+    first = evidence.steps[0]
+    if evidence.origin or first["step"] != 1 or recent is None or steps < STILL_STEPS:
+        return None
+    lr = usual_rate(evidence.config) or 10 * evidence.config.train.lr
+    if first["loss"] - recent < STILL_FALL * first["loss"]:
+        return Finding(
+            "not moving",
+            "problem",
+            f"The loss was {first['loss']:.3f} at the first step and is {recent:.3f} after {last:,}.",
+            "The model does not learn: its weights hardly change, or the targets have nothing to do with the text.",
+            f"If the rate {evidence.config.train.lr:g} was meant to be higher: "
+            f"`{evidence.again('faster', '--train.lr', f'{lr:g}')}`",
+            step=1,
+            epoch=first["epoch"],
+        )
+    middle = evidence.loss(0.4 * last, 0.6 * last)
+    counted = evidence.unigram
+    if counted is None or middle is None or steps < PLATEAU_STEPS or recent < 0.97 * counted or middle > 1.02 * recent:
+        return None
+    lower = evidence.config.train.lr / 10
+    return Finding(
+        "not moving",
+        "problem",
+        f"The loss stands at {recent:.3f}; knowing how often each token occurs gives {counted:.3f}.",
+        "The model has learned to count tokens and nothing of their order. A learning rate that is too high does that.",
+        f"`{evidence.again('slower', '--train.lr', f'{lower:g}')}`",
+        step=int(0.4 * last),
+    )
+
+
+def overfitting(evidence: Evidence) -> Finding | None:
+    """Validation loss rises while training loss falls (twice, or clearly)."""
+    validations = evidence.validations
+    best = min(validations, key=lambda record: record["val_loss"])
+    behind = validations[validations.index(best) + 1 :]
+    if not behind:
+        return None
+    last = behind[-1]
+    lost = last["val_loss"] - best["val_loss"]
+    clearly = lost > RISE * best["val_loss"] if len(behind) > 1 else lost > 3 * RISE * best["val_loss"]
+    if not clearly or last["train_loss"] >= best["train_loss"]:
+        return None
+    epochs = max(1, round(best["epoch"]))
+    command = evidence.again("shorter", "--model.dropout", f"{min(0.3, evidence.config.model.dropout + 0.1):g}")
+    return Finding(
+        "overfitting",
+        "problem",
+        f"Validation loss was {best['val_loss']:.3f} at epoch {best['epoch']:g} and is {last['val_loss']:.3f} at "
+        f"{last['epoch']:g}; training loss went from {best['train_loss']:.3f} to {last['train_loss']:.3f}.",
+        f"Since epoch {best['epoch']:g} the model learns the training text by heart: {lost:.3f} nats were lost.",
+        "The best checkpoint is kept, and used by itself. More text helps most; else more dropout, "
+        + (f"or {epochs} epochs: " if epochs < evidence.epochs else "or fewer steps: ")
+        + f"`{command}`",
+        step=best["step"],
+        epoch=best["epoch"],
+    )
+
+
+def repetition(evidence: Evidence) -> Finding | None:
+    """Epochs that bring next to nothing, though nothing is lost by them either."""
+    ends = [record for record in evidence.validations if float(record["epoch"]).is_integer()]
+    paying = _last_that_paid(ends)
+    if paying is None or paying["epoch"] < REPEATED or ends[-1]["epoch"] - paying["epoch"] < 2:
+        return None
+    last, since = ends[-1], round(ends[-1]["epoch"] - paying["epoch"])
+    gained = paying["val_loss"] - last["val_loss"]
+    return Finding(
+        "repetition",
+        "hint",
+        f"The {since} epochs since epoch {paying['epoch']:g} lowered the validation loss by {gained:.3f}, from "
+        f"{paying['val_loss']:.3f}.",
+        "The text has given what this model can take from it: beyond some 4 epochs repetition teaches little, beyond "
+        "16 next to nothing (Muennighoff et al. 2023).",
+        f"More text helps. The same sooner: `{evidence.again('shorter', epochs=round(paying['epoch']))}`",
+        step=paying["step"],
+        epoch=paying["epoch"],
+    )
+
+
+def _last_that_paid(ends: Sequence[Record]) -> Record | None:
+    """Returns the last epoch that lowered the best validation loss before it by enough."""
+    paid, lowest = None, math.inf
+    for record in ends:
+        if record["val_loss"] < lowest * (1 - PAYS):
+            paid = record
+        lowest = min(lowest, record["val_loss"])
+    return paid
+
+
+def too_early(evidence: Evidence) -> Finding | None:
+    """Validation loss still falls when the run ends."""
+    if len(evidence.validations) < 2 or evidence.last_step < evidence.total_steps:
+        return None
+    last = evidence.validations[-1]
+    before = next((r for r in reversed(evidence.validations) if last["tokens"] > 1.2 * r["tokens"]), None)
+    if before is None:
+        return None
+    doublings = math.log2(last["tokens"] / before["tokens"])
+    fall = (before["val_loss"] - last["val_loss"]) / doublings
+    decayed = evidence.steps[-1]["lr"] < 0.5 * evidence.config.train.lr
+    if fall < (STEEP_AT_REST if decayed else STEEP) * last["val_loss"]:
+        return None
+    length = ("--steps", str(2 * evidence.total_steps)) if evidence.config.train.steps else ()
+    epochs = 2 * evidence.config.train.epochs
+    if decayed:
+        command = evidence.again("longer", *length, epochs=None if length else epochs)
+    else:
+        command = evidence.resumed(*(length or ("--epochs", str(epochs))))
+    return Finding(
+        "ended too early",
+        "hint",
+        f"Validation loss was still falling at the end: from {before['val_loss']:.3f} at epoch {before['epoch']:g} to "
+        f"{last['val_loss']:.3f} at {last['epoch']:g}.",
+        f"As many steps again may bring up to {fall:.2f}"
+        + ("; the learning rate has come to its end, so it takes a new run." if decayed else "."),
+        f"`{command}`",
+        step=last["step"],
+        epoch=last["epoch"],
+    )
+
+
+def stopped(evidence: Evidence) -> Finding | None:
+    """A run that did not come to its end, and that nobody is training."""
+    if evidence.running or evidence.last_step >= evidence.total_steps:
+        return None
+    return Finding(
+        "stopped",
+        "hint",
+        f"The run has taken {evidence.last_step:,} of {evidence.total_steps:,} steps.",
+        "It was stopped before its end, and can go on from where it stands.",
+        f"`{evidence.resumed()}`",
+        step=evidence.last_step,
+        epoch=evidence.epochs,
+    )
+
+
+def bad_steps(evidence: Evidence) -> Finding | None:
+    """Steps without a finite loss or gradient. (A few in a row end the run by themselves.)"""
+    bad = [note for note in evidence.notes if "the step is not applied" in note["text"]]
+    if not bad:
+        return None
+    half = evidence.environment.get("precision") == "float16"
+    slower = ("--train.lr", f"{evidence.config.train.lr / 3:g}")
+    return Finding(
+        "bad steps",
+        "problem",
+        f"{len(bad)} step{'s' * (len(bad) > 1)} had no finite loss or gradient, the first one {bad[0]['step']:,}.",
+        "Numbers grew too large"
+        + (" for float16." if half else ": the learning rate is too high, or a weight is broken."),
+        f"`{evidence.again('again', *(('--machine.precision', 'float32') if half else slower))}`",
+        step=bad[0]["step"],
+        epoch=bad[0]["epoch"],
+    )

@@ -1,0 +1,144 @@
+"""What the clock tells: whether the run waits for data, for launches, for memory, or for other programs.
+
+Each check is a pure function from the evidence to a finding, or None. Short runs are not judged: their first steps take
+memory, compile, and share the machine with whatever else has just begun.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import median
+
+from minigpt.doctor.evidence import Evidence, Finding
+from minigpt.metrics import Record
+from minigpt.model.cost import flops_per_token
+
+LEAST_SECONDS = 60.0
+"""Shorter runs are not judged."""
+
+WAITING = 0.2
+"""Share of the time spent waiting for data; real runs wait for 0.1 to 1 % of theirs."""
+
+IDLE = 0.6
+"""A GPU that is at work for less of the time waits to be told what to do."""
+
+BUSY = 0.9
+
+FEW_FLOPS = 0.1
+"""Of the machine's rate in matrix products; presets reach half of it on a CPU."""
+
+SLOW = 2.5
+"""Times as long as planned; plans were met within 15 % on machines that did nothing else."""
+
+
+def _lines(evidence: Evidence) -> list[Record]:
+    """Returns the lines of metrics to judge by: none of a short run, and not those of its beginning."""
+    lines = [line for line in evidence.steps if line.get("tokens_per_second")]
+    return lines[2:] if lines and lines[-1]["seconds"] >= LEAST_SECONDS and len(lines) > 7 else []
+
+
+def data_bound(evidence: Evidence) -> Finding | None:
+    """Training that waits for the disk."""
+    lines = _lines(evidence)
+    waited = median(line["data_wait"] for line in lines) if lines else 0.0
+    if waited < WAITING:
+        return None
+    return Finding(
+        "data-bound",
+        "hint",
+        f"{waited:.0%} of the time went into waiting for data.",
+        "The tokens come from a slow disk or over a network; the device could train that much faster.",
+        f"Copy the data set to a disk of this machine, and name the copy: `{evidence.resumed('--data', 'COPY')}`",
+    )
+
+
+def launch_bound(evidence: Evidence) -> Finding | None:
+    """A GPU that is done before it is told what comes next."""
+    lines = [line for line in _lines(evidence) if "use" in line]
+    on_gpu = str(evidence.environment.get("device", "")).startswith("cuda")
+    if not on_gpu or not lines or median(line["use"] for line in lines) >= IDLE or data_bound(evidence):
+        return None
+    use = median(line["use"] for line in lines)
+    compiled = evidence.environment.get("compiled", "off") != "off"
+    batch = evidence.config.train.batch_size
+    larger = evidence.again(
+        "wider", "--train.batch-size", str(4 * batch), "--train.lr", f"{2 * evidence.config.train.lr:g}"
+    )
+    options = ("--machine.compile", "on")
+    return Finding(
+        "launch-bound",
+        "hint",
+        f"The GPU was at work for {use:.0%} of the time, and did not wait for data.",
+        "Its work comes in pieces so small that starting them takes longer than doing them.",
+        (
+            f"A larger batch, with a higher rate: `{larger}`"
+            if compiled
+            else f"`{evidence.again('compiled', *options)}`"
+        ),
+    )
+
+
+def memory_bound(evidence: Evidence) -> Finding | None:
+    """A GPU that is busy, yet multiplies little: it moves numbers."""
+    lines = [line for line in _lines(evidence) if line.get("use", 0.0) >= BUSY]
+    rate = (evidence.plan or {}).get("matrix_rate")
+    on_gpu = str(evidence.environment.get("device", "")).startswith("cuda")
+    if not on_gpu or not lines or not rate:
+        return None
+    share = (
+        median(line["tokens_per_second"] for line in lines)
+        * sum(flops_per_token(evidence.config.model).values())
+        / rate
+    )
+    if share >= FEW_FLOPS:
+        return None
+    compiled = evidence.environment.get("compiled", "off") != "off"
+    batch = 4 * evidence.config.train.batch_size
+    options = ("--train.batch-size", str(batch)) if compiled else ("--machine.compile", "on")
+    return Finding(
+        "memory-bound",
+        "hint",
+        f"The GPU was busy, but did {share:.1%} of the {rate / 1e12:.3g} TFLOP/s that its matrix products reach.",
+        "Its time goes into moving numbers: norms, activations, optimizer, and matrices too small to fill it.",
+        ("A larger batch fills it: " if compiled else "Compiling joins what only moves numbers: ")
+        + f"`{evidence.again('fuller', *options)}`",
+    )
+
+
+def out_of_memory(evidence: Evidence) -> Finding | None:
+    """Memory that ran out in the middle of a run, which then went on in smaller parts."""
+    notes = [note for note in evidence.notes if note["text"].startswith("out of memory")]
+    if not notes:
+        return None
+    settings = evidence.config.train
+    parts = settings.accumulate * 2 ** sum("sequences at once" in note["text"] for note in notes)
+    parts = math.gcd(settings.batch_size, parts)
+    return Finding(
+        "out of memory",
+        "hint",
+        f"Memory ran out at step {notes[0]['step'] + 1:,}; the batch was cut into {parts} parts since, {len(notes)} "
+        f"time{'s' if len(notes) > 1 else ''} made smaller.",
+        "Nothing is lost: the parts together are the same batch. Trying and failing costs a little at each start.",
+        f"Next time begin so: `{evidence.again('parts', '--train.accumulate', str(parts))}`",
+        step=notes[0]["step"],
+        epoch=notes[0]["epoch"],
+    )
+
+
+def slow(evidence: Evidence) -> Finding | None:
+    """Steps that take far longer than the plan's trial steps on the same machine did."""
+    lines, plan = _lines(evidence), evidence.plan
+    if not lines or not plan or not plan.get("planned_seconds"):
+        return None
+    batch = evidence.config.train.batch_size * evidence.config.model.block_size
+    planned = plan["steps"] * batch / plan["planned_seconds"]  # validations are in the time: it errs to the slow side
+    now = median(line["tokens_per_second"] for line in lines)
+    if planned < SLOW * now:
+        return None
+    return Finding(
+        "slow",
+        "hint",
+        f"Training runs at {now:,.0f} tokens/s; before the run {planned:,.0f} were measured on this machine.",
+        "Other programs, a full memory or a hot processor slow it down.",
+        "See what else runs here. `minigpt device` measures what the machine gives now.",
+    )

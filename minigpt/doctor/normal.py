@@ -1,0 +1,130 @@
+"""Is my loss normal? The answer by the reference curves, where there is one to compare with.
+
+A run is compared with a reference of the same preset, seed aside: on the same text and tokenizer (the checksum of the
+training tokens tells) loss against loss at the same number of tokens; on another text only roughly, in bits per byte.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean, stdev
+from typing import Any, Literal
+
+from minigpt.doctor.evidence import Evidence
+from minigpt.doctor.references import Reference, preset_of
+
+LEAST_BAND = 0.02
+"""Of the loss: what seed, machine and number format change."""
+
+ERRORS = 4.0
+"""So many standard errors of the mean difference are noise."""
+
+WINDOW = 0.25
+"""The last lines of metrics are compared: those over this share of the tokens, 40 at the most."""
+
+EARLIEST_STEP = 50
+"""Before it the loss falls too steeply to be compared."""
+
+
+@dataclass(frozen=True)
+class Normality:
+    """The answer.
+
+    Attributes:
+        verdict: normal, high or low beside its reference; "roughly" if only another text is there; else unknown.
+        text: a sentence or two.
+        loss, expected, band: what was compared, and how far apart is normal.
+        tokens: trained on.
+        reference: the reference's preset and corpus.
+    """
+
+    verdict: Literal["normal", "high", "low", "roughly", "unknown"]
+    text: str
+    loss: float | None = None
+    expected: float | None = None
+    band: float | None = None
+    tokens: int | None = None
+    reference: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns it as plain values."""
+        return asdict(self)
+
+
+def is_normal(evidence: Evidence, references: Sequence[Reference]) -> Normality:
+    """Returns how the run's loss stands to that of a healthy one."""
+    preset = preset_of(evidence.config)
+    if evidence.origin:
+        return Normality("unknown", "The run began with another's weights, so no reference curve fits it.")
+    if preset is None:
+        return Normality("unknown", "The settings are no preset's, so no reference curve fits them.")
+    if evidence.last_step < EARLIEST_STEP:
+        return Normality("unknown", f"The run is too short to be compared: {evidence.last_step} steps.")
+    train = evidence.data["splits"]["train"]
+    own = [r for r in references if r.preset == preset and r.sha256 == train["sha256"]]
+    found = next((n for r in own if _same_schedule(evidence, r) and (n := _compare(evidence, r))), None)
+    return found or _roughly(evidence, [r for r in references if r.preset == preset], preset)
+
+
+def _same_schedule(evidence: Evidence, reference: Reference) -> bool:
+    """Whether the rate was the same at each step: it never changes, or both are of the same length."""
+    return evidence.config.schedule.name == "constant" or evidence.total_steps == reference.total_steps
+
+
+def _compare(evidence: Evidence, reference: Reference) -> Normality | None:
+    """Compares the last lines with the curve at the same tokens; None if it does not reach there."""
+    end = min(evidence.steps[-1]["tokens"], reference.points[-1][0])
+    lines = [
+        line for line in evidence.steps if (1 - WINDOW) * end <= line["tokens"] <= end and line["step"] >= EARLIEST_STEP
+    ][-40:]
+    pairs = [(line["loss"], expected) for line in lines if (expected := reference.train_loss(line["tokens"]))]
+    if not pairs:
+        return None
+    loss, expected = fmean(pair[0] for pair in pairs), fmean(pair[1] for pair in pairs)
+    differences = [ours - theirs for ours, theirs in pairs]
+    noise = stdev(differences) / math.sqrt(len(differences)) if len(differences) > 3 else LEAST_BAND * expected
+    band = max(LEAST_BAND * expected, ERRORS * noise)
+    tokens = round(fmean(line["tokens"] for line in lines))
+    verdict: Literal["normal", "high", "low"] = "normal"
+    if abs(loss - expected) > band:
+        verdict = "high" if loss > expected else "low"
+    name = f"preset {reference.preset} on {reference.corpus}"
+    words = {"normal": "normal", "high": "higher than normal", "low": "lower than normal"}[verdict]
+    return Normality(
+        verdict,
+        f"The training loss is {words}: {loss:.3f} around {tokens / 1e6:.2f} M tokens; the reference run ({name}) had "
+        f"{expected:.3f}, and {band:.3f} more or less is noise.",
+        loss,
+        expected,
+        band,
+        tokens,
+        name,
+    )
+
+
+def _roughly(evidence: Evidence, references: Sequence[Reference], preset: str) -> Normality:
+    """Sets the newest validation beside those of the same preset, elsewhere or in another length, at its tokens."""
+    sha256 = evidence.data["splits"]["train"]["sha256"]
+    other_length = any(reference.sha256 == sha256 for reference in references)
+    why = "The reference run on this text is of another length" if other_length else "No reference run was on this text"
+    if not evidence.validations:
+        return Normality("unknown", f"{why}, and there is no validation to compare.")
+    last = evidence.validations[-1]
+    beside = []
+    for reference in references:
+        near = min(reference.points[-1][0], last["tokens"])
+        loss = reference.val_loss(near) if near > 0.8 * last["tokens"] else None
+        if loss is not None:
+            bits = loss / math.log(2) / reference.bytes_per_token
+            beside.append(f"{bits:.2f} on {reference.corpus}")
+    if not beside:
+        return Normality("unknown", f"{why}, and none of preset {preset} can be compared after so many tokens.")
+    return Normality(
+        "roughly",
+        f"{why}. It takes {last['val_bits_per_byte']:.2f} bits per byte of validation after "
+        f"{last['tokens'] / 1e6:.2f} M tokens; preset {preset} took {', '.join(beside)}. "
+        + ("Only about the same is to be expected." if other_length else "Texts differ that much and more."),
+        tokens=last["tokens"],
+    )

@@ -1,0 +1,122 @@
+"""What the data set tells: too little text, a split that overlaps, a vocabulary that is hardly used.
+
+Each check is a pure function from the evidence to a finding, or None.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from minigpt.doctor.evidence import Evidence, Finding
+
+ENOUGH = 20
+"""Tokens for each parameter at which model and text are in balance (Hoffmann et al. 2022, "Chinchilla")."""
+
+TOO_FEW = 0.5
+"""Below this there is too little text, the first four epochs counted in full (Muennighoff et al. 2023). Preset laptop
+has 2 on the Python library's texts, and still gains in its fifth epoch."""
+
+WORTH = 4
+"""So many epochs over the same text are nearly as good as new text (the same)."""
+
+OVERLAP, MUCH_OVERLAP = 0.05, 0.2
+"""Shares of validation windows that stand in training: licences and the like made up 2.7 % of the Python library's."""
+
+FEWEST_WINDOWS = 20
+
+HARDLY_USED = 0.5
+"""Share of a vocabulary: GPT-2's was used to 76 % by 97 MB of English books, to 23 % by Tiny Shakespeare."""
+
+HEAVY = 0.1
+"""Idle words matter where they are this share of all parameters; those of `byte` and `char` never are."""
+
+SMALL_VOCABULARY = 1000
+
+FEWEST_VALIDATED = 5000
+"""Tokens: the loss over so many wavers by some 3 / sqrt(5,000) = 0.04 nats, and by more as neighbours are alike."""
+
+
+def too_little_text(evidence: Evidence) -> Finding | None:
+    """Fewer tokens than the model could take up; where a whole run's validation loss fell to its end, it was enough."""
+    outer, body = evidence.parameters
+    losses = [record["val_loss"] for record in evidence.validations]
+    if losses and evidence.last_step >= evidence.total_steps and losses[-1] == min(losses):
+        return None
+    tokens, epochs = evidence.train_tokens, evidence.total_steps / evidence.steps_per_epoch
+    if evidence.origin or tokens * max(1.0, min(epochs, WORTH)) / (outer + body) >= TOO_FEW:
+        return None
+    model = evidence.config.model
+    return Finding(
+        "too little text",
+        "hint",
+        f"{tokens:,} tokens for {outer + body:,} parameters ({outer:,} of them embeddings): "
+        f"{tokens / (outer + body):.2g} a parameter; {ENOUGH} would be in balance (Hoffmann et al. 2022).",
+        "The model can learn this text by heart sooner than its language: watch the validation loss.",
+        "More text helps most; else a smaller model: "
+        f"`{evidence.again('smaller', '--model.n-embd', str(model.n_head * max(8, model.head_dim // 2)))}`",
+    )
+
+
+def overlap(evidence: Evidence) -> Finding | None:
+    """Validation text that stands in training too."""
+    report = evidence.report
+    assert report is not None
+    if report.overlap <= OVERLAP or report.overlap_windows < FEWEST_WINDOWS:
+        return None
+    return Finding(
+        "overlap",
+        "problem" if report.overlap > MUCH_OVERLAP else "hint",
+        f"{report.overlap:.1%} of {report.overlap_windows:,} stretches of the validation text stand in training too.",
+        "The validation loss is lower than on new text: it measures memory as well.",
+        "Take reprints and near copies out of the sources, and prepare them anew, split by whole documents: "
+        f"`{_prepared(evidence, 'apart', '--split-by', 'document')}`",
+    )
+
+
+def idle_vocabulary(evidence: Evidence) -> Finding | None:
+    """A vocabulary of which the training text uses little, at the cost of many parameters."""
+    report, model = evidence.report, evidence.config.model
+    assert report is not None
+    unused = report.vocab_size - report.vocab_in_train
+    idle = unused * model.n_embd * (1 if model.tied else 2) / sum(evidence.parameters)
+    used = report.vocab_in_train / report.vocab_size
+    if report.vocab_size < SMALL_VOCABULARY or used >= HARDLY_USED or idle < HEAVY:
+        return None
+    size = 4096 if report.train.text_bytes < 10_000_000 else 16_384
+    return Finding(
+        "vocabulary",
+        "hint",
+        f"Of {report.vocab_size:,} tokens of {report.tokenizer} the training text uses {report.vocab_in_train:,} "
+        f"({used:.0%}); the others are {idle:.0%} of all parameters.",
+        "They cost memory and time and learn nothing; a vocabulary made from the text says more with less.",
+        f"`{_prepared(evidence, f'bpe{size}', '--tokenizer', f'bpe:{size}')}`",
+    )
+
+
+def small_validation(evidence: Evidence) -> Finding | None:
+    """A validation split too short for its loss to mean much."""
+    tokens = int(evidence.data["splits"]["val"]["tokens"])
+    if tokens >= FEWEST_VALIDATED:
+        return None
+    return Finding(
+        "small validation",
+        "hint",
+        f"The validation split holds {tokens:,} tokens.",
+        "Its loss depends on which few passages they are; small differences between runs mean nothing.",
+        "More text, or a larger share of it: --val-fraction 0.2 of `minigpt prepare`."
+        if evidence.report is None
+        else f"More text, or a larger share of it: `{_prepared(evidence, 'more-val', '--val-fraction', '0.2')}`",
+    )
+
+
+def _prepared(evidence: Evidence, suffix: str, *options: str) -> str:
+    """Returns the command that prepares the same texts in another way."""
+    report = evidence.report
+    assert report is not None
+    folder = Path(str(evidence.data["folder"]))
+    out = str(folder.with_name(f"{folder.name}-{suffix}"))
+    words = ["minigpt", "prepare", *report.sources, "--out", out]
+    if "--tokenizer" not in options:
+        words += ["--tokenizer", report.tokenizer]
+    return shlex.join([*words, *options])
