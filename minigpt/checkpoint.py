@@ -153,7 +153,7 @@ def _damaged(folder: Path, seen: object) -> CheckpointError:
 def write_file(file: Path, text: str) -> None:
     """Writes a small text file whole or not at all, and waits until the disk has it."""
     temporary = file.with_name(f".{file.name}.partial")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8", newline="\n")
     sync(temporary)
     os.replace(temporary, file)
 

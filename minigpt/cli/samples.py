@@ -108,9 +108,9 @@ def _of_fixed_prompts(
     prompts = list(dict.fromkeys(one.prompt for one in kept if one.source == "fixed"))
     if not prompts:
         raise DataError("The validation text has no passage to continue", seen=folder.path, remedy=ASK_FOR_PROMPT)
-    if checkpoint in ("best", "latest"):
+    if checkpoint != "all" and not checkpoint.isdecimal():  # a step may be kept whose checkpoint is gone
         checkpoint = str(folder.checkpoint_step(folder.find_checkpoint(checkpoint)))
-    steps = [int(checkpoint)] if checkpoint.isdecimal() else None
+    steps = None if checkpoint == "all" else [int(checkpoint)]
     found = answers(kept, prompts, temperatures, tokens or usual_tokens(folder.tokenizer()), steps)
     if {one.temperature for one in found} >= set(temperatures):
         return found

@@ -1,0 +1,135 @@
+"""`minigpt samples` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+import minigpt
+from minigpt.convert import export_hugging_face
+from minigpt.generation.history import read_history
+from minigpt.run import RunFolder
+
+
+@pytest.fixture
+def run(run_folder, tmp_path):
+    return shutil.copytree(run_folder, tmp_path / "run")
+
+
+def test_the_history_is_shown_prompt_by_prompt_and_epoch_by_epoch(call, run):
+    before = (run / "samples.jsonl").read_bytes()
+    code, out, err = call("samples", run)
+    assert (code, err) == (0, "")
+    kept = [one for one in read_history(RunFolder(run)) if one.temperature == 0.7]
+    assert len(kept) == 2
+    assert out.count(kept[0].prompt + "   temperature 0.7\n") == 1
+    assert out.index("\n    1    41  ") < out.index("\n    2    82  ")
+    for one in kept:
+        first = one.text.strip().splitlines()[0].strip()
+        assert first[:20] in out
+    assert (run / "samples.jsonl").read_bytes() == before
+
+
+def test_as_json_lines_it_is_what_is_kept(call, run):
+    code, out, _ = call("samples", run, "--json", "--temperature", 0, "--temperature", 1.0, "--checkpoint", 82)
+    assert code == 0
+    lines = [line for line in (run / "samples.jsonl").read_text("utf-8").splitlines() if '"step": 82' in line]
+    assert out.splitlines() == [line for line in lines if '"temperature": 0.7' not in line]
+
+
+def test_own_prompts_are_continued_and_kept(call, run):
+    options = ("--prompt", "the cat", "--prompt", "- a", "--temperature", 0, "--tokens", 6)
+    before = (run / "samples.jsonl").read_bytes()
+    code, out, err = call("samples", run, *options[:2], "--prompt=- a", *options[4:])
+    assert (code, err) == (0, "")
+    assert out.count("temperature 0\n") == 2
+    kept = [one for one in read_history(RunFolder(run)) if one.source == "own"]
+    assert [(one.step, one.prompt) for one in kept] == [(41, "the cat"), (41, "- a"), (82, "the cat"), (82, "- a")]
+    text = minigpt.generate(*minigpt.load(run, "82"), "the cat", temperature=0, max_new_tokens=6)
+    assert kept[2].text == text
+    after = (run / "samples.jsonl").read_bytes()
+    assert after.startswith(before)
+    assert call("samples", run, *options[:2], "--prompt=- a", *options[4:])[1] == out
+    assert (run / "samples.jsonl").read_bytes() == after
+
+
+def test_another_temperature_is_made_for_the_same_passages(call, run):
+    passages = {one.prompt for one in read_history(RunFolder(run))}
+    code, out, _ = call("samples", run, "--temperature", 0.3, "--tokens", 5, "--checkpoint", "best", "--json")
+    made = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert {one["prompt"] for one in made} == passages
+    assert {(one["temperature"], len(one["ids"]), one["source"]) for one in made} == {(0.3, 5, "own")}
+
+
+def test_a_run_that_kept_none_is_sampled_where_its_checkpoints_are(call, run, run_folder):
+    expected = call("samples", run)[1]
+    (run / "samples.jsonl").unlink()
+    assert call("samples", run)[1] == expected
+    assert (run / "samples.jsonl").read_bytes() == (run_folder / "samples.jsonl").read_bytes()
+
+
+def test_kept_texts_are_shown_when_their_checkpoint_is_gone(call, run):
+    before = call("samples", run, "--checkpoint", 41)
+    shutil.rmtree(run / "checkpoints" / "step-000000041")
+    assert call("samples", run, "--checkpoint", 41) == before
+    assert before[0] == 0
+
+
+def test_an_imported_run_needs_a_prompt(call, run, tmp_path):
+    hf, imported = tmp_path / "hf", tmp_path / "imported"
+    export_hugging_face(run, hf)
+    assert call("import", hf, "--run", imported)[0] == 0
+    code, out, err = call("samples", imported)
+    assert (code, out) == (2, "")
+    assert "no data set of its own" in err
+    assert "--prompt" in err
+    code, out, _ = call("samples", imported, "--prompt", "the ", "--tokens", 4, "--json")
+    assert (code, json.loads(out)["step"], json.loads(out)["epoch"]) == (0, 0, None)
+    assert call("samples", imported, "--prompt", "", "--tokens", 4)[1].startswith("(the beginning of a document)")
+
+
+def test_a_models_words_are_shown_and_not_obeyed(call, run):
+    file = run / "samples.jsonl"
+    lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    for line in lines:
+        line.update(prompt="[bold]\x1b]0;a\x07", text="\x1b[2J[/bold][red]:smile:\n\n\u202ex\r" + "y" * 200, ended=True)
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    code, out, _ = call("samples", run)
+    assert code == 0
+    assert not any(character in out for character in "\x1b\x07\r\u202e")
+    assert "[bold]␛]0;a␇" in out
+    assert "␛[2J[/bold][red]:smile: " in out
+    assert "<U+202E>x" in out
+    assert "y ■" in out
+    assert all(len(line) <= 80 for line in out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--temperature", "-1"], "temperature is -1"),
+        (["--temperature", "nan"], "temperature is nan"),
+        (["--tokens", "0"], "Give 1 or more"),
+        (["--checkpoint", "7"], "steps there: 41, 82"),
+        (["--checkpoint", "newest"], "steps there: 41, 82"),
+        (["--prompt", "a", "--checkpoint", "7"], "steps there: 41, 82"),
+        (["--device", "abacus"], "abacus"),
+    ],
+)
+def test_mistakes_are_one_message(call, run, options, expected):
+    if "--device" in options:
+        options = [*options, "--prompt", "a"]
+    code, out, err = call("samples", run, *options)
+    assert (code, out) == (2, "")
+    assert expected in err
+
+
+def test_a_file_that_was_tampered_with_is_named(call, run):
+    (run / "samples.jsonl").write_text('{"step": 1}\n', "utf-8")
+    code, _, err = call("samples", run)
+    assert code == 2
+    assert "samples.jsonl, line 1" in "".join(err.split("\n"))
+    assert call("samples", run.parent)[0] == 2

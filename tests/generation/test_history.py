@@ -1,0 +1,339 @@
+"""What a run said is a function of its checkpoints, is kept whole, and is never made twice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+import torch
+
+import minigpt
+from minigpt.data import Dataset, prepare
+from minigpt.errors import CheckpointError, ConfigError, DataError, RunError
+from minigpt.generation import history
+from minigpt.generation.history import extend_history, fill_history, keep_history_until, read_history
+from minigpt.generation.kept import NEW_CHARACTERS, NEW_TOKENS, SEED, TEMPERATURES, Kept, continue_prompts, usual_tokens
+from minigpt.generation.passages import MOST_CHARACTERS, fixed_prompts
+from minigpt.run import RunFolder
+from minigpt.tokenizers import make_tokenizer
+
+KEPT = Kept(3, 0.5, "own", "the ", (1, 2), 0.7, SEED, "cat\n\u2028漢\x85", (3, 4, 5), False)
+
+
+@pytest.fixture(scope="module")
+def loaded(run_folder):
+    return minigpt.load(run_folder)
+
+
+@pytest.fixture
+def run(run_folder, tmp_path):
+    """A run with two checkpoints and nothing kept."""
+    run = shutil.copytree(run_folder, tmp_path / "run")
+    (run / "samples.jsonl").unlink()
+    return RunFolder.open(run)
+
+
+def write(folder, *kept):
+    folder.samples_file.write_bytes("".join(one.to_json() for one in kept).encode())
+
+
+def say(loaded, prompts, **settings):
+    return continue_prompts(*loaded, prompts, **{"step": 7, "epoch": None, "source": "own", "tokens": 20} | settings)
+
+
+# The passages
+
+
+@pytest.mark.parametrize("tokenizer", ["byte", "char", "bpe:300", "gpt2"])
+def test_fixed_prompts_begin_lines_of_the_validation_text(text_folder, tmp_path, tokenizer):
+    prepare([str(text_folder)], tmp_path / "data", tokenizer=tokenizer, block_size=32)
+    dataset = Dataset.open(tmp_path / "data")
+    lines = dataset.tokenizer.decode(dataset.val.tokens).replace(".the", ".\nthe").splitlines()
+    prompts = fixed_prompts(dataset, 4)
+    assert prompts == fixed_prompts(Dataset.open(tmp_path / "data"), 4)
+    assert 1 < len(prompts) <= 4
+    assert all(any(line.startswith(prompt) for line in lines) for prompt in prompts)
+    assert fixed_prompts(dataset, 0) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("吾輩は猫である。名前はまだ無い。" * 400, lambda p: len(p) == MOST_CHARACTERS),
+        ("word " * 4000, lambda p: p == "word word word word word word"),
+        ("## Averyverylongheadingwithoutanyspacetocutitat\n" * 400, lambda p: p.startswith("## Avery")),
+        ("\n\n a\n" * 2000, lambda p: p == "a"),
+        ("\U0001f600" * 3000, lambda p: p == "\U0001f600" * MOST_CHARACTERS),
+        ("ok\r\n\x1b[2Jthe screen is cleared\r\n" * 300, lambda p: p.startswith("\x1b[2Jthe screen")),
+    ],
+    ids=["no spaces", "one line", "long word", "short lines", "four bytes", "control characters"],
+)
+def test_fixed_prompts_of_any_text_are_short_and_whole(tmp_path, text, expected):
+    (tmp_path / "text.txt").write_bytes(text.encode())
+    prepare([str(tmp_path / "text.txt")], tmp_path / "data", tokenizer="byte", block_size=32)
+    prompts = fixed_prompts(Dataset.open(tmp_path / "data"), 3)
+    assert prompts
+    for prompt in prompts:
+        assert expected(prompt), prompt
+        assert len(prompt) <= MOST_CHARACTERS
+        assert "\ufffd" not in prompt
+
+
+def test_a_split_without_text_has_no_prompts(dataset):
+    empty = replace(dataset.val, tokens=dataset.val.tokens[:0])
+    assert fixed_prompts(replace(dataset, val=empty), 4) == []
+
+
+def test_a_passage_does_not_reach_over_a_seam(text_folder, tmp_path):
+    prepare([str(text_folder)], tmp_path / "data", tokenizer="byte", block_size=32, split_by="sequence")
+    dataset = Dataset.open(tmp_path / "data")
+    assert dataset.val.seam == 32
+    stretches = [dataset.tokenizer.decode(dataset.val.read(at, at + 32)) for at in range(0, dataset.val.n_tokens, 32)]
+    prompts = fixed_prompts(dataset, 5)
+    assert prompts
+    assert all(any(prompt in stretch for stretch in stretches) for prompt in prompts)
+
+
+# The texts
+
+
+def test_a_kept_text_is_what_generate_gives_alone(loaded):
+    prompts = ["the cat", "", "a dog sees"]
+    for kept in say(loaded, prompts):
+        settings = {"temperature": kept.temperature, "top_k": None, "seed": kept.seed, "max_new_tokens": 20}
+        assert kept.text == minigpt.generate(*loaded, kept.prompt, **settings)
+        assert kept.is_of(kept.prompt, kept.temperature, 20)
+        assert bytes(kept.ids).decode(errors="replace") == kept.text  # ids of bytes
+    assert [(kept.temperature, kept.prompt) for kept in say(loaded, prompts)] == [
+        (temperature, prompt) for temperature in TEMPERATURES for prompt in prompts
+    ]
+
+
+def test_at_temperature_0_it_is_the_most_likely_token_each_time(loaded):
+    model, _ = loaded
+    kept = say(loaded, ["the "], temperatures=[0])[0]
+    ids = list(kept.prompt_ids)
+    for token in kept.ids:
+        assert token == int(model(torch.tensor([ids[-32:]]))[0, -1].argmax())
+        ids.append(token)
+    assert len(kept.ids) == 20
+
+
+def test_the_models_end_is_told_and_no_part_of_the_text(loaded):
+    model, tokenizer = loaded
+    with torch.no_grad():
+        before = model.wte.weight[tokenizer.end_of_text].clone()
+        hidden = model.hidden(torch.tensor([list(b"the ")]))[0, -1]
+        model.wte.weight[tokenizer.end_of_text] = 100 * hidden
+        kept = say(loaded, ["the "], temperatures=[0])[0]
+        model.wte.weight[tokenizer.end_of_text] = before
+    assert (kept.ended, kept.text, kept.ids) == (True, "", ())
+    assert kept.is_of("the ", 0, 20)
+    assert not replace(kept, ended=False).is_of("the ", 0, 20)
+
+
+def test_nothing_of_the_training_is_touched(dataset):
+    model = minigpt.GPT(minigpt.resolve(overrides={"model.n_layer": 1, "model.vocab_size": 257}).model).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    say((model, dataset.tokenizer), ["the "], tokens=4)
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(p.requires_grad and p.grad is None and not p.is_inference() for p in model.parameters())
+
+
+def test_texts_are_a_few_lines_in_any_vocabulary():
+    assert usual_tokens(make_tokenizer("gpt2", [])) == NEW_TOKENS
+    assert usual_tokens(make_tokenizer("byte", [])) == NEW_CHARACTERS
+    assert usual_tokens(make_tokenizer("char", ["猫 cat \U0001f600"])) == NEW_CHARACTERS
+
+
+# The file
+
+
+def test_what_is_kept_comes_back(run):
+    write(run, KEPT, replace(KEPT, epoch=None, step=5, source="fixed", prompt='\\"<b>', ended=True))
+    assert [one.step for one in read_history(run)] == [3, 5]
+    assert read_history(run)[0] == KEPT
+    assert set(json.loads(KEPT.to_json())) == {
+        *("step", "epoch", "source", "prompt", "prompt_ids", "temperature", "seed", "text", "ids", "ended")
+    }
+
+
+def test_a_line_cut_short_is_passed_over_and_the_next_stands_alone(run):
+    whole = KEPT.to_json().encode()
+    for cut in (1, len(whole) // 2, len(whole) - 1):
+        run.samples_file.write_bytes(whole + whole[:cut])
+        assert read_history(run) == [KEPT]
+        history._append(run, [replace(KEPT, step=9)])
+        assert [one.step for one in read_history(run)] == [3, 9]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "[]",
+        "null",
+        "{}",
+        "[" * 100_000,
+        json.dumps({**json.loads(KEPT.to_json()), "step": "3"}),
+        json.dumps({**json.loads(KEPT.to_json()), "epoch": float("nan")}),
+        json.dumps({**json.loads(KEPT.to_json()), "ids": [1.5]}),
+        json.dumps({**json.loads(KEPT.to_json()), "ids": None}),
+        json.dumps({**json.loads(KEPT.to_json()), "source": "elsewhere"}),
+        json.dumps({**json.loads(KEPT.to_json()), "text": 3}),
+        json.dumps({**json.loads(KEPT.to_json()), "more": 3}),
+    ],
+)
+def test_a_line_that_is_none_is_named(run, line):
+    run.samples_file.write_text(KEPT.to_json() + line + "\n" + KEPT.to_json(), "utf-8")
+    with pytest.raises(RunError, match=r"samples\.jsonl, line 2"):
+        read_history(run)
+    keep_history_until(run, 99)
+    assert read_history(run) == [KEPT, KEPT]
+
+
+def test_lines_up_to_a_step_keep_their_bytes(run):
+    steps = [replace(KEPT, step=step) for step in (0, 3, 7, 8, 2)]
+    write(run, *steps)
+    keep_history_until(run, 7)
+    assert run.samples_file.read_bytes() == "".join(k.to_json() for k in steps if k.step <= 7).encode()
+    run.samples_file.unlink()
+    keep_history_until(run, 7)
+    assert read_history(run) == []
+    assert not run.samples_file.exists()
+
+
+def test_several_may_write_at_once_and_no_line_is_lost(run):
+    texts = [[replace(KEPT, step=100 * writer + k, text="x" * 3000) for k in range(3)] for writer in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda kept: history._append(run, kept), texts))
+    assert sorted(one.step for one in read_history(run)) == sorted(one.step for kept in texts for one in kept)
+
+
+# Filling it
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """The steps whose model was loaded."""
+    real, loads = history.load_model, []
+
+    def load(config, place, device):
+        loads.append(RunFolder.checkpoint_step(place))
+        return real(config, place, device)
+
+    monkeypatch.setattr(history, "load_model", load)
+    return loads
+
+
+def test_own_prompts_are_continued_at_every_checkpoint_once(run, loads):
+    asked = {"temperatures": [0.7, 1.0], "tokens": 8}
+    found = fill_history(run, ["the ", "a ", "the "], **asked)
+    steps = [RunFolder.checkpoint_step(place) for place in run.checkpoint_folders()]
+    assert loads == steps
+    assert len(steps) == 2
+    assert [(kept.step, kept.temperature, kept.prompt) for kept in found] == [
+        (step, temperature, prompt) for step in steps for temperature in (0.7, 1.0) for prompt in ("the ", "a ")
+    ]
+    assert {kept.source for kept in found} == {"own"}
+    assert [kept.epoch for kept in found[:1] + found[-1:]] == [1, 2]
+    assert read_history(run) == found
+    assert fill_history(run, ["a "], checkpoint="latest", **asked) == [k for k in found[4:] if k.prompt == "a "]
+    assert loads == steps
+    model, tokenizer = minigpt.load(run.path, str(steps[0]))
+    assert found[0].text == minigpt.generate(
+        model, tokenizer, "the ", temperature=0.7, top_k=None, seed=SEED, max_new_tokens=8
+    )
+
+
+def test_only_what_is_missing_is_made(run, loads):
+    fill_history(run, ["the "], temperatures=[1.0], tokens=8)
+    before = read_history(run)
+    fill_history(run, ["the ", "a "], temperatures=[1.0], tokens=8, checkpoint="best")
+    assert read_history(run)[:2] == before
+    assert [kept.prompt for kept in read_history(run)[2:]] == ["a "]
+    assert {len(kept.ids) for kept in fill_history(run, ["the "], temperatures=[1.0], tokens=9)} == {9}
+
+
+def test_a_run_that_kept_none_gets_those_of_its_data_set(run, run_folder, dataset):
+    found = fill_history(run)
+    assert {kept.source for kept in found} == {"fixed"}
+    assert list(dict.fromkeys(kept.prompt for kept in found)) == fixed_prompts(dataset, 1)
+    assert run.samples_file.read_bytes() == (run_folder / "samples.jsonl").read_bytes()
+
+
+def test_kept_texts_outlive_their_checkpoints(run):
+    found = fill_history(run, ["the "], temperatures=[0], tokens=4)
+    shutil.rmtree(run.checkpoint_folders()[0])
+    assert fill_history(run, ["the "], temperatures=[0], tokens=4) == found
+    assert fill_history(run, ["the "], temperatures=[0], tokens=4, checkpoint="latest") == found[1:]
+
+
+def test_a_damaged_checkpoint_is_noted_and_passed_over(run):
+    first, last = run.checkpoint_folders()
+    (first / "model.safetensors").write_bytes(b"")
+    notes = []
+    found = fill_history(run, ["the "], temperatures=[0], tokens=4, note=notes.append)
+    assert [kept.step for kept in found] == [RunFolder.checkpoint_step(last)]
+    assert [first.name in note for note in notes] == [True]
+    with pytest.raises(CheckpointError, match="damaged"):
+        fill_history(run, ["the "], checkpoint=str(RunFolder.checkpoint_step(first)), temperatures=[0], tokens=4)
+
+
+def test_where_nothing_can_be_written_the_texts_are_shown_all_the_same(run, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(history, "_writing", refuse)
+    notes = []
+    found = fill_history(run, ["the "], checkpoint="best", temperatures=[0], tokens=4, note=notes.append)
+    assert [kept.prompt for kept in found] == ["the "]
+    assert ["not kept" in note and "Permission denied" in note for note in notes] == [True]
+    assert read_history(run) == []
+
+
+def test_a_training_that_holds_the_run_is_no_obstacle(run):
+    with run.lock():
+        assert len(fill_history(run, ["the "], temperatures=[0], tokens=4)) == 2
+    assert len(read_history(run)) == 2
+
+
+def test_half_a_character_in_a_prompt_is_none(run):
+    assert [kept.prompt for kept in fill_history(run, ["\ud83d"], checkpoint="best", temperatures=[0], tokens=2)] == [
+        "\ufffd"
+    ]
+
+
+def test_what_cannot_work_is_said(run):
+    with pytest.raises(ConfigError, match="temperature is -1"):
+        fill_history(run, ["the "], temperatures=[-1])
+    with pytest.raises(ConfigError, match="temperature is nan"):
+        fill_history(run, ["the "], temperatures=[float("nan")])
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        fill_history(run, ["the "], checkpoint="5")
+    assert read_history(run) == []
+    facts = json.loads(run.data_file.read_text("utf-8"))
+    run.data_file.write_text(json.dumps({**facts, "folder": "nowhere"}), "utf-8")
+    with pytest.raises(DataError, match="not there"):
+        fill_history(run)
+    for place in run.checkpoint_folders():
+        shutil.rmtree(place)
+    with pytest.raises(CheckpointError, match="none yet"):
+        fill_history(run, ["the "])
+
+
+def test_the_model_is_not_asked_for_when_nothing_is_missing(run, dataset):
+    def model():
+        raise AssertionError
+
+    write(run, *(replace(KEPT, temperature=temperature) for temperature in TEMPERATURES))
+    facts = {"step": 3, "epoch": 0.5, "source": "own", "tokens": 3}
+    assert extend_history(run, model, dataset.tokenizer, ["the "], **facts) == []
+    assert extend_history(run, model, dataset.tokenizer, [], **facts) == []

@@ -1,0 +1,198 @@
+"""A training that keeps what its model says is the same training, to the last bit, and nothing in it ends a run."""
+
+from __future__ import annotations
+
+import io
+import math
+import shutil
+
+import pytest
+import torch
+from rich.console import Console
+
+from minigpt.cli.live import SHOWN_TEMPERATURE, TrainView
+from minigpt.generation.history import read_history
+from minigpt.generation.kept import SEED, TEMPERATURES, Kept
+from minigpt.generation.passages import fixed_prompts
+from minigpt.metrics import read_metrics
+from minigpt.run import RunFolder
+from minigpt.training import loop, resume, train
+from minigpt.training.start import start
+from minigpt.training.verify import differences
+from tests.conftest import tiny
+
+
+class Crash(Exception):
+    """Stands for a power failure."""
+
+
+def crash_at(kind, step):
+    def watch(record):
+        if (record["kind"], record["step"]) == (kind, step):
+            raise Crash
+
+    return watch
+
+
+def samples(run):
+    return (run / "samples.jsonl").read_bytes()
+
+
+def small(**changes):
+    """Settings of a run of two epochs of six steps."""
+    return tiny(**{"train__batch_size": 32, "train__samples": 2, **changes})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick():
+    """Short texts, and no pictures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("minigpt.generation.kept.NEW_CHARACTERS", 40)
+        patch.setattr(loop, "draw_curves", lambda *arguments: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(data_folder, tmp_path_factory):
+    """A run which nothing disturbed."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    train(data_folder, run, small())
+    return run
+
+
+def test_each_epoch_and_the_runs_end_are_kept(data_folder, dataset, tmp_path):
+    run = tmp_path / "run"
+    train(data_folder, run, small(train__steps=8, train__validate_every=4))
+    kept = read_history(RunFolder.open(run))
+    expected = [
+        (step, epoch, temperature, prompt)
+        for step, epoch in ((6, 1.0), (8, round(8 / 6, 4)))
+        for temperature in TEMPERATURES
+        for prompt in fixed_prompts(dataset, 2)
+    ]
+    assert [(k.step, k.epoch, k.temperature, k.prompt) for k in kept] == expected
+    assert {(k.source, k.seed) for k in kept} == {("fixed", SEED)}
+    assert len({k.text for k in kept}) > 6
+
+
+@pytest.mark.parametrize("changes", [{}, {"machine__precision": "bfloat16"}], ids=["float32", "bfloat16"])
+def test_with_and_without_samples_it_is_the_same_training(data_folder, tmp_path, changes):
+    states = []
+    for number in (0, 3):
+        train(data_folder, tmp_path / str(number), small(train__samples=number, **changes))
+        states.append(torch.get_rng_state())
+    assert not (tmp_path / "0" / "samples.jsonl").exists()
+    (tmp_path / "0" / "samples.jsonl").write_bytes(samples(tmp_path / "3"))
+    assert differences(tmp_path / "0", tmp_path / "3") == []
+    assert torch.equal(*states)
+
+
+def test_what_was_said_counts_when_two_runs_are_compared(whole, tmp_path):
+    other = shutil.copytree(whole, tmp_path / "other")
+    assert differences(whole, other) == []
+    (other / "samples.jsonl").unlink()
+    assert differences(whole, other) == ["samples.jsonl differs"]
+
+
+@pytest.mark.parametrize("crash", [crash_at("validation", 6), crash_at("samples", 6), crash_at("progress", 9)])
+def test_after_a_crash_each_epoch_is_there_once(data_folder, whole, tmp_path, crash):
+    run = tmp_path / "run"
+    with pytest.raises(Crash):
+        train(data_folder, run, small(), watchers=[crash])
+    resume(run)
+    assert samples(run) == samples(whole)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.4, 0.49, 0.8, 0.999])
+def test_a_file_cut_short_is_filled_up(data_folder, whole, tmp_path, share):
+    run = shutil.copytree(whole, tmp_path / "run")
+    data = samples(whole)
+    (run / "samples.jsonl").write_bytes(data[: int(share * len(data))])
+    resume(run)  # it is finished: nothing but the last epoch's samples can be missing
+    last = [one for one in read_history(RunFolder.open(run)) if one.step == 12]
+    assert last == [one for one in read_history(RunFolder.open(whole)) if one.step == 12]
+    if share > 0.5:
+        assert samples(run) == data
+    before = samples(run)
+    resume(run)
+    assert samples(run) == before
+
+
+def test_what_is_behind_the_checkpoint_is_dropped(data_folder, whole, tmp_path):
+    run = shutil.copytree(whole, tmp_path / "run")
+    for place in RunFolder.open(run).checkpoint_folders():
+        if RunFolder.checkpoint_step(place) > 6:
+            shutil.rmtree(place)
+    with pytest.raises(Crash):
+        resume(run, watchers=[crash_at("progress", 7)])
+    assert {one.step for one in read_history(RunFolder.open(run))} == {6}
+    resume(run)
+    assert samples(run) == samples(whole)
+
+
+def test_a_damaged_file_of_samples_does_not_stop_a_run(data_folder, whole, tmp_path):
+    run = shutil.copytree(whole, tmp_path / "run")
+    (run / "samples.jsonl").write_bytes(b"\xff\x00\n" + samples(whole))
+    assert resume(run).steps == 12
+    assert samples(run) == samples(whole)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("too large"), RuntimeError("CUDA out of memory"), OSError(28, "No space left"), KeyError(3)]
+)
+def test_an_accident_is_a_note(data_folder, tmp_path, monkeypatch, error):
+    def fail(*arguments, **settings):
+        raise error
+
+    monkeypatch.setattr(loop, "extend_history", fail)
+    outcome = train(data_folder, tmp_path / "run", small(train__steps=6))
+    assert outcome.best_step == 6
+    notes = [record["text"] for record in read_metrics(tmp_path / "run" / "metrics.jsonl", "note")]
+    assert ["no samples of this epoch" in note for note in notes] == [True]
+
+
+def test_weights_that_are_no_numbers_say_nothing(data_folder, tmp_path):
+    training = start(data_folder, tmp_path / "run", small())
+    training.at.step = 6
+    with torch.no_grad():
+        training.model.wte.weight[0, 0] = math.inf
+    training.validate()
+    notes = [record["text"] for record in read_metrics(tmp_path / "run" / "metrics.jsonl", "note")]
+    assert ["not numbers" in note for note in notes] == [True]
+    assert not training.folder.samples_file.exists()
+
+
+def test_a_model_that_recomputes_its_activations_says_the_same(data_folder, whole, tmp_path):
+    training = start(data_folder, tmp_path / "run", small())
+    training.gradients.rows = 1
+    assert training.gradients._take_less(1, 0)
+    training.run()
+    before, now = (
+        [one.text for one in read_history(RunFolder.open(run)) if one.temperature == 0]
+        for run in (whole, tmp_path / "run")
+    )
+    assert len(before) == len(now)
+    assert training.gradients.recompute
+    assert training.model.training
+
+
+def shown(*kept, terminal=False):
+    """What the live view prints of an epoch's samples."""
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=80, highlight=False, markup=False, emoji=False)
+    TrainView(console)({"kind": "samples", "step": 1, "samples": kept})
+    return out.getvalue()
+
+
+def test_one_of_them_is_shown_in_one_line_that_no_terminal_obeys():
+    kept = [
+        Kept(1, 1.0, "fixed", prompt, (1,), temperature, SEED, text, (2,), False)
+        for temperature in (0.0, SHOWN_TEMPERATURE)
+        for prompt, text in (("Once\x1b[2J upon", f" a {temperature}\n\n[red]t\x07ime[/red]" + "y" * 300), ("no", "no"))
+    ]
+    line = shown(*kept)
+    assert line.startswith(f"  says: Once␛[2J upon | a {SHOWN_TEMPERATURE} [red]t␇ime[/red]yyy")
+    assert line.count("\n") == 1
+    assert len(line) < 160
+    assert shown() == ""
+    assert "\x1b[2J" not in shown(*kept, terminal=True)
