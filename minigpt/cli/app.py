@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from minigpt.cli.device import device_command
+from minigpt.cli.doctor import doctor_command
 from minigpt.cli.evaluate import evaluate_command
 from minigpt.cli.export import export_command
 from minigpt.cli.generate import generate_command
@@ -24,6 +25,7 @@ from minigpt.cli.import_ import import_command
 from minigpt.cli.plan import plan_command
 from minigpt.cli.prepare import prepare_command
 from minigpt.cli.replay import replay_command
+from minigpt.cli.report import report_command
 from minigpt.cli.resume import resume_command
 from minigpt.cli.samples import samples_command
 from minigpt.cli.settings import given
@@ -57,6 +59,8 @@ app.command(replay_command, name="replay")
 app.command(generate_command, name="generate")
 app.command(samples_command, name="samples")
 app.command(evaluate_command, name="evaluate")
+app.command(doctor_command, name="doctor")
+app.command(report_command, name="report")
 app.command(export_command, name="export")
 app.command(import_command, name="import")
 app.command(device_command, name="device")

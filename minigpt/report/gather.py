@@ -12,21 +12,32 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from minigpt.config import Config, MachineConfig
 from minigpt.data.report import Report
 from minigpt.errors import MiniGPTError
 from minigpt.evaluation import Evaluation
+from minigpt.generation.kept import Kept
 from minigpt.metrics import read_metrics
 from minigpt.model.cost import parameter_count
 from minigpt.report.html import shown
 from minigpt.report.kept import measured
+from minigpt.report.said import Said, fixed_texts, own_texts
+from minigpt.report.said import measured as measured_texts
 from minigpt.run import RunFolder
 
 Progress = Callable[[str, int, int], None]
 Records = list[dict[str, Any]]
 Found = TypeVar("Found")
+
+
+class Tried(Protocol):
+    """What tries to read something, and notes why there is none."""
+
+    def __call__(self, read: Callable[[], Found], otherwise: Found, what: str) -> Found:
+        """Returns what `read` returns, or `otherwise` if it raises a MiniGPTError; `what` begins the note."""
+
 
 LABEL_LENGTH = 28
 
@@ -39,6 +50,7 @@ class Wishes:
         data: the data set to measure on; each run's own if None.
         checkpoint: `best`, `latest` or a step number: what is measured.
         evaluate: whether to measure at all.
+        samples: whether to tell what the models said.
         prompts: the reader's own, continued beside the fixed ones.
         machine: device and precision of the measuring; those of the run when left out.
     """
@@ -46,6 +58,7 @@ class Wishes:
     data: Path | None = None
     checkpoint: str = "best"
     evaluate: bool = True
+    samples: bool = True
     prompts: tuple[str, ...] = ()
     machine: MachineConfig = field(default_factory=MachineConfig)
 
@@ -64,6 +77,7 @@ class RunFacts:
         origin: where its first weights came from; None if from chance.
         prepared: how the data set was made, if it is at hand.
         evaluation: the figures; None if nothing was measured.
+        said: what the model wrote, and the figures of that.
         missing: what is not in the report, as sentences.
     """
 
@@ -76,6 +90,7 @@ class RunFacts:
     origin: Mapping[str, Any] | None
     prepared: Report | None
     evaluation: Evaluation | None
+    said: Said
     missing: tuple[str, ...]
 
     @cached_property
@@ -221,8 +236,28 @@ def _gather(folder: RunFolder, label: str, wishes: Wishes, on_progress: Progress
         origin=tried(folder.origin, None, "Nothing is known of the first weights"),
         prepared=_prepared(wishes.data or data["folder"], data),
         evaluation=evaluation,
+        said=_said(folder, data, wishes, tried, on_progress) if wishes.samples else Said(),
         missing=tuple(missing),
     )
+
+
+def _said(folder: RunFolder, data: Mapping[str, Any], wishes: Wishes, tried: Tried, on_progress: Progress) -> Said:
+    """Returns what a run wrote; the figures of that need the text that it was trained on."""
+    none: list[Kept] = []
+    kept = tried(lambda: fixed_texts(folder, wishes.machine, on_progress), none, "No samples")
+    if wishes.prompts:
+        own = tried(lambda: own_texts(folder, wishes.prompts, wishes.machine, on_progress), none, "No own samples")
+        kept = list(dict.fromkeys([*kept, *own]))
+    if not kept:
+        return Said()
+
+    def figures() -> Said:
+        dataset = folder.open_data(wishes.data)
+        if dataset.train.sha256 != (data["splits"].get("train") or {}).get("sha256"):
+            dataset = folder.open_data()
+        return measured_texts(kept, dataset, on_progress)
+
+    return tried(figures, Said(kept), "No figures of the samples")
 
 
 def _prepared(place: Path | str, data: Mapping[str, Any]) -> Report | None:

@@ -98,9 +98,9 @@ def table(
     return element("div", element("table", parts), class_="scroll", tabindex=0)
 
 
-def folded(summary: Child, *children: Child) -> Html:
-    """Returns what is only shown when a reader asks for it."""
-    return element("details", element("summary", summary), children)
+def folded(summary: Child, *children: Child, opened: bool = False) -> Html:
+    """Returns what a reader folds away, or asks for."""
+    return element("details", element("summary", summary), children, open=opened)
 
 
 def _attribute(key: str, value: Attribute) -> str:

@@ -107,8 +107,16 @@ def _small(runs: Sequence[RunFacts], name: str, title: str, label: str, scale: f
         if name == "grad_norm" and len(runs) == 1 and runs[0].config.train.clip:
             clip = runs[0].config.train.clip
             axes.axhline(clip, color=MUTED, linestyle=":", lw=1)
-            axes.annotate(f"clipped above {clip:g}", (1, clip), xycoords=axes.get_yaxis_transform(),
-                          xytext=(0, 2), textcoords="offset points", ha="right", color=MUTED, fontsize=8)  # fmt: skip
+            axes.annotate(
+                f"clipped above {clip:g}",
+                (1, clip),
+                xycoords=axes.get_yaxis_transform(),
+                xytext=(0, 2),
+                textcoords="offset points",
+                ha="right",
+                color=MUTED,
+                fontsize=8,
+            )
         if logarithmic:
             log_y(axes)
         else:
@@ -200,8 +208,15 @@ def _yardsticks(axes: Any, run: RunFacts) -> None:
         return
     for name, estimate in run.evaluation.figures.yardsticks.items():
         axes.axhline(estimate.value, color=MUTED, linestyle=":", lw=1)
-        axes.annotate(name, (0, estimate.value), xycoords=axes.get_yaxis_transform(),
-                      xytext=(3, 2), textcoords="offset points", color=MUTED, fontsize=8)  # fmt: skip
+        axes.annotate(
+            name,
+            (0, estimate.value),
+            xycoords=axes.get_yaxis_transform(),
+            xytext=(3, 2),
+            textcoords="offset points",
+            color=MUTED,
+            fontsize=8,
+        )
 
 
 def _perplexity_axis(axes: Any) -> None:

@@ -1,0 +1,105 @@
+"""The figures of the evaluation: pictures, and the tables beneath them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from minigpt.evaluation import Evaluation, perplexity
+from minigpt.evaluation.figures import Estimate, Figures, Group
+from minigpt.report import words
+from minigpt.report.gather import RunFacts
+from minigpt.report.html import Child, Html, element, folded, name, table
+from minigpt.report.plots_evaluation import evaluation_plots
+
+EXTREMES = 5
+"""Documents shown of each kind, easiest and hardest."""
+
+NAME_LENGTH = 80
+
+
+def evaluation(runs: Sequence[RunFacts]) -> list[Html]:
+    """Returns the section; nothing if no run was measured."""
+    there = [(run, run.evaluation) for run in runs if run.evaluation]
+    if not there:
+        return []
+    parts: list[Html] = []
+    for run, found in there:
+        if len(runs) > 1:
+            parts.append(element("h3", name(run.label)))
+        parts.append(element("p", _how(found), class_="hint"))
+        if len(runs) == 1:
+            parts.append(_estimates(found.figures))
+        parts.append(_yardsticks(run, found))
+        parts += [element("p", note, class_="hint") for note in found.notes]
+    parts.append(element("div", evaluation_plots(runs), class_="pictures"))
+    parts += [
+        folded(["The figures behind the pictures: ", name(run.label)], _groups(found.figures)) for run, found in there
+    ]
+    return parts
+
+
+def _how(found: Evaluation) -> str:
+    figures = found.figures
+    documents = f"{figures.documents:,} document{'' if figures.documents == 1 else 's'}"
+    windows = f"in windows of {found.block_size:,}, {found.stride:,} apart, in {found.precision}"
+    source = f" Intervals: 1,000 times resampled {figures.interval_from}." if figures.interval_from else ""
+    return f"Step {found.step:,}; {figures.tokens:,} tokens of {documents}, {windows}.{source}"
+
+
+def _estimates(found: Figures) -> Html:
+    def row(title: str, estimate: Estimate, form: str, meaning: str) -> list[Child]:
+        return [title, words.figure(estimate.value, form), words.interval(estimate, form), meaning]
+
+    rows = [
+        row("loss", found.loss, "{:.4f}", "mean surprise per token, in nats"),
+        row("perplexity", found.perplexity, "{:,.2f}", "as if guessing among so many"),
+        row("bits per byte", found.bits_per_byte, "{:.4f}", "compares between tokenizers"),
+        row("accuracy", found.accuracy, "{:.2%}", "its first guess was right"),
+        row("top-5 accuracy", found.top5_accuracy, "{:.2%}", "one of its first five was right"),
+        row("calibration error", Estimate(found.calibration_error), "{:.2%}", "how far off its certainty is"),
+    ]
+    return table(["figure", "value", "95 % interval", "what it means"], rows, words=(0, 3))
+
+
+def _yardsticks(run: RunFacts, measured: Evaluation) -> Html:
+    found = measured.figures
+    knows = {
+        "uniform": "nothing",
+        "unigram": "how often each token occurs",
+        "bigram": "and what follows the one before",
+        run.label: f"up to {measured.block_size:,} tokens before",
+    }
+    bits = 1 / math.log(2) / found.bytes_per_token
+    rows: list[list[Child]] = [
+        [name(who), f"{loss.value:.4f}", f"{perplexity(loss.value):,.1f}", f"{loss.value * bits:.3f}", knows.get(who)]
+        for who, loss in {**found.yardsticks, run.label: found.loss}.items()
+    ]
+    head = ["compared with", "loss", "perplexity", "bits per byte", "what it knows"]
+    return table(head, rows, words=(0, 4), marked=[len(rows) - 1])
+
+
+def _groups(found: Figures) -> list[Html]:
+    parts = [_group_table("tokens in sight", found.by_context, found.tokens)]
+    if found.by_frequency:
+        parts.append(_group_table("times in training", found.by_frequency, found.tokens))
+    if found.documents > 1:
+        ranked = sorted(found.by_document, key=lambda group: group.loss)
+        few = ranked if len(ranked) <= 2 * EXTREMES else [*ranked[:EXTREMES], *ranked[-EXTREMES:]]
+        which = "documents" if len(few) == len(ranked) else "easiest and hardest documents"
+        parts.append(_group_table(which, few, found.tokens))
+    return parts
+
+
+def _group_table(title: str, groups: Sequence[Group], tokens: int) -> Html:
+    rows: list[list[Child]] = [
+        [
+            name(group.name if len(group.name) <= NAME_LENGTH else f"{group.name[: NAME_LENGTH - 1]}…"),
+            f"{group.tokens / tokens:.1%}",
+            f"{group.loss:.3f}",
+            "" if group.bigram is None else f"{group.bigram:.3f}",
+            f"{group.accuracy:.1%}",
+        ]
+        for group in groups
+    ]
+    return table([title, "share", "loss", "bigram's loss", "accuracy"], rows)

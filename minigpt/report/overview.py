@@ -1,0 +1,182 @@
+"""The top of the report: what the runs are and how good they are, in a few sentences and figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from minigpt.characters import own_name
+from minigpt.evaluation.figures import Estimate, Figures
+from minigpt.report import words
+from minigpt.report.gather import RunFacts, number, same_text
+from minigpt.report.html import Child, Html, element, name, table
+
+
+def overview(runs: Sequence[RunFacts]) -> list[Html]:
+    """Returns the title, a paragraph for each run, the figures side by side, and what is missing."""
+    heading = "Report of " + words.listed([run.label for run in runs])
+    parts = [element("h1", element("bdi", heading)), *(element("p", _sentences(run), class_="lead") for run in runs)]
+    parts.append(_tiles(runs[0]) if len(runs) == 1 else _side_by_side(runs))
+    parts += [element("p", text, class_="warning") for text in _warnings(runs)]
+    missing = [(run.label, text) for run in runs for text in run.missing]
+    if missing:
+        lines = [element("li", [name(label), ": "] if len(runs) > 1 else None, text) for label, text in missing]
+        parts.append(element("div", element("p", "Left out:"), element("ul", lines), class_="aside"))
+    return parts
+
+
+def _sentences(run: RunFacts) -> list[Child]:
+    model = run.config.model
+    shape = f"{model.n_layer} layers, {model.n_embd} wide, a context of {model.block_size:,} tokens"
+    what = f" is a transformer of {words.amount(run.parameters)} parameters ({shape})"
+    return [element("b", name(run.label)), what, *_training(run), *_quality(run)]
+
+
+def _training(run: RunFacts) -> list[Child]:
+    """What it was trained on, for how long, and where."""
+    train = run.data["splits"].get("train")
+    began: list[Child] = (
+        [" that began with the weights of ", name(own_name(str(run.origin["folder"])))] if run.origin else []
+    )
+    if not train:
+        return [*began, ". "]
+    parts: list[Child] = [*began, ", trained" if began else ", trained from scratch", " on ", data_name(run)]
+    parts.append(f" ({words.amount(train['tokens'])} tokens of {run.tokenizer.get('spec', 'an unknown tokenizer')}). ")
+    last = run.last
+    if "tokens" in last:
+        epochs = f", {last['epoch']:.2f} epochs" if "epoch" in last else ""
+        time = f" in {words.duration(last['seconds'])}" if "seconds" in last else ""
+        parts.append(f"It has seen {words.amount(last['tokens'])} tokens{epochs},{time}{_machine(run)}. ")
+    if run.total_steps is not None and run.last_step < run.total_steps:
+        done = f"{run.last_step:,} of {run.total_steps:,} steps"
+        parts.append(f"It has done {done}: it was stopped there, or is still being trained. ")
+    return parts
+
+
+def _quality(run: RunFacts) -> list[Child]:
+    """How good it is, and beside what."""
+    if run.evaluation is None:
+        if run.best is None:
+            return ["Its loss has not been measured on other text."]
+        loss, perplexity = (number(run.best.get(which)) for which in ("val_loss", "val_perplexity"))
+        said = f"Its lowest validation loss was {loss:.3f} nats per token, a perplexity of {perplexity:,.1f}"
+        return [said, f", after step {run.best['step']:,}."]
+    found = run.evaluation.figures
+    said = f"After step {run.evaluation.step:,}, on {words.amount(found.tokens)} tokens that it was not trained on, "
+    between = f" (95 % interval {words.interval(found.loss)})" if found.loss.interval else ""
+    said += f"its loss is {found.loss.value:.3f} nats per token{between}: a perplexity of "
+    said += f"{found.perplexity.value:,.1f}, {found.bits_per_byte.value:.3f} bits per byte. "
+    return [said, f"Its first guess is right for {found.accuracy.value:.1%} of the tokens. ", _beside(found)]
+
+
+def _beside(found: Figures) -> str:
+    simple = {name: estimate.value for name, estimate in found.yardsticks.items()}
+    if "bigram" not in simple:
+        return f"Guessing blindly would have a loss of {simple['uniform']:.3f}."
+    said = f"Guessing blindly would have {simple['uniform']:.3f}, knowing how often each token occurs "
+    said += f"{simple['unigram']:.3f}, and knowing what follows what {simple['bigram']:.3f}"
+    if found.loss.value < simple["bigram"]:
+        return f"{said}; so it has learned to read what stands before."
+    return f"{said}: counting pairs of tokens still beats it, and it has not learned to read context yet."
+
+
+def data_name(run: RunFacts) -> Html:
+    """Returns what a run's text is called: its sources, or else its folder."""
+    sources = [own_name(source) for source in run.prepared.sources] if run.prepared else []
+    called = words.listed(sources[:3] + ([f"{len(sources) - 3} more"] if len(sources) > 3 else []))
+    return name(called or own_name(str(run.data["folder"])) or "an unknown text")
+
+
+def _machine(run: RunFacts) -> str:
+    known = run.environment
+    where = known.get("gpu") or known.get("processor")
+    cores = "" if known.get("gpu") or not known.get("cores") else f", {known['cores']} cores"
+    return f" on {where} ({known.get('precision', 'precision unknown')}{cores})" if where else ""
+
+
+def _tiles(run: RunFacts) -> Html:
+    """The few figures that everybody asks for, large."""
+    tiles: list[tuple[str, str, str]] = []
+    if run.evaluation:
+        found = run.evaluation.figures
+        tiles += [
+            ("loss", f"{found.loss.value:.3f}", "nats per token"),
+            ("perplexity", f"{found.perplexity.value:,.1f}", "as if guessing among so many"),
+            ("bits per byte", f"{found.bits_per_byte.value:.3f}", "of text"),
+        ]
+    elif run.best:
+        loss, perplexity = (number(run.best.get(which)) for which in ("val_loss", "val_perplexity"))
+        tiles += [
+            ("validation loss", f"{loss:.3f}", "nats per token"),
+            ("perplexity", f"{perplexity:,.1f}", "as if guessing among so many"),
+        ]
+    tiles.append(("parameters", words.amount(run.parameters), "trained numbers"))
+    if "tokens" in run.last:
+        tiles.append(("seen", words.amount(run.last["tokens"]), "tokens of text"))
+    if "seconds" in run.last:
+        tiles.append(("trained for", words.duration(run.last["seconds"]), "validations included"))
+    boxes = [
+        element("div", element("dt", title), element("dd", element("b", value), element("small", unit)))
+        for title, value, unit in tiles
+    ]
+    return element("dl", boxes, class_="tiles")
+
+
+ESTIMATES = (
+    ("loss, nats per token", "loss", "{:.4f}", min),
+    ("perplexity", "perplexity", "{:,.2f}", min),
+    ("bits per byte", "bits_per_byte", "{:.4f}", min),
+    ("accuracy of the first guess", "accuracy", "{:.2%}", max),
+    ("accuracy of the first five", "top5_accuracy", "{:.2%}", max),
+)
+
+
+def _side_by_side(runs: Sequence[RunFacts]) -> Html:
+    """The figures of several runs, the best of each row marked; where texts differ, of what may be compared."""
+    rows: list[list[Child]] = [
+        ["parameters", *(words.amount(run.parameters) for run in runs)],
+        ["tokens seen", *(words.amount(run.last.get("tokens", math.nan)) for run in runs)],
+        ["epochs", *(words.figure(run.last.get("epoch", math.nan), "{:.2f}") for run in runs)],
+        ["time of training", *(words.duration(run.last.get("seconds", math.nan)) for run in runs)],
+        ["steps", *(f"{run.last_step:,}" for run in runs)],
+    ]
+    lowest = [number(run.best.get("val_loss")) if run.best else math.nan for run in runs]
+    rows.append(["lowest validation loss in training", *(words.figure(value, "{:.4f}") for value in lowest)])
+    same, one_tokenizer = same_text(runs), len({run.tokenizer.get("identity") for run in runs}) == 1
+    for title, which, form, better in ESTIMATES:
+        found = [getattr(run.evaluation.figures, which) if run.evaluation else None for run in runs]
+        if not any(found):
+            continue
+        values = [estimate.value for estimate in found if estimate]
+        fair = len(values) > 1 and same and (one_tokenizer or which == "bits_per_byte")
+        best = better(values) if fair else None
+        rows.append([title, *(_estimate(estimate, form, best) for estimate in found)])
+    errors = [run.evaluation.figures.calibration_error if run.evaluation else math.nan for run in runs]
+    if any(map(math.isfinite, errors)):
+        rows.append(["calibration error", *(words.figure(error, "{:.2%}") for error in errors)])
+    return table(["", *(name(run.label) for run in runs)], rows, caption="Figures, with their 95 % intervals")
+
+
+def _estimate(estimate: Estimate | None, form: str, best: float | None) -> Child:
+    if estimate is None:
+        return words.NONE
+    value = words.figure(estimate.value, form)
+    between = words.interval(estimate, form)
+    said: Child = element("b", value) if estimate.value == best else value
+    return [said, element("small", element("br"), between) if between else None]
+
+
+def _warnings(runs: Sequence[RunFacts]) -> list[str]:
+    """What stands in the way of comparing runs."""
+    found = []
+    if not same_text(runs):
+        found.append(
+            "The runs were validated on different texts: their figures cannot be compared. Measure them on one with "
+            "--data."
+        )
+    if len({run.tokenizer.get("identity") for run in runs}) > 1:
+        found.append(
+            "The runs have different tokenizers: loss, perplexity and accuracy are of different tokens. Compare bits "
+            "per byte."
+        )
+    return found

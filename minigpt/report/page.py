@@ -1,0 +1,104 @@
+"""`write_report`: the sections in their order, as one HTML file that needs nothing else.
+
+No script, no font, no picture from elsewhere; a policy in the page forbids them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+
+from minigpt.checkpoint import write_file
+from minigpt.errors import ConfigError
+from minigpt.report.gather import Progress, RunFacts, Wishes, gather
+from minigpt.report.glossary import glossary
+from minigpt.report.html import Html, element, folded, join
+from minigpt.report.measured import evaluation
+from minigpt.report.overview import overview
+from minigpt.report.samples import samples
+from minigpt.report.settings import commands, data, machine, parameters, settings
+from minigpt.report.training import curves, epochs, inside, notes, point_by_point
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+FILE = "report.html"
+
+Section = Callable[[Sequence[RunFacts]], list[Html]]
+
+SECTIONS: dict[str, tuple[str, Section]] = {
+    "curves": ("How it learned", curves),
+    "epochs": ("Epoch by epoch", epochs),
+    "compared": ("Point by point", lambda runs: point_by_point(runs) if len(runs) > 1 else []),
+    "evaluation": ("How good it is", evaluation),
+    "samples": ("What it says", samples),
+    "inside": ("Inside the model", inside),
+    "settings": ("Settings", settings),
+    "parameters": ("Parameters", parameters),
+    "data": ("Text", data),
+    "machine": ("Machine and versions", machine),
+    "notes": ("Noted in training", notes),
+    "commands": ("How to make it again", commands),
+}
+"""In the order of the page: the name of the place, its title, and what writes it; a section of nothing is left out."""
+
+
+def write_report(
+    runs: Sequence[Path | str],
+    out: Path | str | None = None,
+    *,
+    wishes: Wishes = Wishes(),  # noqa: B008
+    on_progress: Progress = lambda phase, done, total: None,
+) -> Path:
+    """Writes a report of one run, or one that compares several.
+
+    Args:
+        runs: the run folders.
+        out: the file; `report.html` in the first run's folder when left out.
+        wishes: what it is to hold.
+        on_progress: told what is being done, how much of it, and of how much.
+
+    Returns:
+        Where it stands.
+
+    Raises:
+        MiniGPTError: if a folder is no run, or what was asked for by name is not there.
+    """
+    if not runs:
+        raise ConfigError("No run is named", remedy="Name one or more: minigpt report runs/first")
+    file = Path(out) if out is not None else Path(runs[0]) / FILE
+    if not file.absolute().parent.is_dir():
+        raise ConfigError("The report's folder is not there", seen=file.absolute().parent, remedy="Make it first.")
+    known = gather(runs, wishes, on_progress)
+    write_file(file, page(known))
+    return file
+
+
+def page(runs: Sequence[RunFacts]) -> str:
+    """Returns the whole page."""
+    made = {key: (title, section(runs)) for key, (title, section) in SECTIONS.items()}
+    made = {key: (title, parts) for key, (title, parts) in made.items() if parts}
+    links = [element("a", title, href=f"#{key}") for key, (title, _) in made.items()]
+    body = [
+        *overview(runs),
+        element("nav", links, aria_label="Sections"),
+        *(
+            element("section", element("h2", title), parts, id=key, class_="part")
+            for key, (title, parts) in made.items()
+        ),
+        folded("What the words mean", glossary()),
+    ]
+    title = "Mini-GPT: " + ", ".join(run.label for run in runs)
+    return "".join(["<!doctype html>\n", *_document(title, body)])
+
+
+def _document(title: str, body: Sequence[Html]) -> Iterator[str]:
+    style = resources.files("minigpt.report").joinpath("style.css").read_text("utf-8")
+    head = [
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="referrer", content="no-referrer"),
+        element("title", title),
+        element("style", Html(style)),
+    ]
+    yield join(element("html", element("head", head), "\n", element("body", body), lang="en")).text

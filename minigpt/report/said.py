@@ -1,0 +1,131 @@
+"""What the runs said, and the figures of that: diversity, repetition, known words, and what is copied.
+
+The texts come from RUN/samples.jsonl, or are made at the checkpoints that are there. Not here: how they are shown
+(samples.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median_low
+
+import torch
+
+from minigpt.config import MachineConfig
+from minigpt.data import Dataset
+from minigpt.device import choose_again
+from minigpt.evaluation.copying import CopyIndex
+from minigpt.evaluation.sample_figures import SampleFigures, real_samples, sample_figures
+from minigpt.generation.history import fill_history, read_history
+from minigpt.generation.kept import Kept
+from minigpt.run import RunFolder
+from minigpt.tokenizers import Tokenizer
+
+Progress = Callable[[str, int, int], None]
+Group = tuple[int, float]
+"""A step and a temperature."""
+
+MARKED_TOKENS = 8
+"""A run of so many tokens that stands in the training text is shown as copied."""
+
+NAME_TOKENS = 16
+"""So many tokens of a document's beginning are its name."""
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A part of a sample that stands word for word in the training text.
+
+    Attributes:
+        start, end: the characters of the sample.
+        tokens: how many they are.
+        document: the first words of the document that they stand in, or of one of several.
+    """
+
+    start: int
+    end: int
+    tokens: int
+    document: str
+
+
+@dataclass(frozen=True)
+class Said:
+    """The texts of a run.
+
+    Attributes:
+        kept: all of them, by step.
+        figures: of the texts of each step and temperature; empty without the training text.
+        real: the same of real validation text, cut as the samples are; None without the data.
+        copies: what is copied in a text, if it is worth showing.
+    """
+
+    kept: Sequence[Kept] = ()
+    figures: Mapping[Group, SampleFigures] = field(default_factory=dict)
+    real: SampleFigures | None = None
+    copies: Mapping[Kept, Copy] = field(default_factory=dict)
+
+
+def fixed_texts(folder: RunFolder, settings: MachineConfig, on_progress: Progress) -> list[Kept]:
+    """Returns what a run said to its fixed prompts; without a history, what its checkpoints say to them now.
+
+    Raises:
+        MiniGPTError: if there is neither a history, nor checkpoint and data to make one from.
+    """
+    fixed = [one for one in read_history(folder) if one.source == "fixed"]
+    return fixed or fill_history(folder, device=_device(folder, settings), on_progress=on_progress)
+
+
+def own_texts(folder: RunFolder, prompts: Sequence[str], settings: MachineConfig, on_progress: Progress) -> list[Kept]:
+    """Returns how a run's checkpoints continue the reader's own prompts, as kept or else now.
+
+    Raises:
+        MiniGPTError: if a checkpoint cannot be read.
+    """
+    return fill_history(folder, prompts, device=_device(folder, settings), on_progress=on_progress)
+
+
+def _device(folder: RunFolder, settings: MachineConfig) -> torch.device:
+    return choose_again(folder.environment(), settings).device
+
+
+def measured(kept: Sequence[Kept], dataset: Dataset, on_progress: Progress) -> Said:
+    """Returns the texts with their figures.
+
+    Raises:
+        DataError: if the index of the training text cannot be kept.
+    """
+    known = dataset.tokenizer.vocab_size
+    kept = [one for one in kept if all(0 <= token < known for token in one.ids)]
+    fixed = [one for one in kept if one.source == "fixed"]
+    groups: dict[Group | None, list[Kept]] = {}
+    for one in fixed or kept:
+        groups.setdefault((one.step, one.temperature), []).append(one)
+    tokens: dict[Group | None, list[Sequence[int]]] = {key: [one.ids for one in group] for key, group in groups.items()}
+    if not tokens:
+        return Said(kept)
+    n_samples = max(map(len, groups.values()))
+    length = median_low(len(one.ids) for one in fixed or kept)
+    tokens[None] = list(real_samples(dataset.val, n_samples, length))
+    figures = sample_figures(tokens, dataset, on_progress)
+    real = figures.pop(None)
+    index = CopyIndex.open(dataset.train)
+    copies = {one: copy for one in kept if (copy := _copy(one, index, dataset))}
+    return Said(kept, {key: value for key, value in figures.items() if key}, real, copies)
+
+
+def _copy(one: Kept, index: CopyIndex, dataset: Dataset) -> Copy | None:
+    """Returns the longest run of a text that is copied, if it is long enough to be shown."""
+    run = index.longest(one.ids)
+    if run.length < MARKED_TOKENS or run.place is None:
+        return None
+    tokenizer = dataset.tokenizer
+    start, end = (_characters(tokenizer, one.ids[:place]) for place in (run.start, run.start + run.length))
+    begin = index.document(run.place, tokenizer.end_of_text)
+    beginning = tokenizer.decode(dataset.train.read(begin, begin + NAME_TOKENS))
+    return Copy(start, end, run.length, " ".join(beginning.split()))
+
+
+def _characters(tokenizer: Tokenizer, ids: Sequence[int]) -> int:
+    """Returns how many whole characters tokens make."""
+    return len(tokenizer.decode_bytes(ids).decode("utf-8", errors="ignore"))

@@ -1,0 +1,154 @@
+"""What the models say: the same prompts at every epoch and temperature, side by side, and the figures of that.
+
+The prompt stands apart from what the model wrote, and what is copied from the training text is marked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from minigpt.evaluation.sample_figures import SampleFigures
+from minigpt.generation.kept import Kept
+from minigpt.report import words
+from minigpt.report.gather import RunFacts
+from minigpt.report.html import Child, Html, element, folded, name, table
+from minigpt.report.said import Copy
+
+MOST_STEPS = 6
+"""Points of a run's history that are shown, evenly spaced."""
+
+MOST_CHARACTERS = 4_000
+OPEN = 2
+"""Prompts whose history is not folded away."""
+
+
+def samples(runs: Sequence[RunFacts]) -> list[Html]:
+    """Returns the section; nothing if there are no samples."""
+    there = [run for run in runs if run.said.kept]
+    if not there:
+        return []
+    hint = "Underlined: the prompt. "
+    if any(run.said.copies for run in there):
+        hint += "Marked: eight tokens or more that stand word for word in the training text. "
+    parts: list[Html] = [element("p", hint, "The same seed everywhere.", class_="hint")]
+    if len(there) > 1:
+        parts += _side_by_side(there)
+    for run in there:
+        history = [_history(run, prompt, number <= OPEN and len(there) == 1) for number, prompt in _numbered(run)]
+        parts += history if len(there) == 1 else [folded([name(run.label), ": how its language formed"], history)]
+    parts += [part for run in there for part in _figures(run, several=len(there) > 1)]
+    return parts
+
+
+def _numbered(run: RunFacts) -> Iterable[tuple[int, str]]:
+    """Returns the prompts with numbers from 1, the reader's own first."""
+    ordered = sorted(run.said.kept, key=lambda one: one.source != "own")
+    return enumerate(dict.fromkeys(one.prompt for one in ordered), start=1)
+
+
+def _side_by_side(runs: Sequence[RunFacts]) -> list[Html]:
+    """The last texts of several runs to each prompt that they share, or that only one has."""
+    parts: list[Html] = []
+    prompts = dict.fromkeys(prompt for run in runs for _, prompt in _numbered(run))
+    for prompt in prompts:
+        rows: list[Html] = []
+        for run in runs:
+            kept = [one for one in run.said.kept if one.prompt == prompt]
+            if kept:
+                last = max(one.step for one in kept)
+                texts = sorted((one for one in kept if one.step == last), key=lambda one: one.temperature)
+                rows += [element("h4", name(run.label), f", {_when(texts[0])}"), _row(run, texts)]
+        parts.append(folded(element("q", element("bdi", prompt[:MOST_CHARACTERS])), rows, opened=len(parts) < OPEN))
+    return parts
+
+
+def _history(run: RunFacts, prompt: str, opened: bool) -> Html:
+    """The texts that follow a prompt, step by step."""
+    kept = [one for one in run.said.kept if one.prompt == prompt]
+    steps = _few(sorted({one.step for one in kept}))
+    rows: list[Html] = []
+    for step in steps:
+        texts = sorted((one for one in kept if one.step == step), key=lambda one: one.temperature)
+        rows += [element("h4", _when(texts[0])), _row(run, texts)]
+    return folded(element("q", element("bdi", prompt[:MOST_CHARACTERS])), rows, opened=opened)
+
+
+def _row(run: RunFacts, texts: Sequence[Kept]) -> Html:
+    """Texts of one step side by side, by temperature."""
+    return element("div", [_sample(one, run.said.copies.get(one)) for one in texts], class_="said")
+
+
+def _sample(one: Kept, copy: Copy | None) -> Html:
+    text, cut = one.text[:MOST_CHARACTERS], len(one.text) > MOST_CHARACTERS
+    said: Child = text
+    if copy and copy.end <= len(text):
+        said = [text[: copy.start], element("mark", text[copy.start : copy.end]), text[copy.end :]]
+    end: Child = " …" if cut else element("small", " (ended)") if one.ended else None
+    found = element(
+        "p", f"{copy.tokens} tokens in a row stand in training, in ", element("q", name(copy.document)), class_="hint"
+    ) if copy else None  # fmt: skip
+    return element(
+        "div",
+        element("small", _temperature(one.temperature)),
+        element(
+            "div", element("span", one.prompt[:MOST_CHARACTERS], class_="prompt"), said, end, class_="words", dir="auto"
+        ),
+        found,
+        class_="sample",
+    )
+
+
+def _figures(run: RunFacts, *, several: bool) -> list[Html]:
+    """The figures of the samples by step and temperature, beside those of real text."""
+    if not run.said.figures:
+        return []
+    steps = set(_few(sorted({step for step, _ in run.said.figures})))
+    when = {one.step: _when(one) for one in run.said.kept}
+    rows: list[list[Child]] = [
+        [when.get(step, f"step {step:,}"), f"{temperature:g}", *_row_of_figures(found)]
+        for (step, temperature), found in sorted(run.said.figures.items())
+        if step in steps
+    ]
+    marked = []
+    if run.said.real:
+        marked = [len(rows)]
+        rows.append(["real text, not trained on", "", *_row_of_figures(run.said.real)])
+    head = ["samples of", "temperature", "distinct-1", "distinct-2", "distinct-3", "self-BLEU", "repetition",
+            "known words", "longest copied run", "copied 8-grams"]  # fmt: skip
+    title = f"Figures of the samples of {run.label}" if several else "Figures of the samples"
+    count = next(iter(run.said.figures.values())).n_samples
+    hint = (
+        f"Of {count} samples each. Good samples are like the last row: real validation text, cut to the same length. "
+        "More copied than there means learning by heart; more repetition, or less that is distinct, means going in "
+        "circles."
+    )
+    return [table(head, rows, words=(0,), caption=title, marked=marked), element("p", hint, class_="hint")]
+
+
+def _row_of_figures(found: SampleFigures) -> list[Child]:
+    def share(value: float | None, form: str = "{:.0%}") -> str:
+        return words.NONE if value is None else form.format(value)
+
+    longest = words.NONE if found.longest_copy is None else f"{found.longest_copy:,} tokens"
+    return [
+        *(share(value, "{:.2f}") for value in (found.distinct_1, found.distinct_2, found.distinct_3, found.self_bleu)),
+        share(found.repetition),
+        share(found.known_words),
+        longest,
+        share(found.copied_share),
+    ]
+
+
+def _few(steps: Sequence[int]) -> list[int]:
+    """Returns at most MOST_STEPS of them, the first and the last among these."""
+    if len(steps) <= MOST_STEPS:
+        return list(steps)
+    return [steps[round(place * (len(steps) - 1) / (MOST_STEPS - 1))] for place in range(MOST_STEPS)]
+
+
+def _when(one: Kept) -> str:
+    return f"step {one.step:,}" if one.epoch is None else f"epoch {one.epoch:.4g}, step {one.step:,}"
+
+
+def _temperature(value: float) -> str:
+    return f"temperature {value:g}" + (": always its first guess" if value == 0 else "")

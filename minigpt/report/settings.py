@@ -1,0 +1,188 @@
+"""What the runs were made of: settings, parameters, data, machine, and the commands that make them again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from minigpt.characters import own_name
+from minigpt.config import resolve
+from minigpt.data.report import SPLIT_NAMES
+from minigpt.model.cost import flops_per_token, parameter_table
+from minigpt.report import words
+from minigpt.report.gather import RunFacts
+from minigpt.report.html import Child, Html, element, folded, name, table
+
+Values = Mapping[str, str]
+
+
+def settings(runs: Sequence[RunFacts]) -> list[Html]:
+    """All settings in groups; of several runs first those that differ."""
+    columns = [_settings(run) for run in runs]
+    usual = _flat(resolve().to_dict())
+    every = folded(
+        "All settings",
+        _compared(runs, columns, lambda key: columns[0].get(key) != usual.get(key)),
+        element("p", "Marked: not as in the preset `seed`.", class_="hint"),
+    )
+    if len(runs) == 1:
+        own = {key for key, value in columns[0].items() if usual.get(key) != value}
+        table_of_own = _compared(runs, [{key: columns[0][key] for key in columns[0] if key in own}])
+        return [element("p", "Set otherwise than in the preset `seed`:"), table_of_own, every]
+    differing = {key for column in columns for key in column if len({other.get(key) for other in columns}) > 1}
+    if not differing:
+        return [element("p", "All settings are the same."), every]
+    few = [{key: value for key, value in column.items() if key in differing} for column in columns]
+    all_of_them = _compared(runs, columns, lambda key: key in differing)
+    return [
+        element("p", "Settings that differ:"),
+        _compared(runs, few),
+        folded("All settings", all_of_them, element("p", "Marked: those that differ.", class_="hint")),
+    ]
+
+
+def parameters(runs: Sequence[RunFacts]) -> list[Html]:
+    """Where the parameters are, and what a token costs in arithmetic."""
+    counts = [parameter_table(run.config.model) for run in runs]
+    work = [flops_per_token(run.config.model) for run in runs]
+    return [
+        _parts(runs, counts, "parameters"),
+        folded("Arithmetic of a training step, FLOPs per token", _parts(runs, work, "FLOPs per token")),
+    ]
+
+
+def data(runs: Sequence[RunFacts]) -> list[Html]:
+    """What the text is, and how it was split."""
+    columns = [_data(run) for run in runs]
+    notes = [
+        element("li", [name(run.label), ": "] if len(runs) > 1 else None, element("bdi", note))
+        for run in runs
+        if run.prepared
+        for note in run.prepared.notes
+    ]
+    return [_compared(runs, columns, _differs(columns)), element("ul", notes) if notes else Html("")]
+
+
+def machine(runs: Sequence[RunFacts]) -> list[Html]:
+    """Machine and versions."""
+    columns = [
+        {key.replace("_", " "): str(value) for key, value in run.environment.items() if value is not None}
+        | ({"memory": words.memory(size)} if (size := _whole(run.environment.get("memory_bytes"))) else {})
+        for run in runs
+    ]
+    for column in columns:
+        column.pop("memory bytes", None)
+    return [_compared(runs, columns, _differs(columns))]
+
+
+def commands(runs: Sequence[RunFacts]) -> list[Html]:
+    """The commands that make the same again, without the folders that they were in."""
+    parts: list[Html] = []
+    for run in runs:
+        lines = [" ".join(line) for line in _commands(run)]
+        if len(runs) > 1:
+            parts.append(element("h3", name(run.label)))
+        parts.append(element("pre", element("code", "\n".join(lines)), class_="commands"))
+    hint = (
+        "Paths are shortened to their last part, so that a report names nobody's folders. A run's config.toml holds "
+        "all its settings; the same program, machine and text give the same run."
+    )
+    return [*parts, element("p", hint, class_="hint")]
+
+
+def _commands(run: RunFacts) -> list[list[str]]:
+    folder, place = shlex.quote(run.folder.name), shlex.quote(own_name(str(run.data["folder"])) or "DATA")
+    origin = shlex.quote(own_name(str(run.origin["folder"]))) if run.origin else ""
+    if not run.data["splits"]:
+        lines = [["minigpt", "import", origin or "FOLDER", "--run", folder]]
+    else:
+        spec = shlex.quote(str(run.tokenizer.get("spec", "gpt2")))
+        made = run.prepared
+        sources = [shlex.quote(own_name(source)) for source in made.sources] if made else ["TEXT"]
+        lines = [["minigpt", "prepare", *sources, "--out", place, "--tokenizer", spec]]
+        if made:
+            lines[0] += [
+                "--seed",
+                str(made.seed),
+                "--val-fraction",
+                f"{made.val_fraction:g}",
+                "--split-by",
+                made.split_by,
+            ]
+        init = ["--init", origin] if origin else []
+        lines.append(["minigpt", "train", "--config", f"{folder}/config.toml", "--data", place, "--run", "NEW", *init])
+    lines.append(["minigpt", "evaluate", folder])
+    lines.append(["minigpt", "report", folder])
+    return lines
+
+
+def _settings(run: RunFacts) -> Values:
+    return _flat(run.config.to_dict())
+
+
+def _flat(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    return {
+        f"{group}.{key}": words.NONE if value is None else str(value)
+        for group, values in groups.items()
+        for key, value in values.items()
+    }
+
+
+def _data(run: RunFacts) -> Values:
+    facts = {"name": own_name(str(run.data["folder"])) or words.NONE}
+    facts["tokenizer"] = f"{run.tokenizer.get('spec', words.NONE)}, {run.config.model.vocab_size:,} ids"
+    for split, title in (("train", "training"), ("val", "validation")):
+        if found := run.data["splits"].get(split):
+            facts[title] = f"{found.get('tokens', 0):,} tokens, {found.get('text_bytes', 0):,} bytes of text"
+            facts[f"{title}, SHA-256 of the tokens"] = str(found.get("sha256", words.NONE))
+    if tokens := (run.data["splits"].get("train") or {}).get("tokens"):
+        facts["training tokens for each parameter"] = f"{tokens / run.parameters:.2f}"
+    if made := run.prepared:
+        facts |= {
+            "sources": ", ".join(own_name(source) for source in made.sources),
+            "documents": f"{made.documents:,} ({made.duplicates:,} copies left out)",
+            "bytes for each token": f"{made.bytes_per_token:.2f}",
+            "split": f"{SPLIT_NAMES.get(made.split, made.split)}, seed {made.seed}",
+            "ids that occur in training": f"{made.vocab_in_train:,} of {made.vocab_size:,}",
+            "overlap": f"{made.overlap:.2%} of {made.overlap_windows:,} validation windows stand in training",
+        }
+    return facts
+
+
+def _compared(
+    runs: Sequence[RunFacts], columns: Sequence[Values], marked: Callable[[str], bool] = lambda key: False
+) -> Html:
+    """Returns a table of values by name, a column for each run."""
+    keys = list(dict.fromkeys(key for column in columns for key in column))
+    rows: list[list[Child]] = [
+        [key, *(element("bdi", column.get(key, words.NONE)) for column in columns)] for key in keys
+    ]
+    head: list[Child] = ["", *(name(run.label) for run in runs)]
+    standing_out = [place for place, key in enumerate(keys) if marked(key)]
+    return table(head, rows, words=range(len(head)), marked=standing_out)
+
+
+def _differs(columns: Sequence[Values]) -> Callable[[str], bool]:
+    return lambda key: len({column.get(key) for column in columns}) > 1
+
+
+def _parts(runs: Sequence[RunFacts], columns: Sequence[Mapping[str, int]], what: str) -> Html:
+    """Returns a table of numbers by part, with their sums; of a single run with shares."""
+    keys = list(dict.fromkeys(key for column in columns for key in column))
+    sums = [sum(column.values()) for column in columns]
+    rows: list[list[Child]] = [
+        [key, *(f"{column[key]:,}" if key in column else words.NONE for column in columns)] for key in keys
+    ]
+    rows.append(["all", *(f"{total:,}" for total in sums)])
+    head: list[Child] = ["", *(name(run.label) for run in runs)] if len(runs) > 1 else ["", what]
+    if len(runs) == 1:
+        rows = [
+            [*row, f"{columns[0].get(key, sums[0]) / sums[0]:.1%}"] for row, key in zip(rows, [*keys, ""], strict=True)
+        ]
+        head.append("share")
+    return table(head, rows, marked=[len(rows) - 1])
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and value > 0 else None
