@@ -14,8 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from minigpt.characters import own_name
 from minigpt.config import Config, MachineConfig
 from minigpt.data.report import Report
+from minigpt.doctor import Diagnosis, Evidence, examine, read_evidence
 from minigpt.errors import MiniGPTError
 from minigpt.evaluation import Evaluation
 from minigpt.generation.kept import Kept
@@ -78,6 +80,8 @@ class RunFacts:
         prepared: how the data set was made, if it is at hand.
         evaluation: the figures; None if nothing was measured.
         said: what the model wrote, and the figures of that.
+        diagnosis: what the doctor says; None if it says nothing of such a run.
+        running: whether it is being trained now.
         missing: what is not in the report, as sentences.
     """
 
@@ -91,6 +95,8 @@ class RunFacts:
     prepared: Report | None
     evaluation: Evaluation | None
     said: Said
+    diagnosis: Diagnosis | None
+    running: bool
     missing: tuple[str, ...]
 
     @cached_property
@@ -179,14 +185,26 @@ def column(records: Iterable[Mapping[str, Any]], name: str) -> list[float]:
     return [number(record.get(name)) for record in records]
 
 
-def comparable(runs: Sequence[RunFacts]) -> bool:
-    """Whether the losses of runs may be compared: one tokenizer, one validation text."""
-    return len({(run.tokenizer.get("identity"), _sum(run, "val")) for run in runs}) <= 1
+def one_tokenizer(runs: Sequence[RunFacts]) -> bool:
+    """Whether runs cut their text alike."""
+    return len({run.tokenizer.get("identity") for run in runs}) == 1
 
 
 def same_text(runs: Sequence[RunFacts]) -> bool:
-    """Whether runs validate on the same tokens, as far as they say."""
-    return len({_sum(run, "val") for run in runs}) <= 1
+    """Whether runs were validated on the same text; between tokenizers, as far as its length tells."""
+    which = "sha256" if one_tokenizer(runs) else "text_bytes"
+    return len({(run.data["splits"].get("val") or {}).get(which) for run in runs}) == 1
+
+
+def comparable(runs: Sequence[RunFacts]) -> bool:
+    """Whether the losses of runs may be compared: one tokenizer, one validation text."""
+    return one_tokenizer(runs) and same_text(runs)
+
+
+def measured_alike(runs: Sequence[RunFacts]) -> bool:
+    """Whether what was measured now is of the same tokens in all runs that were measured."""
+    found = [run.evaluation.figures for run in runs if run.evaluation]
+    return len({(figures.tokens, figures.documents, figures.bytes_per_token) for figures in found}) == 1
 
 
 def gather(
@@ -205,19 +223,22 @@ def gather(
 
 def _gather(folder: RunFolder, label: str, wishes: Wishes, on_progress: Progress) -> RunFacts:
     missing: list[str] = []
+    data: Mapping[str, Any] = {"folder": "", "splits": {}}
+
+    def told(error: MiniGPTError, what: str) -> str:
+        seen = "" if error.seen is None else f" ({error.seen})"
+        return without_folders(f"{what}: {error.what}{seen}.", folder, data)
 
     def tried(read: Callable[[], Found], otherwise: Found, what: str) -> Found:
         try:
             return read()
         except MiniGPTError as error:
-            seen = "" if error.seen is None else f" ({error.seen})"
-            missing.append(f"{what}: {error.what}{seen}.")
+            missing.append(told(error, what))
             return otherwise
 
-    nothing: Mapping[str, Any] = {"folder": "", "splits": {}}
     no_records: Records = []
     records = tried(lambda: read_metrics(folder.metrics_file), no_records, "No curves")
-    data = tried(folder.data, nothing, "Nothing is known of the data")
+    data = tried(folder.data, data, "Nothing is known of the data")
     evaluation = None
     if wishes.evaluate:
         if wishes.data is not None or wishes.checkpoint != "best":  # asked for by name: a mistake there is no lack
@@ -226,6 +247,9 @@ def _gather(folder: RunFolder, label: str, wishes: Wishes, on_progress: Progress
             evaluation = tried(
                 lambda: measured(folder, "best", None, wishes.machine, on_progress), None, "Nothing was measured"
             )
+    evidence: Evidence | None = None
+    if data["splits"]:  # else it was imported, and there is no training to look at
+        evidence = tried(lambda: _evidence(folder, wishes.data), None, "No diagnosis")
     return RunFacts(
         folder=folder,
         label=label,
@@ -237,6 +261,8 @@ def _gather(folder: RunFolder, label: str, wishes: Wishes, on_progress: Progress
         prepared=_prepared(wishes.data or data["folder"], data),
         evaluation=evaluation,
         said=_said(folder, data, wishes, tried, on_progress) if wishes.samples else Said(),
+        diagnosis=examine(evidence) if evidence else None,
+        running=evidence is not None and evidence.running,
         missing=tuple(missing),
     )
 
@@ -258,6 +284,23 @@ def _said(folder: RunFolder, data: Mapping[str, Any], wishes: Wishes, tried: Tri
         return measured_texts(kept, dataset, on_progress)
 
     return tried(figures, Said(kept), "No figures of the samples")
+
+
+def _evidence(folder: RunFolder, data: Path | None) -> Evidence:
+    """Returns what the doctor looks at; with the data set that was named, if it is the run's own."""
+    try:
+        return read_evidence(folder.path, data)
+    except MiniGPTError:
+        if data is None:
+            raise
+        return read_evidence(folder.path)
+
+
+def without_folders(text: str, folder: RunFolder, data: Mapping[str, Any]) -> str:
+    """Returns a sentence with the run's and the data set's paths shortened: a report is made to be shown to others."""
+    for place in (str(folder.path.absolute()), str(folder.path), str(data["folder"])):
+        text = text.replace(place, own_name(place)) if place else text
+    return text
 
 
 def _prepared(place: Path | str, data: Mapping[str, Any]) -> Report | None:
@@ -284,8 +327,3 @@ def _labels(folders: Sequence[RunFolder]) -> list[str]:
 def _names(folders: Sequence[RunFolder]) -> tuple[list[str], list[str]]:
     names = [folder.name for folder in folders]
     return names, [f"{folder.path.absolute().parent.name}/{name}" for folder, name in zip(folders, names, strict=True)]
-
-
-def _sum(run: RunFacts, split: str) -> Any:
-    facts = run.data["splits"].get(split) or {}
-    return facts.get("sha256")

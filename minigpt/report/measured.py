@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from minigpt.evaluation import Evaluation, perplexity
 from minigpt.evaluation.figures import Estimate, Figures, Group
 from minigpt.report import words
-from minigpt.report.gather import RunFacts
+from minigpt.report.gather import RunFacts, without_folders
 from minigpt.report.html import Child, Html, element, folded, name, table
 from minigpt.report.plots_evaluation import evaluation_plots
 
@@ -31,7 +31,8 @@ def evaluation(runs: Sequence[RunFacts]) -> list[Html]:
         if len(runs) == 1:
             parts.append(_estimates(found.figures))
         parts.append(_yardsticks(run, found))
-        parts += [element("p", note, class_="hint") for note in found.notes]
+        notes = (without_folders(note, run.folder, run.data) for note in found.notes)
+        parts += [element("p", note, class_="hint") for note in notes]
     parts.append(element("div", evaluation_plots(runs), class_="pictures"))
     parts += [
         folded(["The figures behind the pictures: ", name(run.label)], _groups(found.figures)) for run, found in there

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from minigpt.characters import own_name
 from minigpt.evaluation.figures import Estimate, Figures
 from minigpt.report import words
-from minigpt.report.gather import RunFacts, number, same_text
+from minigpt.report.gather import RunFacts, measured_alike, number, one_tokenizer, same_text
 from minigpt.report.html import Child, Html, element, name, table
 
 
@@ -49,7 +49,7 @@ def _training(run: RunFacts) -> list[Child]:
         parts.append(f"It has seen {words.amount(last['tokens'])} tokens{epochs},{time}{_machine(run)}. ")
     if run.total_steps is not None and run.last_step < run.total_steps:
         done = f"{run.last_step:,} of {run.total_steps:,} steps"
-        parts.append(f"It has done {done}: it was stopped there, or is still being trained. ")
+        parts.append(f"It {'is still being trained, and has done' if run.running else 'was stopped after'} {done}. ")
     return parts
 
 
@@ -142,13 +142,13 @@ def _side_by_side(runs: Sequence[RunFacts]) -> Html:
     ]
     lowest = [number(run.best.get("val_loss")) if run.best else math.nan for run in runs]
     rows.append(["lowest validation loss in training", *(words.figure(value, "{:.4f}") for value in lowest)])
-    same, one_tokenizer = same_text(runs), len({run.tokenizer.get("identity") for run in runs}) == 1
+    alike = measured_alike(runs)
     for title, which, form, better in ESTIMATES:
         found = [getattr(run.evaluation.figures, which) if run.evaluation else None for run in runs]
         if not any(found):
             continue
         values = [estimate.value for estimate in found if estimate]
-        fair = len(values) > 1 and same and (one_tokenizer or which == "bits_per_byte")
+        fair = len(values) > 1 and (alike or (which == "bits_per_byte" and same_text(runs)))
         best = better(values) if fair else None
         rows.append([title, *(_estimate(estimate, form, best) for estimate in found)])
     errors = [run.evaluation.figures.calibration_error if run.evaluation else math.nan for run in runs]
@@ -169,12 +169,12 @@ def _estimate(estimate: Estimate | None, form: str, best: float | None) -> Child
 def _warnings(runs: Sequence[RunFacts]) -> list[str]:
     """What stands in the way of comparing runs."""
     found = []
-    if not same_text(runs):
+    if not same_text(runs) and not measured_alike(runs):
         found.append(
             "The runs were validated on different texts: their figures cannot be compared. Measure them on one with "
             "--data."
         )
-    if len({run.tokenizer.get("identity") for run in runs}) > 1:
+    if not one_tokenizer(runs):
         found.append(
             "The runs have different tokenizers: loss, perplexity and accuracy are of different tokens. Compare bits "
             "per byte."

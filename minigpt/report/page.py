@@ -11,6 +11,7 @@ from pathlib import Path
 
 from minigpt.checkpoint import write_file
 from minigpt.errors import ConfigError
+from minigpt.report.findings import findings
 from minigpt.report.gather import Progress, RunFacts, Wishes, gather
 from minigpt.report.glossary import glossary
 from minigpt.report.html import Html, element, folded, join
@@ -26,6 +27,7 @@ FILE = "report.html"
 Section = Callable[[Sequence[RunFacts]], list[Html]]
 
 SECTIONS: dict[str, tuple[str, Section]] = {
+    "health": ("Is all well?", findings),
     "curves": ("How it learned", curves),
     "epochs": ("Epoch by epoch", epochs),
     "compared": ("Point by point", lambda runs: point_by_point(runs) if len(runs) > 1 else []),

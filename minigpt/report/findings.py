@@ -1,0 +1,50 @@
+"""What the doctor says of the runs: whether the loss is normal, what is wrong, and what mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from minigpt.doctor import Diagnosis, Finding
+from minigpt.report.gather import RunFacts, without_folders
+from minigpt.report.html import Child, Html, element, name
+
+
+def findings(runs: Sequence[RunFacts]) -> list[Html]:
+    """Returns the section; nothing if no run could be looked at."""
+    parts: list[Html] = []
+    for run in runs:
+        if run.diagnosis is None:
+            continue
+        if len(runs) > 1:
+            parts.append(element("h3", name(run.label)))
+        parts += _of_run(run, run.diagnosis)
+    return parts
+
+
+def _of_run(run: RunFacts, diagnosis: Diagnosis) -> list[Html]:
+    parts = [element("p", without_folders(diagnosis.normality.text, run.folder, run.data))]
+    if not diagnosis.findings:
+        parts.append(element("p", element("b", "Healthy: "), f"{diagnosis.made} checks found nothing to mend."))
+    parts += [_finding(run, finding) for finding in diagnosis.findings]
+    parts += [
+        element(
+            "p", f"Not checked, since {without_folders(why, run.folder, run.data)}: {', '.join(names)}.", class_="hint"
+        )
+        for why, names in diagnosis.left_out.items()
+    ]
+    return parts
+
+
+def _finding(run: RunFacts, finding: Finding) -> Html:
+    since = "" if finding.epoch is None else f", since epoch {finding.epoch:g}"
+    seen, means, remedy = (
+        element("p", _with_code(without_folders(text, run.folder, run.data)))
+        for text in (finding.seen, finding.means, finding.remedy)
+    )
+    title = element("p", element("b", f"{finding.severity.capitalize()}: {finding.check}{since}"))
+    return element("div", title, seen, means, remedy, class_=f"finding {finding.severity}")
+
+
+def _with_code(text: str) -> list[Child]:
+    """Returns a sentence, with what stands between backticks as code."""
+    return [element("code", part) if place % 2 else part for place, part in enumerate(text.split("`"))]
