@@ -17,7 +17,8 @@ Kinds that are kept in metrics.jsonl:
                  a probe (dead), the share of heads that look at one token only (saturated)
     note         step, text: something a person should know
 Kinds that pass by: start, progress (each step), validating (done, total), samples (samples: what was just kept of what
-the model says, see minigpt/generation/kept.py), message (text), end (stopped, peak_bytes).
+the model says, see minigpt/generation/kept.py), message (text), finding (finding: see
+minigpt/doctor/evidence.py), end (stopped, peak_bytes).
 """
 
 from __future__ import annotations

@@ -182,6 +182,11 @@ class TrainView:
     def _on_note(self, record: Record) -> None:
         self._print(f"note, step {record['step']}: {record['text']}")
 
+    def _on_finding(self, record: Record) -> None:
+        finding = record["finding"]
+        self._print(f"doctor, step {record['step']}: {finding.seen}")
+        self._print(f"    {finding.remedy}")
+
     def _on_message(self, record: Record) -> None:
         self._print(record["text"])
 

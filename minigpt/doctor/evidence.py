@@ -95,6 +95,9 @@ class Evidence:
         """Takes a record; one whose loss is not a finite number counts for nothing."""
         kinds = {"step": self.steps, "validation": self.validations, "health": self.health, "note": self.notes}
         kind = record["kind"]
+        if record["step"] < self.last_step:  # the run went back to a checkpoint
+            for records in kinds.values():
+                records[:] = [earlier for earlier in records if earlier["step"] <= record["step"]]
         self.last_step, self.epochs = int(record["step"]), float(record["epoch"])
         if kind == "plan":
             self.plan = record

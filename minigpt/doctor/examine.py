@@ -12,7 +12,7 @@ from typing import Any
 from minigpt.doctor import inner_checks, loss_checks, machine_checks, text_checks
 from minigpt.doctor.evidence import Evidence, Finding
 from minigpt.doctor.normal import Normality, is_normal
-from minigpt.doctor.references import Reference, read_references
+from minigpt.doctor.references import Reference, read_references, usual_rate
 
 
 @dataclass(frozen=True)
@@ -140,10 +140,10 @@ def find(evidence: Evidence, checks: Sequence[Check]) -> list[Finding]:
 
 def higher_than_normal(evidence: Evidence, normality: Normality) -> Finding:
     """Says that a loss lies above its reference for no other reason that was found."""
-    return Finding(
-        "loss",
-        "problem",
-        normality.text,
-        "The settings and the text are the same, so the code or the machine's numbers are not.",
-        f"See whether it is the number format: `{evidence.again('float32', '--machine.precision', 'float32')}`",
-    )
+    lr, usual = evidence.config.train.lr, usual_rate(evidence.config)
+    means = "The settings and the text are the same, so the code or the machine's numbers are not."
+    remedy = f"See whether it is the number format: `{evidence.again('float32', '--machine.precision', 'float32')}`"
+    if usual is not None and usual != lr:
+        means = f"Nothing but the learning rate differs: {lr:g} is too {'high' if lr > usual else 'low'}."
+        remedy = f"`{evidence.again('usual', '--train.lr', f'{usual:g}')}`"
+    return Finding("loss", "problem", normality.text, means, remedy)

@@ -1,7 +1,8 @@
 """Is my loss normal? The answer by the reference curves, where there is one to compare with.
 
-A run is compared with a reference of the same preset, seed aside: on the same text and tokenizer (the checksum of the
-training tokens tells) loss against loss at the same number of tokens; on another text only roughly, in bits per byte.
+A run is compared with a reference of the same preset; seed and learning rate may differ. On the same text and tokenizer
+(the checksum of the training tokens tells) and with the same schedule: loss against loss at the same number of tokens.
+On another text, or in another length, only roughly: in bits per byte, and without a verdict.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from statistics import fmean, stdev
 from typing import Any, Literal
 
 from minigpt.doctor.evidence import Evidence
-from minigpt.doctor.references import Reference, preset_of
+from minigpt.doctor.references import Reference, nearest_preset, usual_rate
 
 LEAST_BAND = 0.02
 """Of the loss: what seed, machine and number format change."""
@@ -55,7 +56,7 @@ class Normality:
 
 def is_normal(evidence: Evidence, references: Sequence[Reference]) -> Normality:
     """Returns how the run's loss stands to that of a healthy one."""
-    preset = preset_of(evidence.config)
+    preset = nearest_preset(evidence.config)
     if evidence.origin:
         return Normality("unknown", "The run began with another's weights, so no reference curve fits it.")
     if preset is None:
@@ -90,7 +91,9 @@ def _compare(evidence: Evidence, reference: Reference) -> Normality | None:
     verdict: Literal["normal", "high", "low"] = "normal"
     if abs(loss - expected) > band:
         verdict = "high" if loss > expected else "low"
-    name = f"preset {reference.preset} on {reference.corpus}"
+    rate = usual_rate(evidence.config)
+    other_rate = f" at its rate {rate:g}" if rate != evidence.config.train.lr else ""
+    name = f"preset {reference.preset} on {reference.corpus}{other_rate}"
     words = {"normal": "normal", "high": "higher than normal", "low": "lower than normal"}[verdict]
     return Normality(
         verdict,

@@ -99,10 +99,18 @@ def preset_of(config: Config) -> str | None:
     return next((name for name in preset_names() if _decisive(resolve(name)) == _decisive(config)), None)
 
 
+def nearest_preset(config: Config) -> str | None:
+    """Returns the preset whose settings these are but for length, seed, vocabulary and learning rate."""
+    for name in preset_names():
+        if preset_of(replace(config, train=replace(config.train, lr=resolve(name).train.lr))) == name:
+            return name
+    return None
+
+
 def usual_rate(config: Config) -> float | None:
-    """Returns the learning rate of the preset whose settings these are but for the rate; None if they are none's."""
-    rates = (resolve(name).train.lr for name in preset_names())
-    return next((lr for lr in rates if preset_of(replace(config, train=replace(config.train, lr=lr)))), None)
+    """Returns the learning rate of the nearest preset, if there is one."""
+    name = nearest_preset(config)
+    return resolve(name).train.lr if name else None
 
 
 def _decisive(config: Config) -> dict[str, Any]:

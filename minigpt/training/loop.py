@@ -22,6 +22,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from minigpt import checkpoint, device
 from minigpt.config import Config
 from minigpt.data import Batch, Batches, Dataset
+from minigpt.doctor import LiveDoctor, new_evidence
 from minigpt.errors import CheckpointError, ConfigError, RunError
 from minigpt.evaluation.loss import perplexity, split_loss
 from minigpt.generation.history import extend_history, keep_history_until
@@ -121,6 +122,7 @@ class Training:
 
     def run(self) -> Outcome:
         """Takes every step; saves now and then, and validates at each epoch's end and after the last step."""
+        self.watchers.append(self._doctor())
         self._tell_start()
         meter = Meter(self.monitor)
         stopped = False
@@ -132,8 +134,6 @@ class Training:
             loss_sum, tokens, grad_norm, trouble = self.step(batch, lr)
             self.at.count(loss_sum, tokens)
             meter.tokens += tokens
-            if self.at.step == 1:
-                self._check_first_loss(loss_sum / tokens)
             if trouble and self._handle(trouble, batch):
                 meter = Meter(self.monitor)
                 continue
@@ -358,16 +358,15 @@ class Training:
             self.note(f"the picture could not be drawn: {error}")
         self.drawn = time.perf_counter()
 
-    def _check_first_loss(self, loss: float) -> None:
-        """Says so if the first loss is far from ln(vocabulary), that of a model that knows nothing yet."""
-        if self.folder.origin():
-            return  # it knows something
-        expected = math.log(self.config.model.vocab_size)
-        if not abs(loss - expected) <= 0.1 * expected:
-            self.note(
-                f"the first loss is {loss:.3f}, but a model that knows nothing has ln(vocabulary) = {expected:.3f}: "
-                "something is wrong with the initial weights or the targets"
-            )
+    def _doctor(self) -> LiveDoctor:
+        """Returns one who knows what the run has told so far, and tells what is wrong with it from here on."""
+        doctor = LiveDoctor(
+            new_evidence(self.folder, self.dataset),
+            say=lambda finding: self._tell("finding", finding=finding),
+            complain=lambda text: self._tell("message", text=text),
+        )
+        doctor.remember(read_metrics(self.folder.metrics_file))
+        return doctor
 
     def _tell_start(self) -> None:
         self._tell(

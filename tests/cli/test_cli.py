@@ -34,6 +34,7 @@ VERBS = [
     "replay",
     "generate",
     "evaluate",
+    "doctor",
     "export",
     "import",
     "device",

@@ -185,11 +185,12 @@ def test_a_gradient_that_is_not_finite_is_never_applied(data_folder, tmp_path):
 
 
 def test_a_first_loss_far_from_ln_of_the_vocabulary_is_said(data_folder, tmp_path):
-    training = start(data_folder, tmp_path / "run", tiny(train__steps=1))
+    records = []
+    training = start(data_folder, tmp_path / "run", tiny(train__steps=1), watchers=[records.append])
     with torch.no_grad():
         training.model.wte.weight.mul_(100)
     training.run()
-    assert any("first loss" in note["text"] for note in read_metrics(tmp_path / "run" / "metrics.jsonl", "note"))
+    assert "first loss" in [record["finding"].check for record in records if record["kind"] == "finding"]
 
 
 def test_a_healthy_run_has_no_notes(run_folder):

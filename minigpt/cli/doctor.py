@@ -1,0 +1,94 @@
+"""`minigpt doctor`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from minigpt.doctor import Diagnosis, Evidence
+
+
+def doctor_command(
+    run: Path,
+    /,
+    *,
+    data: Path | None = None,
+    as_json: Annotated[bool, Parameter("--json", negative="")] = False,
+    strict: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Say what is wrong with a run, in plain words, and the command that mends it.
+
+    Looks at losses, gradients, updates, units, speed and the data set; says whether the loss is normal beside a healthy
+    run's. Of a healthy run it says so and stops. Changes nothing. While a run is trained, the same checks are made.
+
+    Examples:
+
+    `minigpt doctor runs/books`
+
+    `minigpt doctor runs/books --strict && minigpt export runs/books --out books-hf`
+
+    Parameters
+    ----------
+    run
+        Run folder of `minigpt train`, finished, stopped, or in training.
+    data
+        Where its data set is now, if it has moved.
+    as_json
+        Print one JSON object instead of text.
+    strict
+        End with exit code 1 if there is a problem; hints do not count.
+    """
+    from minigpt.doctor import examine, read_evidence
+
+    evidence = read_evidence(run, data)
+    diagnosis = examine(evidence)
+    if as_json:
+        print(json.dumps({"run": str(run), "step": evidence.last_step, **diagnosis.to_dict()}))
+    else:
+        _show(evidence, diagnosis)
+    return int(strict and any(finding.severity == "problem" for finding in diagnosis.findings))
+
+
+def _show(evidence: Evidence, diagnosis: Diagnosis) -> None:
+    """Prints where the run stands, whether its loss is normal, and each finding in three lines."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from minigpt.characters import visible
+
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    def say(*parts: str | tuple[str, str]) -> None:
+        text = Text()
+        for part in parts:
+            words, style = (part, "") if isinstance(part, str) else part
+            text.append(visible(words), style)
+        console.print(text)
+
+    say(f"{evidence.run}: {standing(evidence)}")
+    say(diagnosis.normality.text)
+    colours = {"problem": "bold red", "hint": "bold yellow"}
+    for finding in diagnosis.findings:
+        since = "" if finding.epoch is None else f", since epoch {finding.epoch:g}"
+        console.print()
+        say((f"{finding.severity}: {finding.check}{since}", colours[finding.severity]))
+        say(f"  {finding.seen}")
+        say(f"  {finding.means}")
+        say(f"  {finding.remedy}")
+    if not diagnosis.findings:
+        say(("healthy", "bold green"), f": {diagnosis.made} checks found nothing to mend")
+    for why, names in diagnosis.left_out.items():
+        say(f"not checked, since {why}: {', '.join(names)}")
+
+
+def standing(evidence: Evidence) -> str:
+    """Returns how far a run is, and its losses."""
+    words = f"{evidence.last_step:,} of {evidence.total_steps:,} steps, epoch {evidence.epochs:.3g}"
+    if evidence.validations:
+        last = evidence.validations[-1]
+        words += f"; training loss {last['train_loss']:.3f}, validation loss {last['val_loss']:.3f}"
+    return words
