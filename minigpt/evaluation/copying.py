@@ -31,7 +31,7 @@ import os
 import struct
 import uuid
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -163,7 +163,7 @@ class CopyIndex:
         start = int(lengths.argmax())
         run = Run(start, int(lengths[start]), int(places[start])) if lengths[start] else Run()
         if run.length == self.depth:
-            run = self._beyond_depth(sample, queries, rank, np.flatnonzero(lengths == self.depth), run)
+            run = self._beyond_depth(sample, queries, rank, lengths, run)
         return Copied(run, share)
 
     def document(self, place: int, end_of_text: int) -> int:
@@ -210,27 +210,43 @@ class CopyIndex:
                 lengths[better], places[better] = length[length > lengths[rows]], found[better]
         return lengths, places
 
-    def _beyond_depth(self, sample: Ints, queries: U64, rank: Ints, starts: Ints, best: Run) -> Run:
-        """The longest run, which is `depth` tokens at least: every place that has these tokens is followed further.
+    def _beyond_depth(self, sample: Ints, queries: U64, rank: Ints, lengths: Ints, best: Run) -> Run:
+        """The longest run: every place that has the sample's next `depth` tokens is followed further.
 
-        A place whose token before is the sample's, too, belongs to a longer run, which was followed from its beginning.
+        A place whose token before is the sample's, too, belongs to a longer run, which is followed from its beginning.
+        No run goes on behind a start that has no match of `depth` tokens, beyond the match that it has.
         """
+        starts = np.flatnonzero(lengths == self.depth)
+        ends = (np.arange(len(sample)) + lengths)[lengths < self.depth]  # the last start is always one of these
+        most = ends[np.searchsorted(np.flatnonzero(lengths < self.depth), np.arange(len(sample)))] - np.arange(
+            len(sample)
+        )
         last = np.concatenate([self._rank(part, after=True) for part in _split(queries[starts])])
-        for start, low, high in zip(starts.tolist(), rank[starts].tolist(), last.tolist(), strict=True):
-            for begin in range(low, high, _PLACES_AT_ONCE):
-                if start + best.length >= len(sample):
-                    return best
-                places = self.places[begin : min(begin + _PLACES_AT_ONCE, high)].astype(np.int64)
-                if start:
-                    places = places[~self._continues(places, int(sample[start - 1]))]
-                places = places[self._text.codes(places, best.length) == np.uint64(sample[start + best.length] + 1)]
-                best = max(best, self._follow(sample, start, places), key=lambda run: run.length)
+        for low, high in sorted(set(zip(rank[starts].tolist(), last.tolist(), strict=True))):
+            same = starts[rank[starts] == low].tolist()  # a text of one token many times starts alike at all of them
+            for places in self._in_parts(low, high):
+                before = self._before(places)
+                fresh = {
+                    token: places[before != token] for token in {int(sample[start - 1]) for start in same if start}
+                }
+                for start in same:
+                    if best.length < most[start]:
+                        mine = fresh[int(sample[start - 1])] if start else places
+                        mine = mine[self._text.codes(mine, best.length) == np.uint64(sample[start + best.length] + 1)]
+                        best = max(best, self._follow(sample, start, mine), key=lambda run: run.length)
         return best
 
-    def _continues(self, places: Ints, token: int) -> npt.NDArray[np.bool_]:
-        """Whether a token stands before each place, and the text goes on from it."""
+    def _in_parts(self, low: int, high: int) -> Iterator[Ints]:
+        """A range of the order; the first parts are short, since a long run found early spares most of the work."""
+        size = 2**6
+        while low < high:
+            yield self.places[low : min(low + size, high)].astype(np.int64)
+            low, size = low + size, min(16 * size, _PLACES_AT_ONCE)
+
+    def _before(self, places: Ints) -> Ints:
+        """The token before each place, or -1 where the text begins."""
         first = places % self.shard.seam == 0 if self.shard.seam else places == 0
-        return ~first & (self.shard.tokens[np.maximum(places - 1, 0)] == token)
+        return np.where(first, -1, self.shard.tokens[np.maximum(places - 1, 0)].astype(np.int64))
 
     def _follow(self, sample: Ints, start: int, places: Ints) -> Run:
         """The longest run from a start, given places that have its first `depth` tokens."""

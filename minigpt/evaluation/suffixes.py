@@ -26,8 +26,8 @@ DEPTH = 32
 """At least so many tokens are compared. Eight would do for words; of characters, millions of places share eight."""
 PLACES_AT_ONCE = 2**21
 """The most places sorted at a time: 150 MB."""
-TOKENS_AT_ONCE = 2**20
-BINS = 2**20
+TOKENS_AT_ONCE = 2**17  # what is worked on stays in the cache
+BINS = 2**16
 
 Progress = Callable[[int, int], None]
 
@@ -62,20 +62,17 @@ class Text:
         """Returns the first, second, ... (0, 1, ...) word behind each place, shape (n_places,)."""
         return self._packed(self.codes(places, number * self.per_word + j) for j in range(self.per_word))
 
-    def first_words(self) -> Iterator[tuple[int, U64]]:
-        """Yields the word at every place, in stretches: the first place of each, and its words."""
+    def stretch(self, start: int, stop: int) -> Iterator[U64]:
+        """Yields the first, second, ... word behind all places from `start` to before `stop`: as `words`, but quick."""
+        ids = self.shard.read(start, stop + self.depth)
+        codes = np.zeros(stop - start + self.depth, dtype=np.uint64)
+        codes[: len(ids)] = ids
+        codes[: len(ids)] += np.uint64(1)
         seam = self.shard.seam
-        for start in range(0, self.n, TOKENS_AT_ONCE):
-            count = min(TOKENS_AT_ONCE, self.n - start)
-            codes = np.zeros(count + self.per_word - 1, dtype=np.uint64)
-            ids = self.shard.read(start, start + len(codes))
-            codes[: len(ids)] = ids
-            codes[: len(ids)] += np.uint64(1)
-            columns: Iterable[U64] = (codes[j : j + count] for j in range(self.per_word))
-            if seam:
-                room = seam - np.arange(start, start + count) % seam
-                columns = (np.where(room > j, column, np.uint64(0)) for j, column in enumerate(columns))
-            yield start, self._packed(columns)
+        room = seam - np.arange(start, stop) % seam if seam else np.full(1, self.depth)  # (n_places,) or (1,)
+        for first in range(0, self.depth, self.per_word):
+            offsets = range(first, first + self.per_word)
+            yield self._packed(np.where(room > j, codes[j : j + stop - start], np.uint64(0)) for j in offsets)
 
     def _packed(self, columns: Iterable[U64]) -> U64:
         columns = iter(columns)
@@ -123,15 +120,14 @@ def sorted_places(shard: Shard, on_progress: Progress = lambda done, total: None
 def _select(text: Text, part: Part) -> Iterator[tuple[Ints, U64]]:
     """Yields the places of a part in the order of the text, with the word behind its prefix, in stretches."""
     low, high = np.uint64(part.low), np.uint64(part.high)
-    for start, words in text.first_words():
-        chosen = np.flatnonzero(words == np.uint64(part.prefix[0])) if part.prefix else np.arange(len(words))
-        places = chosen + start
-        for number, word in enumerate(part.prefix[1:], start=1):
-            places = places[text.words(places, number) == np.uint64(word)]
-        if part.prefix:
-            words = text.words(places, len(part.prefix))
-        inside = (words >= low) & (words <= high)
-        yield places[inside], words[inside]
+    for start in range(0, text.n, TOKENS_AT_ONCE):
+        columns = text.stretch(start, min(start + TOKENS_AT_ONCE, text.n))
+        inside = np.array(True)
+        for word in part.prefix:
+            inside = inside & (next(columns) == np.uint64(word))
+        words = next(columns)
+        chosen = np.flatnonzero(inside & (words >= low) & (words <= high))
+        yield chosen + start, words[chosen]
 
 
 def _parts(text: Text, whole: Part) -> Iterator[Part]:
@@ -142,23 +138,26 @@ def _parts(text: Text, whole: Part) -> Iterator[Part]:
     if whole.alike:  # told apart by the next word
         yield from _parts(text, Part((*whole.prefix, whole.low), n_places=whole.n_places))
         return
+    for part in _divided(text, whole):
+        yield from _parts(text, part)
+
+
+def _divided(text: Text, whole: Part) -> list[Part]:
+    """Cuts a part's range of words into BINS, and puts neighbours together as long as there is room."""
     shift = max(0, (whole.high - whole.low).bit_length() - BINS.bit_length() + 1)
     counts = np.zeros(BINS, dtype=np.int64)
     for _, words in _select(text, whole):
         bins = (words - np.uint64(whole.low)) >> np.uint64(shift)
         counts += np.bincount(bins.astype(np.int64), minlength=BINS)
-
-    used = np.flatnonzero(counts).tolist()
-    begin = 0
-    while begin < len(used):
-        end, n_places = begin + 1, int(counts[used[begin]])
-        while end < len(used) and n_places + counts[used[end]] <= PLACES_AT_ONCE:
-            n_places += int(counts[used[end]])
-            end += 1
-        low = whole.low + (used[begin] << shift)
-        high = whole.low + (used[end - 1] + 1 << shift) - 1
-        yield from _parts(text, Part(whole.prefix, low, high, n_places))
-        begin = end
+    parts: list[Part] = []
+    for number in np.flatnonzero(counts).tolist():
+        low = whole.low + (number << shift)
+        high, n_places = low + (1 << shift) - 1, int(counts[number])
+        if parts and parts[-1].n_places + n_places <= PLACES_AT_ONCE:
+            low, n_places = parts[-1].low, parts[-1].n_places + n_places
+            parts.pop()
+        parts.append(Part(whole.prefix, low, high, n_places))
+    return parts
 
 
 def _sorted(text: Text, part: Part) -> Ints:

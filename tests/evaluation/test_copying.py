@@ -79,7 +79,7 @@ def cases(draw) -> tuple[list[int], list[int], int]:
     return text, (sample + ending)[:80], draw(st.sampled_from([0, 0, 1, 3, 16, 50]))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cases(), st.sampled_from([3, 4, 8, 32]), st.integers(1, 10), st.sampled_from([3, 40, 2**21]))
 def test_equal_to_a_look_at_every_place(tmp_path, monkeypatch, case, depth, n, at_once):
     text, sample, seam = case
@@ -104,7 +104,7 @@ def test_equal_to_a_look_at_every_place(tmp_path, monkeypatch, case, depth, n, a
         assert (start, place) == (0, None)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.one_of(texts(3), texts(1)), st.sampled_from([0, 1, 7]), st.integers(3, 40), st.sampled_from([4, 2**13]))
 def test_tiny_parts_give_the_order_of_one_part(tmp_path, monkeypatch, text, seam, at_once, bins):
     train = shard(tmp_path, text, vocab_size=2**22, seam=seam)
