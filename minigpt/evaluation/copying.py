@@ -1,24 +1,7 @@
-"""Does a sample stand in the training text? An exact index over the tokens of a split, built once and kept.
+"""Does a sample stand in the training text? Exact answers, by binary search in the order of all its places.
 
-The index is the list of all places of the text in the order of the tokens that follow (suffixes.py), so that every
-sequence of tokens is found by binary search. It is kept beside the tokens, `train.index` beside `train.tokens`; where
-that cannot be written, in the user's cache folder. Four bytes a token:
-
-    offset  bytes
-         0      8  magic word: "MINIIDX\\n"
-         8      4  version of this format
-        12      4  bytes of one place: 4, or 8 if there are 2^32 tokens or more
-        16      8  number of tokens, and so of places
-        24      4  how many tokens were compared
-        28      4  seam of the tokens it belongs to, and
-        32     32  their SHA-256, both as in their own file
-        64     32  SHA-256 of the places
-        96     28  zeros
-       124      4  CRC-32 of the 124 bytes above
-       128         the places
-
-All numbers are unsigned and little-endian. It is written under a temporary name and renamed, so that programs that
-build at once do not meet; one that is damaged or of other tokens is built anew.
+The order is built once and kept (index_file.py). A sequence of tokens has its longest match beside the place where it
+would stand itself; matches longer than what the order compares are followed token by token.
 
 A run of tokens across the end of a document holds `end_of_text`, and is found for a sample that holds it too. Across
 a seam (see `Shard`) the text does not go on, and nothing is found there.
@@ -26,12 +9,7 @@ a seam (see `Shard`) the text does not go on, and nothing is found there.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import struct
-import uuid
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,19 +20,12 @@ import numpy.typing as npt
 
 from minigpt.data import Shard
 from minigpt.data.permutation import U64
-from minigpt.errors import DataError
+from minigpt.evaluation.index_file import Places, open_places
 from minigpt.evaluation.material import Ints
-from minigpt.evaluation.suffixes import Text, sorted_places
+from minigpt.evaluation.suffixes import Progress, Text
 
-MAGIC = b"MINIIDX\n"
-VERSION = 1
-HEADER_BYTES = 128
-_FIELDS = struct.Struct("<8sIIQII32s32s28x")
 _PLACES_AT_ONCE = 2**20
 _QUERIES_AT_ONCE = 2**12
-
-Places = npt.NDArray[np.unsignedinteger[Any]]
-Progress = Callable[[int, int], None]
 
 
 class Run(NamedTuple):
@@ -108,25 +79,7 @@ class CopyIndex:
         Raises:
             DataError: there is no room for it, neither beside the tokens nor in the cache folder.
         """
-        kept = shard.path.with_suffix(".index"), _cache_folder() / f"{shard.sha256}.index"
-        for path in kept:
-            places = _read(path, shard)
-            if places is not None:
-                return cls(shard, places, path)
-        problems = []
-        for path in kept:
-            try:
-                _build(path, shard, on_progress)
-            except OSError as error:
-                problems.append(f"{path.parent}: {error.strerror or error}")
-            places = _read(path, shard)
-            if places is not None:
-                return cls(shard, places, path)
-        raise DataError(
-            "The index of the training text could not be written",
-            seen="; ".join(problems),
-            remedy=f"It takes {HEADER_BYTES + shard.n_tokens * _dtype(shard.n_tokens).itemsize:,} bytes on the disk.",
-        )
+        return cls(shard, *open_places(shard, on_progress))
 
     @property
     def depth(self) -> int:
@@ -216,19 +169,16 @@ class CopyIndex:
         A place whose token before is the sample's, too, belongs to a longer run, which is followed from its beginning.
         No run goes on behind a start that has no match of `depth` tokens, beyond the match that it has.
         """
-        starts = np.flatnonzero(lengths == self.depth)
-        ends = (np.arange(len(sample)) + lengths)[lengths < self.depth]  # the last start is always one of these
-        most = ends[np.searchsorted(np.flatnonzero(lengths < self.depth), np.arange(len(sample)))] - np.arange(
-            len(sample)
-        )
+        starts, others = np.flatnonzero(lengths == self.depth), np.flatnonzero(lengths < self.depth)
+        stop = others[np.searchsorted(others, starts)]  # there is one behind each: the sample's end leaves no room
+        most = dict(zip(starts.tolist(), (stop + lengths[stop] - starts).tolist(), strict=True))
         last = np.concatenate([self._rank(part, after=True) for part in _split(queries[starts])])
         for low, high in sorted(set(zip(rank[starts].tolist(), last.tolist(), strict=True))):
             same = starts[rank[starts] == low].tolist()  # a text of one token many times starts alike at all of them
             for places in self._in_parts(low, high):
                 before = self._before(places)
-                fresh = {
-                    token: places[before != token] for token in {int(sample[start - 1]) for start in same if start}
-                }
+                tokens = {int(sample[start - 1]) for start in same if start}
+                fresh = {token: places[before != token] for token in tokens}
                 for start in same:
                     if best.length < most[start]:
                         mine = fresh[int(sample[start - 1])] if start else places
@@ -263,59 +213,3 @@ class CopyIndex:
 def _split(queries: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
     """Queries in parts, so that memory stays small; at least one part."""
     return [queries[start : start + _QUERIES_AT_ONCE] for start in range(0, max(1, len(queries)), _QUERIES_AT_ONCE)]
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minigpt"
-
-
-def _dtype(n_tokens: int) -> np.dtype[np.unsignedinteger[Any]]:
-    return np.dtype("<u4") if n_tokens < 2**32 else np.dtype("<u8")
-
-
-def _header(shard: Shard, sha256: bytes) -> bytes:
-    form = MAGIC, VERSION, _dtype(shard.n_tokens).itemsize, shard.n_tokens, Text(shard).depth
-    head = _FIELDS.pack(*form, shard.seam, bytes.fromhex(shard.sha256), sha256)
-    return head + struct.pack("<I", zlib.crc32(head))
-
-
-def _build(path: Path, shard: Shard, on_progress: Progress) -> None:
-    """Writes the index of a split; one that is there is replaced."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    digest = hashlib.sha256()
-    try:
-        with temporary.open("xb") as file:
-            file.write(bytes(HEADER_BYTES))
-            for places in sorted_places(shard, on_progress):
-                data = places.astype(_dtype(shard.n_tokens))
-                digest.update(data.data)
-                file.write(data.data)
-            file.seek(0)
-            file.write(_header(shard, digest.digest()))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _read(path: Path, shard: Shard) -> Places | None:
-    """The places in an index, or None if it is not there, damaged, or of other tokens."""
-    dtype = _dtype(shard.n_tokens)
-    try:
-        if path.stat().st_size != HEADER_BYTES + shard.n_tokens * dtype.itemsize:
-            return None
-        with path.open("rb") as file:
-            header, digest = file.read(HEADER_BYTES), hashlib.sha256()
-            while data := file.read(_PLACES_AT_ONCE * dtype.itemsize):
-                digest.update(data)
-                if np.frombuffer(data, dtype=dtype).max() >= shard.n_tokens:
-                    return None
-        if header != _header(shard, digest.digest()):
-            return None
-        if not shard.n_tokens:
-            return np.empty(0, dtype=dtype)  # nothing cannot be mapped
-        return np.memmap(path, dtype=dtype, mode="r", offset=HEADER_BYTES, shape=(shard.n_tokens,))
-    except OSError:
-        return None

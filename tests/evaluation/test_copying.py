@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import minigpt.evaluation.copying as copying
+import minigpt.evaluation.index_file as index_file
 import minigpt.evaluation.suffixes as suffixes
 from minigpt.data import Shard
 from minigpt.data.shards import ShardWriter
@@ -202,7 +203,7 @@ def test_a_place_outside_the_text_is_not_believed_whatever_the_checksums(tmp_pat
     path = CopyIndex.open(train).path
     places = np.fromfile(path, dtype="<u4", offset=128)
     places[7] = 2**31
-    path.write_bytes(copying._header(train, hashlib.sha256(places).digest()) + places.tobytes())
+    path.write_bytes(index_file._header(train, hashlib.sha256(places).digest()) + places.tobytes())
     assert CopyIndex.open(train).places.max() == 999
 
 
@@ -219,10 +220,10 @@ def test_programs_that_build_at_once_do_not_meet(tmp_path):
 
 def refuse(folder: Path, monkeypatch) -> None:
     """Files below a folder cannot be made, as on a disk that is read-only (the tests may run as root)."""
-    monkeypatch.setattr(copying, "_build", lambda path, *rest: _refused(folder, path, *rest))
+    monkeypatch.setattr(index_file, "_build", lambda path, *rest: _refused(folder, path, *rest))
 
 
-def _refused(folder: Path, path: Path, *rest: object, build=copying._build) -> None:
+def _refused(folder: Path, path: Path, *rest: object, build=index_file._build) -> None:
     if path.is_relative_to(folder):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
     build(path, *rest)
@@ -238,6 +239,10 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     refuse(tmp_path, monkeypatch)
     assert CopyIndex.open(train).path == index.path
     index.path.unlink()
+    monkeypatch.setenv("XDG_CACHE_HOME", "no/home")  # relative paths count for nothing
+    with pytest.raises(DataError, match="data: Read-only"):
+        CopyIndex.open(train)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(DataError, match=r"could not be written .*Read-only.*4,128 bytes"):
         CopyIndex.open(train)
 
