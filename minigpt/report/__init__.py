@@ -1,7 +1,7 @@
 """All that is known of runs, as one HTML page that needs nothing else.
 
-gather.py collects, html.py and svg.py write without trusting anyone's words, the files of pictures and sections draw
-and say, and page.py puts them in order.
+gather.py collects facts, html.py and svg.py write without trusting anyone's words, the files of pictures and sections
+draw and say, and page.py puts them in order.
 """
 
 from minigpt.report.gather import Wishes

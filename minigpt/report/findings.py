@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minigpt.doctor import Diagnosis, Finding
-from minigpt.report.gather import RunFacts, without_folders
+from minigpt.report.facts import RunFacts
 from minigpt.report.html import Child, Html, element, name
 
 
@@ -22,14 +22,12 @@ def findings(runs: Sequence[RunFacts]) -> list[Html]:
 
 
 def _of_run(run: RunFacts, diagnosis: Diagnosis) -> list[Html]:
-    parts = [element("p", without_folders(diagnosis.normality.text, run.folder, run.data))]
+    parts = [element("p", run.shortened(diagnosis.normality.text))]
     if not diagnosis.findings:
         parts.append(element("p", element("b", "Healthy: "), f"{diagnosis.made} checks found nothing to mend."))
     parts += [_finding(run, finding) for finding in diagnosis.findings]
     parts += [
-        element(
-            "p", f"Not checked, since {without_folders(why, run.folder, run.data)}: {', '.join(names)}.", class_="hint"
-        )
+        element("p", f"Not checked, since {run.shortened(why)}: {', '.join(names)}.", class_="note")
         for why, names in diagnosis.left_out.items()
     ]
     return parts
@@ -38,8 +36,7 @@ def _of_run(run: RunFacts, diagnosis: Diagnosis) -> list[Html]:
 def _finding(run: RunFacts, finding: Finding) -> Html:
     since = "" if finding.epoch is None else f", since epoch {finding.epoch:g}"
     seen, means, remedy = (
-        element("p", _with_code(without_folders(text, run.folder, run.data)))
-        for text in (finding.seen, finding.means, finding.remedy)
+        element("p", _with_code(run.shortened(text))) for text in (finding.seen, finding.means, finding.remedy)
     )
     title = element("p", element("b", f"{finding.severity.capitalize()}: {finding.check}{since}"))
     return element("div", title, seen, means, remedy, class_=f"finding {finding.severity}")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from minigpt.evaluation import Evaluation, perplexity
 from minigpt.evaluation.figures import Estimate, Figures, Group
 from minigpt.report import words
-from minigpt.report.gather import RunFacts, without_folders
+from minigpt.report.facts import RunFacts
 from minigpt.report.html import Child, Html, element, folded, name, table
 from minigpt.report.plots_evaluation import evaluation_plots
 
@@ -27,12 +27,12 @@ def evaluation(runs: Sequence[RunFacts]) -> list[Html]:
     for run, found in there:
         if len(runs) > 1:
             parts.append(element("h3", name(run.label)))
-        parts.append(element("p", _how(found), class_="hint"))
+        parts.append(element("p", _how(found), class_="note"))
         if len(runs) == 1:
             parts.append(_estimates(found.figures))
         parts.append(_yardsticks(run, found))
-        notes = (without_folders(note, run.folder, run.data) for note in found.notes)
-        parts += [element("p", note, class_="hint") for note in notes]
+        notes = (run.shortened(note) for note in found.notes)
+        parts += [element("p", note, class_="note") for note in notes]
     parts.append(element("div", evaluation_plots(runs), class_="pictures"))
     parts += [
         folded(["The figures behind the pictures: ", name(run.label)], _groups(found.figures)) for run, found in there

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from minigpt.characters import own_name
 from minigpt.evaluation.figures import Estimate, Figures
 from minigpt.report import words
-from minigpt.report.gather import RunFacts, measured_alike, number, one_tokenizer, same_text
+from minigpt.report.facts import RunFacts, measured_alike, number, one_tokenizer, same_text
 from minigpt.report.html import Child, Html, element, name, table
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from minigpt.checkpoint import write_file
 from minigpt.errors import ConfigError
+from minigpt.report.facts import RunFacts
 from minigpt.report.findings import findings
-from minigpt.report.gather import Progress, RunFacts, Wishes, gather
+from minigpt.report.gather import Progress, Wishes, gather
 from minigpt.report.glossary import glossary
 from minigpt.report.html import Html, element, folded, join
 from minigpt.report.measured import evaluation
@@ -68,7 +69,7 @@ def write_report(
     if not runs:
         raise ConfigError("No run is named", remedy="Name one or more: minigpt report runs/first")
     file = Path(out) if out is not None else Path(runs[0]) / FILE
-    if not file.absolute().parent.is_dir():
+    if out is not None and not file.absolute().parent.is_dir():
         raise ConfigError("The report's folder is not there", seen=file.absolute().parent, remedy="Make it first.")
     known = gather(runs, wishes, on_progress)
     write_file(file, page(known))

@@ -10,8 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from minigpt.report.gather import Records, RunFacts, column, comparable, number
-from minigpt.report.html import Html
+from minigpt.report.facts import Records, RunFacts, column, comparable, number
+from minigpt.report.html import Html, shown
 from minigpt.report.svg import DASHES, INK, MARKERS, MUTED, SERIES, drawing, engineering, legend, thinned
 
 HIGHEST_LOSS = 50.0
@@ -97,26 +97,17 @@ def course(runs: Sequence[RunFacts]) -> list[Html]:
 def _small(runs: Sequence[RunFacts], name: str, title: str, label: str, scale: float, logarithmic: bool) -> Html:
     ends = [(run.label, [value for value in column(run.steps, name) if math.isfinite(value)]) for run in runs]
     told = "; ".join(f"{who} from {v[0] * scale:.4g} to {v[-1] * scale:.4g}" for who, v in ends if v)
-    with drawing(f"course-{name.replace('_', '-')}", title, f"{told}.", width=4.4, height=2.7) as made:
+    clip = runs[0].config.train.clip if name == "grad_norm" and len(runs) == 1 else 0
+    hint = "Dotted: larger ones are clipped." if clip else ""
+    with drawing(f"course-{name.replace('_', '-')}", title, f"{told}.", hint, width=4.4, height=2.7) as made:
         axes = made.figure.subplots()
         for place, run in enumerate(runs):
             values = [value * scale for value in column(run.steps, name)]
             x, y = thinned(column(run.steps, "step"), values, above=0 if logarithmic else -math.inf)
             colour = place % len(SERIES)
             axes.plot(x, y, color=SERIES[colour], linestyle=DASHES[colour], lw=1.2, label=run.label)
-        if name == "grad_norm" and len(runs) == 1 and runs[0].config.train.clip:
-            clip = runs[0].config.train.clip
+        if clip:
             axes.axhline(clip, color=MUTED, linestyle=":", lw=1)
-            axes.annotate(
-                f"clipped above {clip:g}",
-                (1, clip),
-                xycoords=axes.get_yaxis_transform(),
-                xytext=(0, 2),
-                textcoords="offset points",
-                ha="right",
-                color=MUTED,
-                fontsize=8,
-            )
         if logarithmic:
             log_y(axes)
         else:
@@ -177,7 +168,7 @@ def _parts(run: RunFacts, name: str) -> dict[str, tuple[list[float], list[float]
     for record in run.health:
         for part in record["parts"]:
             if isinstance(part, dict) and isinstance(part.get("part"), str):
-                steps, values = series.setdefault(part["part"], ([], []))
+                steps, values = series.setdefault(shown(part["part"]), ([], []))
                 steps.append(record["step"])
                 values.append(number(part.get(name)))
     return series

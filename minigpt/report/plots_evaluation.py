@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from minigpt.evaluation.figures import Figures, Group
-from minigpt.report.gather import RunFacts
+from minigpt.report.facts import RunFacts
 from minigpt.report.html import Html
 from minigpt.report.svg import DASHES, MARKERS, MUTED, SERIES, drawing, engineering, legend
 

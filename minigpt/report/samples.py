@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from minigpt.evaluation.sample_figures import SampleFigures
 from minigpt.generation.kept import Kept
 from minigpt.report import words
-from minigpt.report.gather import RunFacts
+from minigpt.report.facts import RunFacts
 from minigpt.report.html import Child, Html, element, folded, name, table
 from minigpt.report.said import Copy
 
@@ -30,7 +30,7 @@ def samples(runs: Sequence[RunFacts]) -> list[Html]:
     hint = "Underlined: the prompt. "
     if any(run.said.copies for run in there):
         hint += "Marked: eight tokens or more that stand word for word in the training text. "
-    parts: list[Html] = [element("p", hint, "The same seed everywhere.", class_="hint")]
+    parts: list[Html] = [element("p", hint, "The same seed everywhere.", class_="note")]
     if len(there) > 1:
         parts += _side_by_side(there)
     for run in there:
@@ -85,7 +85,7 @@ def _sample(one: Kept, copy: Copy | None) -> Html:
         said = [text[: copy.start], element("mark", text[copy.start : copy.end]), text[copy.end :]]
     end: Child = " …" if cut else element("small", " (ended)") if one.ended else None
     found = element(
-        "p", f"{copy.tokens} tokens in a row stand in training, in ", element("q", name(copy.document)), class_="hint"
+        "p", f"{copy.tokens} tokens in a row stand in training, in ", element("q", name(copy.document)), class_="note"
     ) if copy else None  # fmt: skip
     return element(
         "div",
@@ -122,7 +122,7 @@ def _figures(run: RunFacts, *, several: bool) -> list[Html]:
         "More copied than there means learning by heart; more repetition, or less that is distinct, means going in "
         "circles."
     )
-    return [table(head, rows, words=(0,), caption=title, marked=marked), element("p", hint, class_="hint")]
+    return [table(head, rows, words=(0,), caption=title, marked=marked), element("p", hint, class_="note")]
 
 
 def _row_of_figures(found: SampleFigures) -> list[Child]:

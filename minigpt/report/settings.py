@@ -11,7 +11,7 @@ from minigpt.config import resolve
 from minigpt.data.report import SPLIT_NAMES
 from minigpt.model.cost import flops_per_token, parameter_table
 from minigpt.report import words
-from minigpt.report.gather import RunFacts
+from minigpt.report.facts import RunFacts
 from minigpt.report.html import Child, Html, element, folded, name, table
 
 Values = Mapping[str, str]
@@ -24,12 +24,12 @@ def settings(runs: Sequence[RunFacts]) -> list[Html]:
     every = folded(
         "All settings",
         _compared(runs, columns, lambda key: columns[0].get(key) != usual.get(key)),
-        element("p", "Marked: not as in the preset `seed`.", class_="hint"),
+        element("p", "Marked: not as in the preset ", element("code", "seed"), ".", class_="note"),
     )
     if len(runs) == 1:
         own = {key for key, value in columns[0].items() if usual.get(key) != value}
         table_of_own = _compared(runs, [{key: columns[0][key] for key in columns[0] if key in own}])
-        return [element("p", "Set otherwise than in the preset `seed`:"), table_of_own, every]
+        return [element("p", "Set otherwise than in the preset ", element("code", "seed"), ":"), table_of_own, every]
     differing = {key for column in columns for key in column if len({other.get(key) for other in columns}) > 1}
     if not differing:
         return [element("p", "All settings are the same."), every]
@@ -38,7 +38,7 @@ def settings(runs: Sequence[RunFacts]) -> list[Html]:
     return [
         element("p", "Settings that differ:"),
         _compared(runs, few),
-        folded("All settings", all_of_them, element("p", "Marked: those that differ.", class_="hint")),
+        folded("All settings", all_of_them, element("p", "Marked: those that differ.", class_="note")),
     ]
 
 
@@ -88,7 +88,7 @@ def commands(runs: Sequence[RunFacts]) -> list[Html]:
         "Paths are shortened to their last part, so that a report names nobody's folders. A run's config.toml holds "
         "all its settings; the same program, machine and text give the same run."
     )
-    return [*parts, element("p", hint, class_="hint")]
+    return [*parts, element("p", hint, class_="note")]
 
 
 def _commands(run: RunFacts) -> list[list[str]]:

@@ -89,7 +89,7 @@ def drawing(
         warnings.filterwarnings("ignore", "Glyph")  # the reader's font may have letters that this one has not
         made = Drawing(new_figure(width, height))
         yield made
-        buffer = io.BytesIO()
+        buffer = io.StringIO()
         made.figure.savefig(buffer, format="svg", metadata={"Date": None})
     caption = element("figcaption", element("b", title), [element("br"), hint] if hint else None)
     made.html = element("figure", caption, _inline(buffer.getvalue(), key, title, description))
@@ -131,9 +131,9 @@ def thinned(
     return [a for a, _ in points], [b for _, b in points]
 
 
-def _inline(picture: bytes, key: str, title: str, description: str) -> Html:
+def _inline(picture: str, key: str, title: str, description: str) -> Html:
     """Returns matplotlib's file as an element of a page: no style for all, no size of its own, no foreign names."""
-    root = ElementTree.fromstring(picture)
+    root = ElementTree.fromstring(shown(picture))
     for child in list(root):
         if child.tag != f"{SPACE}g" and not child.findall(f"{SPACE}clipPath"):
             root.remove(child)  # metadata, and a style that would hold for the whole page

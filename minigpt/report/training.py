@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from minigpt.report import plots, words
-from minigpt.report.gather import RunFacts, column, comparable, number
+from minigpt.report.facts import RunFacts, column, comparable, number
 from minigpt.report.html import Child, Html, element, folded, name, table
 
 MOST_ROWS = 40
@@ -52,7 +52,7 @@ def epochs(runs: Sequence[RunFacts]) -> list[Html]:
                 "p",
                 "The lowest validation loss is marked. The training loss is the mean since the row "
                 "before, as the model was then.",
-                class_="hint",
+                class_="note",
             )
         )
     return parts
@@ -91,7 +91,7 @@ def point_by_point(runs: Sequence[RunFacts]) -> list[Html]:
     start, end = max(found[0][0] for found in points), min(found[-1][0] for found in points)
     grid = sorted({tokens for found in points for tokens, _ in found if start <= tokens <= end})
     if not grid:
-        return [element("p", "The runs were never validated within the same stretch of tokens.", class_="hint")]
+        return [element("p", "The runs were never validated within the same stretch of tokens.", class_="note")]
     every = -(-len(grid) // MOST_POINTS_COMPARED)
     grid = grid[(len(grid) - 1) % every :: every]
     rows: list[list[Child]] = []
@@ -108,7 +108,7 @@ def point_by_point(runs: Sequence[RunFacts]) -> list[Html]:
     note = "≈: between two validations, on the straight line through them." if between else ""
     return [
         table(head, rows, words=(), caption=f"Validation {unit}, after as many tokens"),
-        element("p", note, " A negative difference is better.", class_="hint"),
+        element("p", note, " A negative difference is better.", class_="note"),
     ]
 
 

@@ -80,7 +80,7 @@ def test_pieces_are_joined_in_order():
 
 def test_a_table_puts_words_left_and_numbers_right_and_marks_rows():
     made = table(["what", "how many"], [["a&b", "1"], ["c", "2"]], caption="<c>", marked=[1]).text
-    assert '<caption>&lt;c&gt;</caption>' in made
+    assert "<caption>&lt;c&gt;</caption>" in made
     assert '<td class="words">a&amp;b</td><td class="number">1</td>' in made
     assert '<tr class="marked"><td class="words">c</td>' in made
     with pytest.raises(ValueError, match="argument"):

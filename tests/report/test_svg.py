@@ -57,7 +57,9 @@ def test_the_same_picture_is_drawn_twice():
     assert picture("one") == picture("one")
 
 
-@pytest.mark.parametrize("label", ["</svg><script>alert(1)</script>", "$x_1$ \\frac", "a\0b\x0b", "ไทย 👋 שלום", '" id="x'])
+@pytest.mark.parametrize(
+    "label", ["</svg><script>alert(1)</script>", "$x_1$ \\frac", "a\0b\x0b", "ไทย 👋 שלום", '" id="x']
+)
 def test_words_in_a_picture_stay_words(label):
     from minigpt.report.html import shown
 

@@ -1,0 +1,174 @@
+"""What is known of runs, as plain values, and whether it may be compared.
+
+Not here: where it comes from (gather.py), and what is made of it (the files of pictures and sections).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from minigpt.characters import own_name
+from minigpt.config import Config
+from minigpt.data.report import Report
+from minigpt.doctor import Diagnosis
+from minigpt.doctor.references import total_steps
+from minigpt.evaluation import Evaluation
+from minigpt.model.cost import parameter_count
+from minigpt.report.said import Said
+from minigpt.run import RunFolder
+
+Records = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What is known of one run.
+
+    Attributes:
+        folder: where it is.
+        label: what the report calls it; no other run of the report has this name.
+        config: its settings.
+        records: all of metrics.jsonl, in order.
+        environment: machine and versions; empty if unknown.
+        data: what the run knows of its data set: `folder`, `tokenizer` and `splits`.
+        origin: where its first weights came from; None if from chance.
+        prepared: how the data set was made, if it is at hand.
+        evaluation: the figures; None if nothing was measured.
+        said: what the model wrote, and the figures of that.
+        diagnosis: what the doctor says; None if it says nothing of such a run.
+        running: whether it is being trained now.
+        missing: what is not in the report, as sentences.
+        places: paths that the report shows the last part of.
+    """
+
+    folder: RunFolder
+    label: str
+    config: Config
+    records: Records
+    environment: Mapping[str, Any]
+    data: Mapping[str, Any]
+    origin: Mapping[str, Any] | None
+    prepared: Report | None
+    evaluation: Evaluation | None
+    said: Said
+    diagnosis: Diagnosis | None
+    running: bool
+    missing: tuple[str, ...]
+    places: tuple[str, ...]
+
+    @cached_property
+    def steps(self) -> Records:
+        """The `step` records."""
+        return self._of_kind("step")
+
+    @cached_property
+    def validations(self) -> Records:
+        """The `validation` records."""
+        return self._of_kind("validation")
+
+    @cached_property
+    def health(self) -> Records:
+        """The `health` records."""
+        return [record for record in self._of_kind("health") if isinstance(record.get("parts"), list)]
+
+    @cached_property
+    def notes(self) -> Records:
+        """The `note` records."""
+        return self._of_kind("note")
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers were trained."""
+        return parameter_count(self.config.model)
+
+    @property
+    def tokenizer(self) -> Mapping[str, Any]:
+        """Its `spec` and `identity`; empty if unknown."""
+        return self.data.get("tokenizer") or {}
+
+    @property
+    def last_step(self) -> int:
+        """The last step that is known of; 0 before the first."""
+        return max((record["step"] for record in self.records), default=0)
+
+    @property
+    def total_steps(self) -> int | None:
+        """How many steps it was to take; None where nobody knows."""
+        tokens = number((self.data["splits"].get("train") or {}).get("tokens"))
+        return total_steps(self.config, int(tokens)) if tokens > 0 else None
+
+    @property
+    def last(self) -> Mapping[str, float]:
+        """The newest `epoch`, `tokens` and `seconds`, as far as they are known."""
+        found = {}
+        for name in ("epoch", "tokens", "seconds"):
+            values = [value for value in column(self.records, name) if math.isfinite(value)]
+            if values:
+                found[name] = max(values)
+        return found
+
+    @cached_property
+    def best(self) -> Mapping[str, Any] | None:
+        """The validation with the lowest loss; None if there is none."""
+        losses = column(self.validations, "val_loss")
+        finite = [place for place, loss in enumerate(losses) if math.isfinite(loss)]
+        return self.validations[min(finite, key=lambda place: losses[place])] if finite else None
+
+    @property
+    def bits_per_nat(self) -> float:
+        """Bits per byte of the validation text for each nat per token; NaN where nobody knows."""
+        for record in self.validations:
+            loss, bits = number(record.get("val_loss")), number(record.get("val_bits_per_byte"))
+            if math.isfinite(loss) and math.isfinite(bits) and loss > 0:
+                return bits / loss
+        return math.nan
+
+    def shortened(self, text: str) -> str:
+        """Returns a sentence with the paths of this run shortened."""
+        return without_folders(text, self.places)
+
+    def _of_kind(self, kind: str) -> Records:
+        return [record for record in self.records if record.get("kind") == kind]
+
+
+def number(value: Any) -> float:
+    """Returns a value of a record as a number; NaN if it is none."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+
+
+def column(records: Iterable[Mapping[str, Any]], name: str) -> list[float]:
+    """Returns one value of each record, NaN where it is no number."""
+    return [number(record.get(name)) for record in records]
+
+
+def one_tokenizer(runs: Sequence[RunFacts]) -> bool:
+    """Whether runs cut their text alike."""
+    return len({run.tokenizer.get("identity") for run in runs}) == 1
+
+
+def same_text(runs: Sequence[RunFacts]) -> bool:
+    """Whether runs were validated on the same text; between tokenizers, as far as its length tells."""
+    which = "sha256" if one_tokenizer(runs) else "text_bytes"
+    return len({(run.data["splits"].get("val") or {}).get(which) for run in runs}) == 1
+
+
+def comparable(runs: Sequence[RunFacts]) -> bool:
+    """Whether the losses of runs may be compared: one tokenizer, one validation text."""
+    return one_tokenizer(runs) and same_text(runs)
+
+
+def measured_alike(runs: Sequence[RunFacts]) -> bool:
+    """Whether what was measured now is of the same tokens in all runs that were measured."""
+    found = [run.evaluation.figures for run in runs if run.evaluation]
+    return len({(figures.tokens, figures.documents, figures.bytes_per_token) for figures in found}) == 1
+
+
+def without_folders(text: str, places: Sequence[str]) -> str:
+    """Returns a sentence with paths shortened to their last part: a report is made to be shown to others."""
+    for place in sorted(places, key=len, reverse=True):
+        text = text.replace(place, own_name(place))
+    return text

@@ -1,0 +1,62 @@
+"""`minigpt report` as a user meets it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.report.conftest import copied
+
+
+@pytest.fixture
+def run(run_folder: Path, data_folder: Path, tmp_path: Path) -> Path:
+    return copied(run_folder, data_folder, tmp_path / "first")
+
+
+def test_the_page_is_written_where_it_is_said(call, run, tmp_path):
+    out = tmp_path / "page.html"
+    code, said, err = call("report", run, "--out", out, "--no-evaluate", "--no-samples")
+    assert (code, err) == (0, "")
+    assert said == f"report: {out} ({out.stat().st_size / 1000:,.0f} kB)\n"
+    assert out.read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_prompts_of_ones_own_are_continued(call, run):
+    code, _, err = call("report", run, "--no-evaluate", "--prompt", "the <b>cat</b>", "--prompt", "-x")
+    assert (code, err) == (0, "")
+    text = (run / "report.html").read_text("utf-8")
+    assert "the &lt;b&gt;cat&lt;/b&gt;" in text
+    assert "<bdi>-x</bdi>" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "runs/first"),
+        (["nowhere"], "no config.toml"),
+        (["RUN", "--checkpoint", "999"], "no such checkpoint"),
+        (["RUN", "--data", "nowhere"], "no such data set"),
+        (["RUN", "--out", "nowhere/x.html"], "folder is not there"),
+        (["RUN", "--device", "tpu"], "tpu"),
+    ],
+    ids=str,
+)
+def test_mistakes_are_named(call, run, arguments, words):
+    code, out, err = call("report", *(run if argument == "RUN" else argument for argument in arguments))
+    assert (code, out) == (2, "")
+    assert words in err
+    assert not (run / "report.html").exists()
+
+
+def test_help_needs_no_heavy_package():
+    code = (
+        "import sys\nfrom minigpt.cli.app import main\n"
+        "try:\n    main(['report', '--help'])\nexcept SystemExit:\n    pass\n"
+        "assert not {'torch', 'numpy', 'matplotlib'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--prompt" in done.stdout

@@ -1,0 +1,359 @@
+"""The page as a whole: what stands in it, what a stranger cannot do to it, and what may be missing."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+
+import pytest
+
+from minigpt import checkpoint
+from minigpt.config import MachineConfig
+from minigpt.errors import CheckpointError, ConfigError, DataError, MiniGPTError, RunError
+from minigpt.report import Wishes, write_report
+from minigpt.report.gather import gather
+from minigpt.report.page import page
+from minigpt.run import RunFolder
+from tests.conftest import tiny
+from tests.report.conftest import copied
+
+FAST = Wishes(evaluate=False, samples=False)
+NASTY = "</style><script>alert(1)</script>\"'>\u202e\0 שלום 👋"
+SHOWN = "</style><script>alert(1)</script>\"'><U+202E>␀ שלום 👋"
+
+
+def rewrite(run, change):
+    """Changes each record of a run's metrics; None drops it."""
+    file = run / "metrics.jsonl"
+    records = [change(json.loads(line)) for line in file.read_text("utf-8").splitlines()]
+    file.write_text("".join(json.dumps(record) + "\n" for record in records if record), encoding="utf-8")
+
+
+def test_a_finished_run_has_every_section(run, read):
+    file = write_report([run], wishes=Wishes(prompts=("the cat",)))
+    assert file == run / "report.html"
+    found = read(file)
+    assert found.wrong == []
+    for words in (
+        "is a transformer of",
+        "nats per token (95 % interval",
+        "Is all well?",
+        "Loss against the text seen",
+        "Perplexity against epochs",
+        "Size of the gradient",
+        "The lowest validation loss is marked",
+        "Does it use what it sees?",
+        "Is it as sure as it is right?",
+        "the cat",
+        "temperature 0.7",
+        "self-BLEU",
+        "real text, not trained on",
+        "Gradient of each part",
+        "model.n_layer",
+        "token embedding",
+        "SHA-256 of the tokens",
+        "precision reason",
+        "minigpt train --config first/config.toml",
+        "as if the model guessed",
+    ):
+        assert words in found.words
+    assert found.tags.count("svg") >= 11
+    assert file.stat().st_size < 1_500_000
+
+
+def test_the_page_forbids_what_it_does_not_hold(run):
+    text = write_report([run], wishes=FAST).read_text("utf-8")
+    assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:" in text.replace("&#x27;", "'")
+    assert "http://" not in text
+    assert "https://" not in text
+    assert text.startswith("<!doctype html>\n")
+
+
+def test_the_same_run_gives_the_same_page(run):
+    wishes = Wishes()
+    first = write_report([run], wishes=wishes).read_bytes()
+    assert write_report([run], wishes=wishes).read_bytes() == first
+
+
+def test_figures_are_those_of_evaluate(run, read):
+    from minigpt.evaluation import measure
+
+    found = measure(run).figures
+    words = read(write_report([run])).words
+    assert f"loss {found.loss.value:.4f}" in words
+    assert f"bits per byte {found.bits_per_byte.value:.4f}" in words
+    assert f"{found.calibration_error:.2%}" in words
+
+
+def test_paths_stay_private(run, tmp_path):
+    text = write_report([run]).read_text("utf-8")
+    assert str(tmp_path) not in text
+    assert str(tmp_path.parent) not in text
+
+
+def test_a_stranger_writes_words_and_nothing_else(run, read):
+    samples = [json.loads(line) for line in (run / "samples.jsonl").read_text("utf-8").splitlines()]
+    for sample in samples:
+        sample["prompt"], sample["text"] = f"{NASTY}prompt", f"{NASTY}text" + "x" * 20_000
+    (run / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples), encoding="utf-8")
+    with (run / "metrics.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps({"kind": "note", "step": 3, "epoch": 0.1, "text": f"{NASTY}note"}) + "\n")
+    known = json.loads((run / "data.json").read_text("utf-8"))
+    known["tokenizer"]["spec"] = f"{NASTY}spec"
+    (run / "data.json").write_text(json.dumps(known), encoding="utf-8")
+    machine = json.loads((run / "environment.json").read_text("utf-8"))
+    (run / "environment.json").write_text(json.dumps({**machine, "processor": f"{NASTY}cpu", NASTY: NASTY}))
+    found = read(write_report([run]))
+    assert found.wrong == []
+    for words in ("prompt", "text", "note", "spec", "cpu"):
+        assert f"{SHOWN}{words}" in found.words
+
+
+def test_a_stranger_names_parts_and_groups(run, read):
+    write_report([run])
+    kept = json.loads((run / "evaluation.json").read_text("utf-8"))
+    kept["evaluation"]["figures"]["by_document"][0]["name"] = NASTY
+    kept["evaluation"]["notes"] = [NASTY]
+    (run / "evaluation.json").write_text(json.dumps(kept), encoding="utf-8")
+
+    def nasty(record):
+        if record["kind"] == "health":
+            record["parts"][0]["part"] = NASTY
+            record["parts"] += [{"part": "\ud800", "gradient": 1.0}, "no part"]
+        return record
+
+    rewrite(run, nasty)
+    found = read(write_report([run]))
+    assert found.wrong == []
+    assert found.words.count(SHOWN) >= 3
+
+
+def test_a_run_named_like_markup(run_folder, data_folder, tmp_path, read):
+    run = copied(run_folder, data_folder, tmp_path / "R&D's #1 $x_1$; &lt;b&gt;")
+    found = read(write_report([run], tmp_path / "a.html", wishes=FAST))
+    assert found.wrong == []
+    assert "Report of R&D's #1 $x_1$; &lt;b&gt;" in found.words
+
+
+def test_copied_text_is_marked_and_its_document_named(run, read):
+    sentence = "the cat sees the dog"
+    samples = [json.loads(line) for line in (run / "samples.jsonl").read_text("utf-8").splitlines()]
+    from minigpt.data import Dataset
+
+    dataset = Dataset.open(RunFolder.open(run).data()["folder"])
+    copy = dataset.tokenizer.decode(dataset.train.read(40, 80).tolist())
+    text = f"@@@@ {copy} @@@@"
+    samples[-1]["text"], samples[-1]["ids"] = text, [int(token) for token in dataset.tokenizer.encode(text)]
+    (run / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples), encoding="utf-8")
+    found = read(write_report([run], wishes=Wishes(evaluate=False)))
+    assert any(copy in mark for mark in found.marked)
+    assert "tokens in a row stand in training" in found.words
+    assert sentence.split()[0] in found.words
+
+
+def test_two_runs_are_compared(run, run_folder, data_folder, tmp_path, read):
+    other = copied(run_folder, data_folder, tmp_path / "elsewhere" / "first")
+    config = (other / "config.toml").read_text("utf-8")
+    (other / "config.toml").write_text(config.replace("lr = 0.01", "lr = 0.02"), encoding="utf-8")
+    rewrite(other, lambda r: {**r, "val_loss": r["val_loss"] - 0.5} if r["kind"] == "validation" else r)
+    found = read(write_report([run, other], tmp_path / "two.html", wishes=Wishes(samples=False)))
+    assert found.wrong == []
+    assert "elsewhere/first" in found.words  # two of one name
+    assert "Loss against the time" in found.words
+    assert "Settings that differ:" in found.words
+    assert "train.lr 0.01 0.02" in found.words
+    assert "-0.5000" in found.words  # point by point
+    assert "cannot be compared" not in found.words
+
+
+def test_runs_of_other_tokenizers_are_compared_in_bits_per_byte(run, run_folder, data_folder, tmp_path, read):
+    other = copied(run_folder, data_folder, tmp_path / "other")
+    known = json.loads((other / "data.json").read_text("utf-8"))
+    known["tokenizer"]["identity"] = "another"
+    (other / "data.json").write_text(json.dumps(known), encoding="utf-8")
+    found = read(write_report([run, other], tmp_path / "two.html", wishes=FAST))
+    assert "The runs have different tokenizers" in found.words
+    assert "Bits per byte of the validation text against the text seen" in found.words
+    assert "Validation bits per byte, after as many tokens" in found.words
+    known["splits"]["val"].update(text_bytes=7)
+    (other / "data.json").write_text(json.dumps(known), encoding="utf-8")
+    assert "validated on different texts" in read(write_report([run, other], tmp_path / "b.html", wishes=FAST)).words
+
+
+def test_a_point_between_two_validations_is_said_to_be_one(run, run_folder, data_folder, tmp_path, read):
+    other = copied(run_folder, data_folder, tmp_path / "other")
+
+    def later(record):
+        return {**record, "tokens": record["tokens"] + 100} if record["kind"] == "validation" else record
+
+    rewrite(other, later)
+    words = read(write_report([run, other], tmp_path / "two.html", wishes=FAST)).words
+    assert "≈ " in words
+    assert "between two validations" in words
+
+
+def test_three_of_one_name_in_one_folder(run):
+    labels = [facts.label for facts in gather([run, run, run], FAST)]
+    assert labels == ["first", "first (2)", "first (3)"] or len(set(labels)) == 3
+
+
+def test_what_is_missing_is_left_out_and_said(run, read):
+    shutil.rmtree(RunFolder.open(run).data()["folder"])
+    (run / "samples.jsonl").unlink()
+    rewrite(run, lambda r: r if r["kind"] in ("step", "validation") else None)
+    found = read(write_report([run]))
+    assert found.wrong == []
+    assert "Nothing was measured: The run's data set is not there" in found.words
+    assert "No samples: The run's data set is not there" in found.words
+    assert "Its lowest validation loss was" in found.words
+    assert "Gradient of each part" not in found.words
+
+
+def test_a_damaged_file_is_named(run, read):
+    (run / "environment.json").write_text("{", encoding="utf-8")
+    (run / "samples.jsonl").write_text("{}\n[]\n", encoding="utf-8")
+    found = read(write_report([run]))
+    assert found.wrong == []
+    assert "Nothing is known of the machine: A file of the run cannot be read" in found.words
+    assert "No samples: A line of the samples cannot be read" in found.words
+
+
+def test_a_run_that_stopped_at_once(run, read):
+    rewrite(run, lambda r: r if r["step"] <= 3 and r["kind"] == "step" else None)
+    (run / "samples.jsonl").unlink()
+    shutil.rmtree(run / "checkpoints")
+    found = read(write_report([run]))
+    assert found.wrong == []
+    assert "was stopped after 1 of" in found.words
+    assert "Its loss has not been measured" in found.words
+    assert "There is no such checkpoint" in found.words
+
+
+def test_a_run_with_nothing_but_its_settings(run, read):
+    (run / "metrics.jsonl").unlink()
+    shutil.rmtree(run / "checkpoints")
+    (run / "data.json").unlink()
+    (run / "environment.json").unlink()
+    (run / "samples.jsonl").unlink()
+    found = read(write_report([run]))
+    assert found.wrong == []
+    assert "is a transformer of" in found.words
+    assert "Left out:" in found.words
+
+
+@pytest.mark.parametrize("value", [None, "abc", [1], 1e308, 0])
+def test_numbers_that_are_none_break_nothing(run, read, value):
+    names = ("loss", "lr", "grad_norm", "val_loss", "val_perplexity", "train_loss", "tokens_per_second", "memory")
+
+    def spoilt(record):
+        if record["step"] > 5:
+            record |= {name: value for name in names if name in record}
+            for part in record.get("parts", []):
+                part["gradient"] = value
+        return record
+
+    rewrite(run, spoilt)
+    facts = gather([run], FAST)  # the doctor looks at the same records
+    assert "<svg" in page(facts)
+
+
+def test_an_imported_run(run, read):
+    (run / "metrics.jsonl").unlink()
+    known = json.loads((run / "data.json").read_text("utf-8"))
+    (run / "data.json").write_text(json.dumps({**known, "folder": "", "splits": {}}), encoding="utf-8")
+    (run / "origin.json").write_text(json.dumps({"kind": "Hugging Face folder", "folder": "/home/me/gpt2"}))
+    (run / "samples.jsonl").unlink()
+    found = read(write_report([run], wishes=Wishes(prompts=("the dog",))))
+    assert found.wrong == []
+    assert "began with the weights of gpt2" in found.words
+    assert "minigpt import gpt2 --run first" in found.words
+    assert "/home/me" not in found.words
+    assert "the dog" in found.words
+    assert "An imported run has no data set of its own" in found.words
+
+
+def test_a_run_being_trained_is_read_as_it_is(run, read):
+    with (run / "metrics.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write('{"kind": "step", "ste')  # a line being written
+    with RunFolder.open(run).lock():
+        rewrite_to = tiny(train__epochs=50)
+        RunFolder.open(run).save_config(rewrite_to)
+        found = read(write_report([run], wishes=FAST))
+    assert found.wrong == []
+    assert "is still being trained" in found.words
+
+
+def test_what_was_asked_for_by_name_and_is_not_there_is_an_error(run, tmp_path):
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        write_report([run], wishes=Wishes(checkpoint="12345"))
+    with pytest.raises(DataError, match="no such data set"):
+        write_report([run], wishes=Wishes(data=tmp_path / "nowhere"))
+    with pytest.raises(RunError):
+        write_report([tmp_path])
+    with pytest.raises(ConfigError, match="No run"):
+        write_report([])
+    with pytest.raises(ConfigError, match="folder is not there"):
+        write_report([run], tmp_path / "nowhere" / "report.html", wishes=FAST)
+
+
+def test_a_report_that_fails_leaves_the_old_one(run, monkeypatch):
+    file = write_report([run], wishes=FAST)
+    before = file.read_bytes()
+
+    def fail(runs):
+        raise MiniGPTError("no", remedy="none")
+
+    monkeypatch.setattr("minigpt.report.page.page", fail)
+    with pytest.raises(MiniGPTError):
+        write_report([run], wishes=FAST)
+    assert file.read_bytes() == before
+    assert [path.name for path in run.iterdir() if "partial" in path.name] == []
+
+
+def test_figures_are_kept_and_used_only_for_the_same_model_and_text(run, monkeypatch):
+    from minigpt.report import kept
+
+    calls = []
+    measure = kept.measure
+    monkeypatch.setattr(kept, "measure", lambda *args, **rest: calls.append(1) or measure(*args, **rest))
+    folder, settings = RunFolder.open(run), MachineConfig()
+
+    def again():
+        return kept.measured(folder, "best", None, settings, lambda phase, done, total: None)
+
+    first = again()
+    assert again() == first
+    assert len(calls) == 1
+    content = json.loads(folder.evaluation_file.read_text("utf-8"))
+    for spoilt in (
+        "{",
+        "[]",
+        json.dumps({**content, "made_of": {}}),
+        json.dumps({**content, "evaluation": {"run": 1}}),
+    ):
+        folder.evaluation_file.write_text(spoilt, encoding="utf-8")
+        assert again() == first
+    assert len(calls) == 5
+    file = folder.find_checkpoint() / checkpoint.STATE
+    state = json.loads(file.read_text("utf-8"))
+    state["files"]["model.safetensors"] = "0" * 64
+    file.write_text(json.dumps(state), encoding="utf-8")
+    with pytest.raises(CheckpointError):
+        again()
+
+
+def test_values_beyond_all_measure_are_dashes():
+    from minigpt.report import words
+
+    assert words.figure(math.nan) == words.amount(math.inf) == words.duration(math.nan) == words.NONE
+    assert words.amount(1_312_256) == "1.31 million"
+    assert words.amount(999_999_999_999) == "1e+03 billion" or words.amount(999_999_999_999).endswith("billion")
+    assert [words.duration(s) for s in (90, 125, 7_300, 200_000)] == [
+        "90 seconds",
+        "2.1 minutes",
+        "2.0 hours",
+        "2.3 days",
+    ]
+    assert words.listed(["a", "b", "c"]) == "a, b and c"
+    assert words.memory(25e9) == "25.00 GB"
