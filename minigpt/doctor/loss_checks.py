@@ -128,7 +128,7 @@ def repetition(evidence: Evidence) -> Finding | None:
     """Epochs that bring next to nothing, though nothing is lost by them either."""
     ends = [record for record in evidence.validations if float(record["epoch"]).is_integer()]
     paying = _last_that_paid(ends)
-    if paying is None or paying["epoch"] < REPEATED or ends[-1]["epoch"] - paying["epoch"] < 2:
+    if paying is None or ends[-1]["epoch"] <= REPEATED or ends[-1]["epoch"] - paying["epoch"] < 2:
         return None
     last, since = ends[-1], round(ends[-1]["epoch"] - paying["epoch"])
     gained = paying["val_loss"] - last["val_loss"]

@@ -22,6 +22,9 @@ LEAST_BAND = 0.02
 ERRORS = 4.0
 """So many standard errors of the mean difference are noise."""
 
+LATER = 1.3
+"""A run that needs so many times the tokens for the same loss is normal: seeds differ by it where the curve is steep."""
+
 WINDOW = 0.25
 """The last lines of metrics are compared: those over this share of the tokens, 40 at the most."""
 
@@ -83,11 +86,12 @@ def _compare(evidence: Evidence, reference: Reference) -> Normality | None:
     pairs = [(line["loss"], expected) for line in lines if (expected := reference.train_loss(line["tokens"]))]
     if not pairs:
         return None
+    tokens = round(fmean(line["tokens"] for line in lines))
     loss, expected = fmean(pair[0] for pair in pairs), fmean(pair[1] for pair in pairs)
     differences = [ours - theirs for ours, theirs in pairs]
     noise = stdev(differences) / math.sqrt(len(differences)) if len(differences) > 3 else LEAST_BAND * expected
-    band = max(LEAST_BAND * expected, ERRORS * noise)
-    tokens = round(fmean(line["tokens"] for line in lines))
+    later = reference.train_loss(tokens / LATER) or expected
+    band = max(LEAST_BAND * expected, ERRORS * noise, later - expected)
     verdict: Literal["normal", "high", "low"] = "normal"
     if abs(loss - expected) > band:
         verdict = "high" if loss > expected else "low"

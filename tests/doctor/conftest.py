@@ -12,6 +12,7 @@ import pytest
 from minigpt.config import resolve
 from minigpt.data import prepare
 from minigpt.doctor import Diagnosis, Finding, examine, read_evidence
+from minigpt.metrics import read_metrics
 from minigpt.training.loop import Training
 from minigpt.training.start import start
 
@@ -32,40 +33,44 @@ SMALL: dict[str, Any] = {
 """A model in which each part of a large one is there."""
 
 
-def words(seed: int, count: int) -> str:
-    """Words of a language that has six of them, in any order."""
-    language = random.Random(0)
-    lexicon = ["".join(language.choices("abcdefghiklmnoprstuw", k=language.randint(2, 3))) for _ in range(6)]
-    chance = random.Random(seed)
-    return " ".join(chance.choice(lexicon) for _ in range(count)) + "\n"
+def letters(seed: int, count: int) -> str:
+    """Text of a language in which three letters may follow each, one as likely as the others."""
+    language, chance = random.Random(0), random.Random(seed)
+    alphabet = "abcdefghiklmnoprstuw"
+    after = {letter: language.sample(alphabet, 3) for letter in alphabet}
+    text = [chance.choice(alphabet)]
+    for _ in range(count):
+        text.append(chance.choice(after[text[-1]]))
+    return "".join(text) + "\n"
 
 
 def write_texts(folder: Path, documents: int, count: int) -> Path:
     folder.mkdir()
     for number in range(documents):
-        (folder / f"{number:03d}.txt").write_text(words(number + 1, count), encoding="utf-8")
+        (folder / f"{number:03d}.txt").write_text(letters(number + 1, count), encoding="utf-8")
     return folder
 
 
 @pytest.fixture(scope="session")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A hundred documents."""
-    return write_texts(tmp_path_factory.mktemp("words") / "text", 100, 300)
+    return write_texts(tmp_path_factory.mktemp("letters") / "text", 100, 800)
 
 
 @pytest.fixture(scope="session")
 def data(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set that has nothing wrong with it."""
-    out = tmp_path_factory.mktemp("prepared") / "words"
+    out = tmp_path_factory.mktemp("prepared") / "letters"
     prepare([str(text)], out, tokenizer="char", block_size=32)
     return out
 
 
 @pytest.fixture(scope="session")
 def little_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six short documents."""
+    """A few letters at random: there is nothing to learn but the text itself."""
     folder = tmp_path_factory.mktemp("little")
-    prepare([str(write_texts(folder / "text", 6, 40))], folder / "data", tokenizer="char", block_size=32)
+    (folder / "text.txt").write_text("".join(random.Random(1).choices("abcdefghik", k=1500)), encoding="utf-8")
+    prepare([str(folder / "text.txt")], folder / "data", tokenizer="char", block_size=32)
     return folder / "data"
 
 
@@ -89,6 +94,10 @@ class Patient:
 
     def diagnosis(self, **arguments: Any) -> Diagnosis:
         return examine(read_evidence(self.run), **arguments)
+
+    @property
+    def validations(self) -> list[dict[str, Any]]:
+        return read_metrics(self.run / "metrics.jsonl", "validation")
 
     @property
     def found(self) -> dict[str, Finding]:

@@ -1,0 +1,253 @@
+"""Every finding, on a run that was made sick on purpose and really trained. A GPU's are in test_machine.py."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from minigpt.data import Batch, prepare
+from minigpt.doctor import loss_checks, machine_checks, references
+from minigpt.doctor.references import collect
+from minigpt.training.start import resume
+from tests.doctor.conftest import write_texts
+
+
+def test_a_first_loss_too_high(treat):
+    def enlarge(training):
+        with torch.no_grad():
+            training.model.wte.weight.mul_(100)
+
+    patient = treat(before=enlarge, train__steps=1)
+    assert patient.live == ["first loss"]
+    finding = patient.found["first loss"]
+    assert finding.severity == "problem"
+    assert "too large" in finding.means
+    assert "ln(vocabulary) = 3.135" in finding.seen
+    assert finding.step == 1
+
+
+def test_a_first_loss_too_low(treat):
+    """The bias of each answer stands in the question: every target is the token itself."""
+
+    def leak(training):
+        batch = training.batches.batch
+        training.batches.batch = lambda step: Batch(batch(step).x, batch(step).x)
+        with torch.no_grad():
+            training.model.wte.weight.mul_(20)
+
+    patient = treat(before=leak, train__steps=1)
+    assert "see its targets" in patient.found["first loss"].means
+
+
+def test_a_loss_that_does_not_move(treat):
+    patient = treat(train__lr=1e-9, train__steps=120, train__health_every=0)
+    assert "not moving" in patient.live
+    finding = patient.found["not moving"]
+    assert finding.severity == "problem"
+    assert "--train.lr 1e-08" in finding.remedy
+
+
+def test_a_loss_that_stands_where_counting_brings_it(treat, monkeypatch):
+    """The targets are shuffled: how often each occurs is all that can be learned."""
+
+    def shuffle(training):
+        batch, chance = training.batches.batch, np.random.default_rng(0)
+        training.batches.batch = lambda step: Batch(batch(step).x, chance.permuted(batch(step).y, axis=1))
+
+    monkeypatch.setattr(loss_checks, "PLATEAU_STEPS", 150)
+    patient = treat(before=shuffle, train__lr=1e-2, train__steps=200, model__n_layer=1)
+    assert "not moving" in patient.live
+    assert "how often each token occurs" in patient.found["not moving"].seen
+
+
+@pytest.mark.parametrize("preset", ["seed", "laptop"])
+def test_a_learning_rate_far_too_high(treat, preset):
+    patient = treat(preset=preset, train__lr=2.0, train__steps=100)
+    assert patient.live == ["learning rate too high"]
+    assert list(patient.found) == ["learning rate too high"]
+    finding = patient.found["learning rate too high"]
+    assert "times their first size" in finding.seen
+    assert "--train.lr 0.2" in finding.remedy
+
+
+def test_a_loss_that_rises_again(treat):
+    """No look inside: the loss alone tells it."""
+    patient = treat(
+        train__lr=3.0, train__clip=0.0, train__steps=100, train__health_every=0, schedule__warmup_steps=1000
+    )
+    finding = patient.found["learning rate too high"]
+    assert "has risen" in finding.seen
+    assert finding.step < 90
+
+
+def test_a_learning_rate_far_too_low(treat):
+    patient = treat(train__lr=1e-6, train__steps=120)
+    assert "learning rate too low" in patient.live
+    assert "not moving" not in patient.found
+    assert "--train.lr 1e-05" in patient.found["learning rate too low"].remedy
+
+
+def test_overfitting(treat, little_data):
+    patient = treat(
+        on=little_data, train__lr=1e-2, train__epochs=20, model__n_embd=64, train__batch_size=4, train__clip=0.0
+    )
+    assert "overfitting" in patient.live
+    finding = patient.found["overfitting"]
+    best = min(patient.validations, key=lambda record: record["val_loss"])
+    assert (finding.epoch, finding.step) == (best["epoch"], best["step"])
+    assert finding.severity == "problem"
+    assert f"at epoch {best['epoch']:g}" in finding.seen
+    assert {"too little text", "small validation"} <= set(patient.found)
+
+
+def test_epochs_that_bring_nothing_more(treat, text, tmp_path):
+    """A model of one layer has soon learned which letters follow which, and has nothing else to find."""
+    prepare([str(text / f"{number:03d}.txt") for number in range(20)], tmp_path / "some", tokenizer="char")
+    patient = treat(on=tmp_path / "some", train__lr=2e-2, train__epochs=8, model__n_layer=1, schedule__name="linear")
+    print([(r["epoch"], r["val_loss"]) for r in patient.validations])
+    assert list(patient.found) == ["repetition", "small validation"]
+    assert patient.found["repetition"].severity == "hint"
+    assert "--epochs" in patient.found["repetition"].remedy
+
+
+def test_an_end_that_comes_too_early(treat):
+    patient = treat(train__lr=3e-3, train__steps=60, train__validate_every=30)
+    finding = patient.found["ended too early"]
+    assert patient.live == []
+    assert "minigpt resume" in finding.remedy
+    assert "--steps 120" in finding.remedy
+    decayed = treat(name="decayed", train__lr=3e-3, train__steps=60, train__validate_every=30, schedule__name="linear")
+    assert "minigpt train" in decayed.found["ended too early"].remedy
+
+
+def test_a_layer_whose_gradient_is_nothing(treat):
+    def empty(training):
+        with torch.no_grad():
+            for parameter in training.model.h[1].mlp.parameters():
+                parameter.zero_()
+
+    patient = treat(before=empty, train__lr=1e-2, train__steps=60, model__bias=False)
+    assert patient.live == ["vanishing gradient"]
+    assert "h.1.mlp" in patient.found["vanishing gradient"].seen
+
+
+def test_a_gradient_that_explodes(treat):
+    def enlarge(training):
+        if training.at.step == 150:
+            training.gradients._add = lambda batch, seed, add=training.gradients._add: enlarged(
+                training, add(batch, seed)
+            )
+
+    def enlarged(training, result):
+        for parameter in training.model.parameters():
+            parameter.grad *= 1000
+        return result
+
+    patient = treat(after_step=enlarge, train__lr=1e-2, train__steps=200)
+    assert "exploding gradient" in patient.live
+    finding = patient.found["exploding gradient"]
+    assert 150 < finding.step <= 160
+    assert "Most of it is that of" in finding.seen
+
+
+def test_dead_units(treat):
+    def kill(training):
+        with torch.no_grad():
+            training.model.h[1].mlp.c_fc.bias[:32] = -100.0  # of 64
+
+    patient = treat(before=kill, train__lr=1e-2, train__steps=60)
+    assert patient.live == ["dead units"]
+    assert "50% of the hidden units of h.1.mlp" in patient.found["dead units"].seen
+
+
+def test_saturated_heads(treat):
+    def saturate(training):
+        with torch.no_grad():
+            training.model.h[0].attn.c_attn.weight[: 2 * 32] *= 300  # all queries and keys
+
+    patient = treat(before=saturate, train__lr=1e-3, train__steps=40, train__clip=1e-3)
+    assert "saturated heads" in patient.live
+    assert "100% of the heads of h.0.attn" in patient.found["saturated heads"].seen
+
+
+def test_steps_without_a_finite_gradient(treat):
+    def break_once(training):
+        bias = training.model.h[0].mlp.c_fc.bias
+        with torch.no_grad():
+            bias[0] = float("nan") if training.at.step == 10 else 0.0
+
+    patient = treat(after_step=break_once, train__lr=1e-2, train__steps=30)
+    assert "bad steps" in patient.live
+    assert patient.found["bad steps"].step == 11
+
+
+def test_a_run_that_was_stopped(treat):
+    patient = treat(after_step=lambda training: training.at.step == 30, train__lr=1e-2, train__steps=300)
+    assert patient.live == []
+    assert "30 of 300 steps" in patient.found["stopped"].seen
+    assert f"`minigpt resume {patient.run}`" == patient.found["stopped"].remedy
+
+
+def test_a_validation_split_that_stands_in_training(treat, tmp_path):
+    folder = write_texts(tmp_path / "text", 40, 500)
+    same = (folder / "000.txt").read_text("utf-8")
+    for file in folder.iterdir():
+        file.write_text(file.read_text("utf-8")[:100] + same, encoding="utf-8")  # not equal, but nearly
+    prepare([str(folder)], tmp_path / "data", tokenizer="char", block_size=32)
+    patient = treat(on=tmp_path / "data", train__steps=20)
+    assert "overlap" in patient.live
+    assert patient.found["overlap"].severity == "problem"
+
+
+def test_a_vocabulary_that_is_hardly_used(treat, text, tmp_path):
+    prepare([str(text)], tmp_path / "data", tokenizer="gpt2", block_size=32)
+    patient = treat(on=tmp_path / "data", train__steps=2)
+    assert "vocabulary" in patient.live
+    assert "of 50,257 tokens" in patient.found["vocabulary"].seen.lower()
+    assert "--tokenizer bpe:4096" in patient.found["vocabulary"].remedy
+
+
+def test_a_loader_that_is_slow(treat, monkeypatch):
+    monkeypatch.setattr(machine_checks, "LEAST_SECONDS", 0.0)
+
+    def slow_down(training):
+        batch = training.batches.batch
+        training.batches.batch = lambda step: (time.sleep(0.03), batch(step))[1]
+
+    patient = treat(before=slow_down, train__lr=1e-2, train__steps=60)
+    assert "data-bound" in patient.live
+    assert patient.found["data-bound"].severity == "hint"
+
+
+def test_a_loss_higher_than_the_references(treat, monkeypatch):
+    """Another seed is normal, and a hundredth of the rate is not."""
+    monkeypatch.setattr(references, "_decisive", lambda config: config.train.lr)  # any model is preset deep's
+    options = {"train__lr": 1e-3, "train__steps": 80}
+    reference = collect(treat(name="reference", **options).run, "letters")
+    again = treat(name="again", train__seed=2, **options).diagnosis(references=[reference])
+    assert again.normality.verdict == "normal"
+    assert again.normality.reference == "preset deep on letters"
+    slow = treat(name="slow", train__health_every=0, **{**options, "train__lr": 1e-5})
+    diagnosis = slow.diagnosis(references=[reference])
+    assert diagnosis.normality.verdict == "high"
+    assert diagnosis.findings[0].check == "loss"
+    assert "1e-05 is too low" in diagnosis.findings[0].means
+
+
+def test_nothing_is_said_twice_when_a_run_is_resumed(treat, data):
+    patient = treat(after_step=lambda training: training.at.step == 60, train__lr=2.0, train__steps=100)
+    assert patient.live == ["learning rate too high"]
+    later: list[str] = []
+    resume(patient.run, watchers=[lambda r: later.append(r["finding"].check) if r["kind"] == "finding" else None])
+    assert "learning rate too high" not in later
+
+
+def test_a_check_that_fails_ends_no_run(treat, monkeypatch):
+    monkeypatch.setattr(machine_checks, "_lines", lambda evidence: 1 / 0)
+    patient = treat(train__lr=1e-2, train__steps=120)
+    assert [text for text in patient.texts if "doctor" in text] == [
+        "the doctor is silent from here on: ZeroDivisionError in a check: division by zero"
+    ]
