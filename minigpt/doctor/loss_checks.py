@@ -25,8 +25,9 @@ STILL_FALL = 0.02
 PLATEAU_STEPS = 500
 """Steps after which a model must have learned more than how often each token occurs: healthy ones do within 60."""
 
-RISE = 0.01
-"""A validation loss that has risen by this share since its best has risen: the last figures of a run waver by less."""
+RISE, SUDDEN_RISE = 0.01, 0.03
+"""A validation loss has risen if it is this share above its best three validations later, or at once. At a constant
+rate it wavers by 2 %."""
 
 STEEP = 0.03
 """Loss falls clearly if doubling the tokens lowers it by this share; a finished run of preset laptop had 2 %."""
@@ -97,7 +98,7 @@ def not_moving(evidence: Evidence) -> Finding | None:
 
 
 def overfitting(evidence: Evidence) -> Finding | None:
-    """Validation loss rises while training loss falls (twice, or clearly)."""
+    """Validation loss rises while training loss falls."""
     validations = evidence.validations
     best = min(validations, key=lambda record: record["val_loss"])
     behind = validations[validations.index(best) + 1 :]
@@ -105,9 +106,9 @@ def overfitting(evidence: Evidence) -> Finding | None:
         return None
     last = behind[-1]
     lost = last["val_loss"] - best["val_loss"]
-    clearly = lost > RISE * best["val_loss"] if len(behind) > 1 else lost > 3 * RISE * best["val_loss"]
-    if not clearly or last["train_loss"] >= best["train_loss"]:
-        return None
+    clearly = lost > (RISE if len(behind) > 2 else SUDDEN_RISE) * best["val_loss"]
+    if not clearly or last["epoch"] < 1.5 or last["train_loss"] >= best["train_loss"]:
+        return None  # nothing is learned by heart that was seen once
     epochs = max(1, round(best["epoch"]))
     command = evidence.again("shorter", "--model.dropout", f"{min(0.3, evidence.config.model.dropout + 0.1):g}")
     return Finding(

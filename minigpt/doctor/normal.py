@@ -23,7 +23,7 @@ ERRORS = 4.0
 """So many standard errors of the mean difference are noise."""
 
 LATER = 1.3
-"""A run that needs so many times the tokens for the same loss is normal: seeds differ by it where the curve is steep."""
+"""A run that needs so many times the tokens for the same loss is normal: seeds differ by that where it is steep."""
 
 WINDOW = 0.25
 """The last lines of metrics are compared: those over this share of the tokens, 40 at the most."""

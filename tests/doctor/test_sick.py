@@ -104,10 +104,16 @@ def test_overfitting(treat, little_data):
 
 
 def test_epochs_that_bring_nothing_more(treat, text, tmp_path):
-    """A model of one layer has soon learned which letters follow which, and has nothing else to find."""
+    """A small model has soon learned which letters follow which, and has nothing else to find."""
     prepare([str(text / f"{number:03d}.txt") for number in range(20)], tmp_path / "some", tokenizer="char")
-    patient = treat(on=tmp_path / "some", train__lr=2e-2, train__epochs=8, model__n_layer=1, schedule__name="linear")
-    print([(r["epoch"], r["val_loss"]) for r in patient.validations])
+    patient = treat(
+        on=tmp_path / "some",
+        train__lr=2e-2,
+        train__epochs=8,
+        model__n_layer=1,
+        schedule__name="wsd",
+        schedule__decay=0.6,
+    )
     assert list(patient.found) == ["repetition", "small validation"]
     assert patient.found["repetition"].severity == "hint"
     assert "--epochs" in patient.found["repetition"].remedy

@@ -1,0 +1,63 @@
+"""The checks that make sense while a run goes on, each finding said once.
+
+The loop owns one and tells it of everything it reports. What it finds goes back to the loop, which passes it on to
+those who watch; nothing of it is kept, since what the clock says differs from one time to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from minigpt.doctor.evidence import Evidence, Finding
+from minigpt.doctor.examine import CHECKS, find
+from minigpt.metrics import Record
+
+STEP_LINES, STEP_SHARE = 10, 0.02
+"""Between two rounds of checks lie so many lines of metrics, and such a share of all, so that long runs pay no more."""
+
+
+class LiveDoctor:
+    """A watcher of a run.
+
+    Args:
+        evidence: what is known of it so far. What it tells already is taken as said.
+        say: is told of each finding, once.
+        complain: is told, once, that a check failed; the doctor is silent from then on.
+    """
+
+    def __init__(self, evidence: Evidence, say: Callable[[Finding], None], complain: Callable[[str], None]) -> None:
+        self.evidence, self.say, self.complain = evidence, say, complain
+        self.checks = tuple(check for check in CHECKS if check.live)
+        self.waited = 0
+        self.said: set[str] = set()
+        self.well = True
+
+    def remember(self, records: Iterable[Record]) -> None:
+        """Takes the records of an earlier sitting, without saying what they tell."""
+        for record in records:
+            self.evidence.add(record)
+        if self.evidence.steps:
+            self._look(lambda finding: None)
+
+    def __call__(self, record: Record) -> None:
+        """Takes a record, and makes the checks when it is time. No error of theirs ends a run."""
+        if not self.well:
+            return
+        self.evidence.add(record)
+        if record["kind"] not in ("step", "health", "validation"):
+            return
+        self.waited += 1
+        lines = len(self.evidence.steps)
+        if lines == 1 or self.waited >= max(STEP_LINES, STEP_SHARE * lines) or record["kind"] == "validation":
+            self.waited = 0
+            self._look(self.say)
+
+    def _look(self, say: Callable[[Finding], None]) -> None:
+        try:
+            for finding in find(self.evidence, self.checks):
+                if finding.check not in self.said:
+                    self.said.add(finding.check)
+                    say(finding)
+        except Exception as error:  # a doctor that errs must not kill
+            self.well = False
+            self.complain(f"the doctor is silent from here on: {type(error).__name__} in a check: {error}")
