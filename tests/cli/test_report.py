@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.report.conftest import copied
+from tests.report.conftest import copied, sketched  # noqa: F401 (a fixture)
 
 
 @pytest.fixture
@@ -24,6 +24,7 @@ def test_the_page_is_written_where_it_is_said(call, run, tmp_path):
     assert out.read_text("utf-8").startswith("<!doctype html>")
 
 
+@pytest.mark.usefixtures("sketched")
 def test_prompts_of_ones_own_are_continued(call, run):
     code, _, err = call("report", run, "--no-evaluate", "--prompt", "the <b>cat</b>", "--prompt", "-x")
     assert (code, err) == (0, "")

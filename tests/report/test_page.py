@@ -62,6 +62,7 @@ def test_a_finished_run_has_every_section(run, read):
     assert file.stat().st_size < 1_500_000
 
 
+@pytest.mark.usefixtures("sketched")
 def test_the_page_forbids_what_it_does_not_hold(run):
     text = write_report([run], wishes=FAST).read_text("utf-8")
     assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:" in text.replace("&#x27;", "'")
@@ -71,11 +72,11 @@ def test_the_page_forbids_what_it_does_not_hold(run):
 
 
 def test_the_same_run_gives_the_same_page(run):
-    wishes = Wishes()
-    first = write_report([run], wishes=wishes).read_bytes()
-    assert write_report([run], wishes=wishes).read_bytes() == first
+    first = write_report([run]).read_bytes()
+    assert write_report([run]).read_bytes() == first
 
 
+@pytest.mark.usefixtures("sketched")
 def test_figures_are_those_of_evaluate(run, read):
     from minigpt.evaluation import measure
 
@@ -86,12 +87,14 @@ def test_figures_are_those_of_evaluate(run, read):
     assert f"{found.calibration_error:.2%}" in words
 
 
+@pytest.mark.usefixtures("sketched")
 def test_paths_stay_private(run, tmp_path):
     text = write_report([run]).read_text("utf-8")
     assert str(tmp_path) not in text
     assert str(tmp_path.parent) not in text
 
 
+@pytest.mark.usefixtures("sketched")
 def test_a_stranger_writes_words_and_nothing_else(run, read):
     samples = [json.loads(line) for line in (run / "samples.jsonl").read_text("utf-8").splitlines()]
     for sample in samples:
@@ -111,7 +114,7 @@ def test_a_stranger_writes_words_and_nothing_else(run, read):
 
 
 def test_a_stranger_names_parts_and_groups(run, read):
-    write_report([run])
+    gather([run], Wishes(samples=False))
     kept = json.loads((run / "evaluation.json").read_text("utf-8"))
     kept["evaluation"]["figures"]["by_document"][0]["name"] = NASTY
     kept["evaluation"]["notes"] = [NASTY]
@@ -124,7 +127,7 @@ def test_a_stranger_names_parts_and_groups(run, read):
         return record
 
     rewrite(run, nasty)
-    found = read(write_report([run]))
+    found = read(write_report([run], wishes=Wishes(samples=False)))
     assert found.wrong == []
     assert found.words.count(SHOWN) >= 3
 
@@ -136,6 +139,7 @@ def test_a_run_named_like_markup(run_folder, data_folder, tmp_path, read):
     assert "Report of R&D's #1 $x_1$; &lt;b&gt;" in found.words
 
 
+@pytest.mark.usefixtures("sketched")
 def test_copied_text_is_marked_and_its_document_named(run, read):
     sentence = "the cat sees the dog"
     samples = [json.loads(line) for line in (run / "samples.jsonl").read_text("utf-8").splitlines()]
@@ -167,6 +171,7 @@ def test_two_runs_are_compared(run, run_folder, data_folder, tmp_path, read):
     assert "cannot be compared" not in found.words
 
 
+@pytest.mark.usefixtures("sketched")
 def test_runs_of_other_tokenizers_are_compared_in_bits_per_byte(run, run_folder, data_folder, tmp_path, read):
     other = copied(run_folder, data_folder, tmp_path / "other")
     known = json.loads((other / "data.json").read_text("utf-8"))
@@ -181,6 +186,7 @@ def test_runs_of_other_tokenizers_are_compared_in_bits_per_byte(run, run_folder,
     assert "validated on different texts" in read(write_report([run, other], tmp_path / "b.html", wishes=FAST)).words
 
 
+@pytest.mark.usefixtures("sketched")
 def test_a_point_between_two_validations_is_said_to_be_one(run, run_folder, data_folder, tmp_path, read):
     other = copied(run_folder, data_folder, tmp_path / "other")
 
@@ -198,6 +204,7 @@ def test_three_of_one_name_in_one_folder(run):
     assert labels == ["first", "first (2)", "first (3)"] or len(set(labels)) == 3
 
 
+@pytest.mark.usefixtures("sketched")
 def test_what_is_missing_is_left_out_and_said(run, read):
     shutil.rmtree(RunFolder.open(run).data()["folder"])
     (run / "samples.jsonl").unlink()
@@ -210,6 +217,7 @@ def test_what_is_missing_is_left_out_and_said(run, read):
     assert "Gradient of each part" not in found.words
 
 
+@pytest.mark.usefixtures("sketched")
 def test_a_damaged_file_is_named(run, read):
     (run / "environment.json").write_text("{", encoding="utf-8")
     (run / "samples.jsonl").write_text("{}\n[]\n", encoding="utf-8")
@@ -219,6 +227,7 @@ def test_a_damaged_file_is_named(run, read):
     assert "No samples: A line of the samples cannot be read" in found.words
 
 
+@pytest.mark.usefixtures("sketched")
 def test_a_run_that_stopped_at_once(run, read):
     rewrite(run, lambda r: r if r["step"] <= 3 and r["kind"] == "step" else None)
     (run / "samples.jsonl").unlink()
@@ -230,6 +239,7 @@ def test_a_run_that_stopped_at_once(run, read):
     assert "There is no such checkpoint" in found.words
 
 
+@pytest.mark.usefixtures("sketched")
 def test_a_run_with_nothing_but_its_settings(run, read):
     (run / "metrics.jsonl").unlink()
     shutil.rmtree(run / "checkpoints")
@@ -242,6 +252,7 @@ def test_a_run_with_nothing_but_its_settings(run, read):
     assert "Left out:" in found.words
 
 
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
 @pytest.mark.parametrize("value", [None, "abc", [1], 1e308, 0])
 def test_numbers_that_are_none_break_nothing(run, read, value):
     names = ("loss", "lr", "grad_norm", "val_loss", "val_perplexity", "train_loss", "tokens_per_second", "memory")
@@ -258,6 +269,7 @@ def test_numbers_that_are_none_break_nothing(run, read, value):
     assert "<svg" in page(facts)
 
 
+@pytest.mark.usefixtures("sketched")
 def test_an_imported_run(run, read):
     (run / "metrics.jsonl").unlink()
     known = json.loads((run / "data.json").read_text("utf-8"))
@@ -273,6 +285,7 @@ def test_an_imported_run(run, read):
     assert "An imported run has no data set of its own" in found.words
 
 
+@pytest.mark.usefixtures("sketched")
 def test_a_run_being_trained_is_read_as_it_is(run, read):
     with (run / "metrics.jsonl").open("a", encoding="utf-8") as stream:
         stream.write('{"kind": "step", "ste')  # a line being written
@@ -297,6 +310,7 @@ def test_what_was_asked_for_by_name_and_is_not_there_is_an_error(run, tmp_path):
         write_report([run], tmp_path / "nowhere" / "report.html", wishes=FAST)
 
 
+@pytest.mark.usefixtures("sketched")
 def test_a_report_that_fails_leaves_the_old_one(run, monkeypatch):
     file = write_report([run], wishes=FAST)
     before = file.read_bytes()
