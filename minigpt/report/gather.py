@@ -98,7 +98,7 @@ def _gather(folder: RunFolder, label: str, wishes: Wishes, on_progress: Progress
 
     no_records: Records = []
     records = tried(lambda: read_metrics(folder.metrics_file), no_records, "No curves")
-    data = tried(folder.data, data, "Nothing is known of the data")
+    data = tried(lambda: _data(folder), data, "Nothing is known of the data")
     evaluation = None
     if wishes.evaluate:
         if wishes.data is not None or wishes.checkpoint != "best":  # asked for by name: a mistake there is no lack
@@ -148,6 +148,22 @@ def _said(folder: RunFolder, data: Mapping[str, Any], wishes: Wishes, tried: Tri
         return measured_texts(kept, dataset, on_progress)
 
     return tried(figures, Said(kept), "No figures of the samples")
+
+
+def _data(folder: RunFolder) -> Mapping[str, Any]:
+    """Returns what a run knows of its data set.
+
+    Raises:
+        RunError: if it cannot be read, or its values are not of the right kind.
+    """
+    data = folder.data()
+    splits, tokenizer = data["splits"], data.get("tokenizer") or {}
+    right = isinstance(splits, dict) and isinstance(tokenizer, dict) and isinstance(data["folder"], str | None)
+    for split in splits.values() if right else ():
+        right &= isinstance(split, dict) and all(type(split.get(name)) is int for name in ("tokens", "text_bytes"))
+    if not right:
+        raise RunError("A file of the run cannot be read", seen=folder.data_file, remedy="Restore it from a copy.")
+    return data
 
 
 def _diagnosis(folder: RunFolder, data: Path | None) -> tuple[Diagnosis, bool]:

@@ -35,8 +35,9 @@ def loss_curve(runs: Sequence[RunFacts], by: Literal["tokens", "seconds"] = "tok
     over, unit = ("tokens seen in training", 1) if by == "tokens" else TIMES[long]
     title = f"{what[0].upper()}{what[1:]} against {'the time' if by == 'seconds' else 'the text seen'}"
     told = "; ".join(f"{run.label} {_told(run)}" for run in runs)
-    dotted = " Dotted: what simple models reach on the same text."
-    hint = f"Lower is better.{dotted if len(runs) == 1 and runs[0].evaluation else ''}"
+    hint = "Lower is better." if len(runs) == 1 else "Lower is better. Faint: training, as it went by."
+    if len(runs) == 1 and runs[0].evaluation:
+        hint += " Dotted: what simple models reach on the same text."
     with drawing(f"loss-{by}", title, f"{told}.", hint) as made:
         axes = made.figure.subplots()
         for place, run in enumerate(runs):
@@ -59,7 +60,9 @@ def perplexity_curve(runs: Sequence[RunFacts]) -> Html | None:
     if not any(_finite(run.validations, "val_perplexity") for run in runs) or not comparable(runs):
         return None
     title, told = "Perplexity against epochs", "; ".join(f"{run.label} {_told(run, 'val_perplexity')}" for run in runs)
-    hint = "Where the training curve goes on falling and the other does not, the model learns by heart."
+    hint = "At each validation: lower is better."
+    if len(runs) == 1:
+        hint = "Where the training curve goes on falling and the other does not, the model learns by heart."
     with drawing("perplexity", title, f"{told}.", hint) as made:
         axes = made.figure.subplots()
         for place, run in enumerate(runs):

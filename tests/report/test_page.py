@@ -223,6 +223,9 @@ def test_a_damaged_file_is_named(run, read):
     (run / "samples.jsonl").write_text("{}\n[]\n", encoding="utf-8")
     found = read(write_report([run]))
     assert found.wrong == []
+    for splits in ([], {"train": 3}, {"train": {"tokens": "many", "text_bytes": 1}}):
+        (run / "data.json").write_text(json.dumps({"folder": "x", "tokenizer": {}, "splits": splits}), encoding="utf-8")
+        assert "Nothing is known of the data" in read(write_report([run], wishes=FAST)).words
     assert "Nothing is known of the machine: A file of the run cannot be read" in found.words
     assert "No samples: A line of the samples cannot be read" in found.words
 
