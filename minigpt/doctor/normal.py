@@ -22,7 +22,7 @@ LEAST_BAND = 0.02
 ERRORS = 4.0
 """So many standard errors of the mean difference are noise."""
 
-LATER = 1.3
+LATER = 1.15
 """A run that needs so many times the tokens for the same loss is normal: seeds differ by that where it is steep."""
 
 WINDOW = 0.25

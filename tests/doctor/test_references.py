@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +55,18 @@ def test_a_curve_follows_its_run(run_folder, tmp_path, monkeypatch):
     add(reference, file)
     add(reference, file)
     assert read_references(file) == [reference]
+
+
+def test_the_script_prepares_trains_stops_in_time_and_goes_on(text, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    script = importlib.import_module("reference_curves")
+    words = ["make", str(text), "--presets", "shakespeare", "--minutes", "0", "--out", str(tmp_path)]
+    words += ["--references", str(tmp_path / "references.json")]
+    monkeypatch.setattr(script, "sources_in", lambda places: places)
+    script.main(words)
+    run = tmp_path / "runs" / "shakespeare-text"
+    assert script.progress(run)[1] is False
+    assert [record["step"] for record in read_metrics(run / "metrics.jsonl", "step")] == [1]
+    assert "can be no reference" in capsys.readouterr().out  # one step is no curve
+    script.main(words)
+    assert f"{run}: done" in capsys.readouterr().out
