@@ -22,12 +22,11 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from minigpt import checkpoint, device
 from minigpt.config import Config
 from minigpt.data import Batch, Batches, Dataset
-from minigpt.doctor import LiveDoctor, new_evidence
-from minigpt.errors import CheckpointError, ConfigError, RunError
+from minigpt.errors import CheckpointError, ConfigError
 from minigpt.evaluation.loss import perplexity, split_loss
 from minigpt.generation.history import extend_history, keep_history_until
 from minigpt.generation.passages import fixed_prompts
-from minigpt.metrics import MetricsFile, Watcher, keep_until, read_metrics
+from minigpt.metrics import Watcher, keep_until, read_metrics
 from minigpt.model import GPT
 from minigpt.model.cost import parameter_table
 from minigpt.run import MODEL, OPTIMIZER, RunFolder
@@ -36,15 +35,12 @@ from minigpt.training.gradients import Gradients
 from minigpt.training.health import Look
 from minigpt.training.meter import Meter
 from minigpt.training.optimizers import load_optimizer_tensors, make_optimizers, optimizer_tensors, set_rate
-from minigpt.training.picture import draw_curves
 from minigpt.training.plan import Plan
 from minigpt.training.progress import Progress
+from minigpt.training.reports import Reports
 from minigpt.training.schedules import rate
 from minigpt.training.trouble import MOST_BAD_STEPS, Trouble, bad_steps_error, first_not_finite, judge, save_dump
 from minigpt.weights import first_bad_tensor, load_weights, model_tensors
-
-SECONDS_BETWEEN_PICTURES = 10.0
-"""A picture takes half a second; it is drawn no more often than this, and at the end."""
 
 MOST_REWINDS = 3
 """So often `on_bad_steps = "rewind"` tries another order of the data before it gives up."""
@@ -90,14 +86,14 @@ class Training:
     ) -> None:
         self.plan = plan
         self.config, self.dataset, self.machine, self.folder = config, dataset, machine, folder
-        self.watchers: list[Watcher] = [MetricsFile(folder.metrics_file), *watchers]
+        self.reports = Reports(folder, dataset, watchers, self._tell)
         self.should_stop = should_stop
         self.begin()
         per_epoch = self.batches.steps_per_epoch
         self.total_steps = config.train.steps or config.train.epochs * per_epoch
         self.due = Calendar(config.train, per_epoch, self.total_steps)
         self.monitor = device.UseMonitor(machine.device)
-        self.began = self.saved = self.drawn = time.perf_counter()
+        self.began = self.saved = time.perf_counter()
 
     def begin(self) -> None:
         """Sets everything to before the first step."""
@@ -122,7 +118,7 @@ class Training:
 
     def run(self) -> Outcome:
         """Takes every step; saves now and then, and validates at each epoch's end and after the last step."""
-        self.watchers.append(self._doctor())
+        self.reports.call_doctor()
         self._tell_start()
         meter = Meter(self.monitor)
         stopped = False
@@ -150,7 +146,7 @@ class Training:
             if not stopped and self.due.validation(self.at.step):
                 self.validate()
             meter.leave_out(time.perf_counter() - paused)
-        self._draw()
+        self.reports.draw()
         self._tell("end", stopped=stopped, peak_bytes=device.peak_memory(self.machine.device))
         at = self.at
         return Outcome(self.folder.path, at.step, at.best_loss, at.best_step, self._seconds(), stopped)
@@ -327,8 +323,6 @@ class Training:
             best=best,
         )
         self._sample()
-        if time.perf_counter() - self.drawn > SECONDS_BETWEEN_PICTURES:
-            self._draw()
 
     def _sample(self) -> None:
         """At an epoch's end, keeps what the model says to a few prompts; an accident there ends no run."""
@@ -350,23 +344,6 @@ class Training:
             return
         if made:
             self._tell("samples", samples=made)
-
-    def _draw(self) -> None:
-        try:
-            draw_curves(self.folder.metrics_file, self.folder.picture_file, self.folder.name)
-        except (OSError, ValueError, RunError) as error:
-            self.note(f"the picture could not be drawn: {error}")
-        self.drawn = time.perf_counter()
-
-    def _doctor(self) -> LiveDoctor:
-        """Returns one who knows what the run has told so far, and tells what is wrong with it from here on."""
-        doctor = LiveDoctor(
-            new_evidence(self.folder, self.dataset),
-            say=lambda finding: self._tell("finding", finding=finding),
-            complain=lambda text: self._tell("message", text=text),
-        )
-        doctor.remember(read_metrics(self.folder.metrics_file))
-        return doctor
 
     def _tell_start(self) -> None:
         self._tell(
@@ -390,9 +367,8 @@ class Training:
         self._tell("note", text=text)
 
     def _tell(self, kind: str, **values: Any) -> None:
-        record = {"kind": kind, "step": self.at.step, "epoch": self._epoch(), **values, "seconds": self._seconds()}
-        for watcher in self.watchers:
-            watcher(record)
+        where = {"step": self.at.step, "epoch": self._epoch()}
+        self.reports({"kind": kind, **where, **values, "seconds": self._seconds()})
 
     def _epoch(self) -> float:
         return round(self.at.step / self.batches.steps_per_epoch, 4)

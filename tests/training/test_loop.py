@@ -41,11 +41,13 @@ def test_the_run_folder_stands_on_its_own(run_folder):
     names = {path.name for path in run_folder.iterdir()}
     assert names == {
         ".lock",
+        ".samples.lock",
         "checkpoints",
         "config.toml",
         "data.json",
         "environment.json",
         "metrics.jsonl",
+        "samples.jsonl",
         "tokenizer",
         "training_metrics.png",
     }

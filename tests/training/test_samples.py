@@ -48,7 +48,7 @@ def quick():
     """Short texts, and no pictures."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("minigpt.generation.kept.NEW_CHARACTERS", 40)
-        patch.setattr(loop, "draw_curves", lambda *arguments: None)
+        patch.setattr("minigpt.training.reports.draw_curves", lambda *arguments: None)
         yield
 
 

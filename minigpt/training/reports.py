@@ -1,0 +1,62 @@
+"""Who is told what a run reports: the metrics file, the caller's watchers, the doctor, the picture."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from minigpt.data import Dataset
+from minigpt.doctor import LiveDoctor, new_evidence
+from minigpt.errors import RunError
+from minigpt.metrics import MetricsFile, Record, Watcher, read_metrics
+from minigpt.run import RunFolder
+from minigpt.training.picture import draw_curves
+
+SECONDS_BETWEEN_PICTURES = 10.0
+"""A picture takes half a second; it is drawn no more often than this, and at the end."""
+
+
+class Reports:
+    """Passes each record of a run on.
+
+    Args:
+        folder: the run.
+        dataset: what it is trained on.
+        watchers: who else is told.
+        tell: makes a record of what the doctor and the picture have to say: a kind, and values.
+    """
+
+    def __init__(
+        self, folder: RunFolder, dataset: Dataset, watchers: Sequence[Watcher], tell: Callable[..., None]
+    ) -> None:
+        self.folder, self.dataset, self.tell = folder, dataset, tell
+        self.watchers: list[Watcher] = [MetricsFile(folder.metrics_file), *watchers]
+        self.drawn = time.perf_counter()
+
+    def __call__(self, record: Record) -> None:
+        """Tells everybody; after a validation, the curves are drawn again."""
+        for watcher in self.watchers:
+            watcher(record)
+        if record["kind"] == "validation" and time.perf_counter() - self.drawn > SECONDS_BETWEEN_PICTURES:
+            self.draw()
+
+    def call_doctor(self) -> None:
+        """From here on a doctor listens, who knows what the run has told so far, and says what is wrong with it."""
+
+        def say(finding: Any) -> None:
+            self.tell("finding", finding=finding)
+
+        doctor = LiveDoctor(
+            new_evidence(self.folder, self.dataset), say=say, complain=lambda text: self.tell("message", text=text)
+        )
+        doctor.remember(read_metrics(self.folder.metrics_file))
+        self.watchers.append(doctor)
+
+    def draw(self) -> None:
+        """Draws the curves."""
+        try:
+            draw_curves(self.folder.metrics_file, self.folder.picture_file, self.folder.name)
+        except (OSError, ValueError, RunError) as error:
+            self.tell("note", text=f"the picture could not be drawn: {error}")
+        self.drawn = time.perf_counter()
