@@ -39,7 +39,7 @@ class Tried(Protocol):
 
 LABEL_LENGTH = 28
 
-STRANGE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+STRANGE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, StopIteration)
 """What comes of records that no training wrote."""
 
 
