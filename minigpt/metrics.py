@@ -48,11 +48,15 @@ class MetricsFile:
         """Writes the record if its kind is kept."""
         if record["kind"] in KEPT:
             with self.file.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps({name: _json_value(value) for name, value in record.items()}) + "\n")
+                stream.write(json.dumps(_json_value(record)) + "\n")
 
 
 def _json_value(value: Any) -> Any:
-    """Returns the value, or None where JSON has no word for it: infinity and not-a-number."""
+    """Returns the value, with None where JSON has no word: for infinity and not-a-number."""
+    if isinstance(value, Mapping):
+        return {name: _json_value(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_value(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

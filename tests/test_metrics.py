@@ -26,9 +26,12 @@ def test_only_what_is_kept_is_written_one_object_a_line(tmp_path):
 def test_what_json_cannot_say_is_null(tmp_path):
     file = tmp_path / "metrics.jsonl"
     MetricsFile(file)({**STEP, "loss": math.nan, "grad_norm": math.inf})
+    MetricsFile(file)({**STEP, "kind": "health", "parts": [{"part": "h.0.mlp", "gradient": math.nan}]})
     assert "NaN" not in file.read_text()
-    assert read_metrics(file)[0]["loss"] is None
-    assert read_metrics(file)[0]["grad_norm"] is None
+    step, health = read_metrics(file)
+    assert step["loss"] is None
+    assert step["grad_norm"] is None
+    assert health["parts"] == [{"part": "h.0.mlp", "gradient": None}]
 
 
 def test_a_line_in_the_middle_that_is_no_record_is_named(tmp_path):

@@ -92,7 +92,7 @@ class Evidence:
     epochs: float = 0.0
 
     def add(self, record: Record) -> None:
-        """Takes a record; one whose loss is not a finite number counts for nothing."""
+        """Takes a record; one with a loss or a norm that is not a finite number counts for nothing."""
         kinds = {"step": self.steps, "validation": self.validations, "health": self.health, "note": self.notes}
         kind = record["kind"]
         if record["step"] < self.last_step:  # the run went back to a checkpoint
@@ -101,7 +101,7 @@ class Evidence:
         self.last_step, self.epochs = int(record["step"]), float(record["epoch"])
         if kind == "plan":
             self.plan = record
-        elif kind in kinds and all(_finite(record.get(name, 0.0)) for name in ("loss", "val_loss", "train_loss")):
+        elif kind in kinds and all(map(_finite, _figures(record))):
             kinds[kind].append(record)
 
     def has(self, need: str) -> bool:
@@ -160,6 +160,12 @@ class Evidence:
     def resumed(self, *options: str) -> str:
         """Returns the command that goes on with the run."""
         return shlex.join(["minigpt", "resume", str(self.run), *options])
+
+
+def _figures(record: Record) -> list[Any]:
+    """Returns the figures of a record without which nothing can be made of it."""
+    losses = [record[name] for name in ("loss", "val_loss", "train_loss") if name in record]
+    return [*losses, *(value for part in record.get("parts", ()) for name, value in part.items() if name != "part")]
 
 
 def _finite(value: Any) -> bool:

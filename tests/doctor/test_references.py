@@ -60,7 +60,7 @@ def test_a_curve_follows_its_run(run_folder, tmp_path, monkeypatch):
 def test_the_script_prepares_trains_stops_in_time_and_goes_on(text, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     script = importlib.import_module("reference_curves")
-    words = ["make", str(text), "--presets", "shakespeare", "--minutes", "0", "--out", str(tmp_path)]
+    words = ["make", str(text), "--presets", "shakespeare", "--minutes", "0.00001", "--out", str(tmp_path)]
     words += ["--references", str(tmp_path / "references.json")]
     monkeypatch.setattr(script, "sources_in", lambda places: places)
     script.main(words)

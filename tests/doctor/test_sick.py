@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import random
 import time
 
@@ -10,8 +12,9 @@ import pytest
 import torch
 
 from minigpt.data import Batch, prepare
-from minigpt.doctor import loss_checks, machine_checks, references
+from minigpt.doctor import examine, loss_checks, machine_checks, read_evidence, references
 from minigpt.doctor.references import collect
+from minigpt.metrics import read_metrics
 from minigpt.training.start import resume
 from tests.doctor.conftest import write_texts
 
@@ -252,3 +255,15 @@ def test_a_check_that_fails_ends_no_run(treat, monkeypatch):
     assert [text for text in patient.texts if "doctor" in text] == [
         "the doctor is silent from here on: ZeroDivisionError in a check: division by zero"
     ]
+
+
+@pytest.mark.parametrize("number", [math.nan, None])
+def test_a_look_with_a_norm_that_is_no_number_counts_for_nothing(treat, number):
+    patient = treat(train__steps=20, train__health_every=10)
+    record = read_metrics(patient.run / "metrics.jsonl", "health")[-1]
+    record["parts"][1]["gradient"] = number
+    with (patient.run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(record) + "\n")
+    evidence = read_evidence(patient.run)
+    assert len(evidence.health) == 3
+    assert examine(evidence).made >= 20
