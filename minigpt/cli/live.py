@@ -241,7 +241,8 @@ class TrainView:
         self._print(f"curves:     {outcome.run / 'training_metrics.png'}")
         run = shlex.quote(str(outcome.run))
         self._print(f'try next:   minigpt generate {run} --prompt "..."')
-        self._print(f"            minigpt evaluate {run}")
+        self._print(f"            minigpt doctor {run}")
+        self._print(f"            minigpt report {run}")
 
 
 def watchers(view: TrainView, run: Path, with_tensorboard: bool) -> list[Watcher]:

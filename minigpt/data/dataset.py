@@ -2,6 +2,7 @@
 
     train.tokens   val.tokens   tokenizer_config.json (tokenizer.json)   meta.json
 
+Beside them may stand train.index, made where copied text is looked for (evaluation/index_file.py).
 Not here: making one (prepare.py).
 """
 
