@@ -106,18 +106,22 @@ class CopyIndex:
             n: the length of n-grams, from 1 to `depth`.
         """
         assert 1 <= n <= self.depth, n
-        sample = np.asarray(ids, dtype=np.int64).reshape(-1)
-        if not len(sample) or not self.shard.n_tokens:
-            return Copied(Run(), 0.0 if len(sample) >= n else None)
-        queries = self._queries(sample)
-        rank = np.concatenate([self._rank(part) for part in _split(queries)])
-        lengths, places = self._nearest(queries, rank)
-        share = float((lengths[: len(sample) - n + 1] >= n).mean()) if len(sample) >= n else None
-        start = int(lengths.argmax())
-        run = Run(start, int(lengths[start]), int(places[start])) if lengths[start] else Run()
-        if run.length == self.depth:
-            run = self._beyond_depth(sample, queries, rank, lengths, run)
-        return Copied(run, share)
+        lengths, places = self._matches(self._known(ids))
+        runs = _maximal(lengths, places)
+        share = float((lengths[: len(lengths) - n + 1] >= n).mean()) if len(lengths) >= n else None
+        return Copied(max(runs, key=lambda run: run.length, default=Run()), share)
+
+    def copies(self, ids: Sequence[int] | npt.ArrayLike, n: int = 8) -> list[Run]:
+        """Returns all runs of a sample's tokens that stand in the training text and that no longer one contains.
+
+        Args:
+            ids: the sample's tokens, shape (n_tokens,).
+            n: the length of the shortest run to return, 1 or more.
+
+        Returns:
+            By their starts, and so by their ends; neighbours may overlap.
+        """
+        return [run for run in _maximal(*self._matches(self._known(ids))) if run.length >= n]
 
     def document(self, place: int, end_of_text: int) -> int:
         """Returns where the document begins that holds a place of the training text."""
@@ -128,12 +132,29 @@ class CopyIndex:
                 return start + int(ends[-1]) + 1
         return 0
 
+    def _known(self, ids: Sequence[int] | npt.ArrayLike) -> Ints:
+        """A sample's tokens; unknown ids, which no text has, are the vocabulary's size."""
+        sample, size = np.asarray(ids, dtype=np.int64).reshape(-1), self.shard.vocab_size
+        return np.where((sample >= 0) & (sample < size), sample, size)
+
+    def _matches(self, sample: Ints) -> tuple[Ints, Ints]:
+        """The length of the longest match at each start of a sample, and its place, both of shape (n_tokens,).
+
+        A match that an earlier start's match contains may be given too short, but not below `depth`.
+        """
+        if not len(sample) or not self.shard.n_tokens:
+            return np.zeros(len(sample), dtype=np.int64), np.zeros(len(sample), dtype=np.int64)
+        queries = self._queries(sample)
+        rank = np.concatenate([self._rank(part) for part in _split(queries)])
+        lengths, places = self._nearest(queries, rank)
+        if (lengths == self.depth).any():
+            self._go_beyond_depth(sample, queries, rank, lengths, places)
+        return lengths, places
+
     def _queries(self, sample: Ints) -> U64:
-        """The tokens from each place of a sample on, as codes, shape (n_tokens, depth). No text has unknown ids."""
-        size = self.shard.vocab_size
-        known = (sample >= 0) & (sample < size)
+        """The tokens from each place of a sample on, as codes, shape (n_tokens, depth)."""
         codes = np.zeros(len(sample) + self.depth - 1, dtype=np.uint64)
-        codes[: len(sample)] = np.where(known, sample, size) + 1
+        codes[: len(sample)] = sample + 1
         return np.lib.stride_tricks.sliding_window_view(codes, self.depth)
 
     def _rank(self, queries: U64, *, after: bool = False) -> Ints:
@@ -163,28 +184,34 @@ class CopyIndex:
                 lengths[better], places[better] = length[length > lengths[rows]], found[better]
         return lengths, places
 
-    def _beyond_depth(self, sample: Ints, queries: U64, rank: Ints, lengths: Ints, best: Run) -> Run:
-        """The longest run: every place that has the sample's next `depth` tokens is followed further.
+    def _go_beyond_depth(self, sample: Ints, queries: U64, rank: Ints, lengths: Ints, places: Ints) -> None:
+        """Corrects matches of `depth` tokens: every place that has these is followed further.
 
-        A place whose token before is the sample's, too, belongs to a longer run, which is followed from its beginning.
-        No run goes on behind a start that has no match of `depth` tokens, beyond the match that it has.
+        A place whose token before is the sample's, too, belongs to a longer match, which is followed from its
+        beginning. What does not reach beyond the matches of earlier starts is not followed. No match goes on behind a
+        start that has no match of `depth` tokens, beyond the match that it has.
         """
         starts, others = np.flatnonzero(lengths == self.depth), np.flatnonzero(lengths < self.depth)
         stop = others[np.searchsorted(others, starts)]  # there is one behind each: the sample's end leaves no room
-        most = dict(zip(starts.tolist(), (stop + lengths[stop] - starts).tolist(), strict=True))
+        most = dict(zip(starts.tolist(), (stop + lengths[stop]).tolist(), strict=True))
+        reach = np.maximum.accumulate(np.arange(len(sample)) + lengths)  # where the matches found so far end
         last = np.concatenate([self._rank(part, after=True) for part in _split(queries[starts])])
-        for low, high in sorted(set(zip(rank[starts].tolist(), last.tolist(), strict=True))):
+        for low, high in dict.fromkeys(zip(rank[starts].tolist(), last.tolist(), strict=True)):
             same = starts[rank[starts] == low].tolist()  # a text of one token many times starts alike at all of them
-            for places in self._in_parts(low, high):
-                before = self._before(places)
+            for part in self._in_parts(low, high):
+                before = self._before(part)
                 tokens = {int(sample[start - 1]) for start in same if start}
-                fresh = {token: places[before != token] for token in tokens}
+                fresh = {token: part[before != token] for token in tokens}
                 for start in same:
-                    if best.length < most[start]:
-                        mine = fresh[int(sample[start - 1])] if start else places
-                        mine = mine[self._text.codes(mine, best.length) == np.uint64(sample[start + best.length] + 1)]
-                        best = max(best, self._follow(sample, start, mine), key=lambda run: run.length)
-        return best
+                    end = int(reach[start])
+                    if end == most[start]:
+                        continue
+                    mine = fresh[int(sample[start - 1])] if start else part
+                    mine = mine[self._text.codes(mine, end - start) == np.uint64(sample[end] + 1)]
+                    run = self._follow(sample, start, mine)
+                    if start + run.length > end and run.place is not None:
+                        lengths[start], places[start] = run.length, run.place
+                        reach[start:] = np.maximum(reach[start:], start + run.length)
 
     def _in_parts(self, low: int, high: int) -> Iterator[Ints]:
         """A range of the order; the first parts are short, since a long run found early spares most of the work."""
@@ -208,6 +235,14 @@ class CopyIndex:
             places = places[self._text.codes(places, length) == np.uint64(sample[start + length] + 1)]
             length += 1
         return run
+
+
+def _maximal(lengths: Ints, places: Ints) -> list[Run]:
+    """The matches that none of an earlier start contains. A later start's match never ends before."""
+    ends = np.arange(len(lengths)) + lengths
+    new = np.diff(np.maximum.accumulate(ends), prepend=0) > 0
+    starts = np.flatnonzero(new & (lengths > 0))
+    return [Run(start, int(lengths[start]), int(places[start])) for start in starts.tolist()]
 
 
 def _split(queries: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:

@@ -57,6 +57,19 @@ def naive_longest(text: list[int], sample: list[int], seam: int) -> int:
     return best
 
 
+def naive_copies(text: list[int], sample: list[int], seam: int) -> list[tuple[int, int]]:
+    """Start and length of all runs that are in no longer one."""
+    found, reach = [], 0
+    for start in range(len(sample)):
+        end = max(start, reach)
+        while end < len(sample) and stands(text, sample[start : end + 1], seam):
+            end += 1
+        if end > max(start, reach):
+            found.append((start, end - start))
+        reach = max(reach, end)
+    return found
+
+
 def naive_share(text: list[int], sample: list[int], n: int, seam: int) -> float | None:
     grams = [sample[i : i + n] for i in range(len(sample) - n + 1)]
     return sum(stands(text, gram, seam) for gram in grams) / len(grams) if grams else None
@@ -103,6 +116,12 @@ def test_equal_to_a_look_at_every_place(tmp_path, monkeypatch, case, depth, n, a
         assert not seam or place // seam == (place + length - 1) // seam
     else:
         assert (start, place) == (0, None)
+    runs = index.copies(sample, 1)
+    assert [run[:2] for run in runs] == naive_copies(text, sample, seam)
+    assert index.copies(sample, n) == [run for run in runs if run.length >= n]
+    for start, length, place in runs:
+        assert text[place : place + length] == sample[start : start + length]
+        assert not seam or place // seam == (place + length - 1) // seam
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -136,11 +155,25 @@ def test_the_longest_of_many_places_and_starts_far_beyond_the_depth(tmp_path):
     assert index.longest([2, 2, 2, *[3] * 300])[1] >= 300
 
 
+def test_all_copies_of_a_sample_in_order(tmp_path):
+    text = np.random.default_rng(0).integers(0, 50, size=3000).tolist()
+    index = CopyIndex.open(shard(tmp_path, text, vocab_size=50))
+    sample = [*text[100:180], 77, 77, *text[1000:1070], *text[95:135], -1, *text[5:12], *text[2960:]]
+    runs = [run for run in index.copies(sample) if run.place is not None]
+    assert [(run.start, run.length, run.place) for run in runs] == [
+        *((0, 80, 100), (82, 70, 1000), (152, 40, 95), (200, 40, 2960)),
+    ]
+    assert index.longest(sample) == runs[0]
+    assert index.copies([77] * 40) == index.copies([]) == []
+
+
 def test_unknown_ids_are_found_nowhere(tmp_path):
     index = CopyIndex.open(shard(tmp_path, [0, 1, 2, 3] * 20))
     assert index.longest([-1, 5, 99, 2**40]) == Run()
     assert index.longest([9, 1, 2, -1, 3])[:2] == (1, 2)
     assert index.share([0, 1, 2, 3, 4], n=2) == 0.75
+    whole = [0, 1, 2, 3] * 20
+    assert index.longest([*whole, -1, -1]) == index.longest([-1, *whole, -1])._replace(start=0) == Run(0, 80, 0)
 
 
 def test_nothing_in_the_sample_or_in_the_text(tmp_path):
