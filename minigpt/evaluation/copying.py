@@ -124,13 +124,14 @@ class CopyIndex:
         return [run for run in _maximal(*self._matches(self._known(ids))) if run.length >= n]
 
     def document(self, place: int, end_of_text: int) -> int:
-        """Returns where the document begins that holds a place of the training text."""
-        for stop in range(place, 0, -_PLACES_AT_ONCE):
-            start = max(0, stop - _PLACES_AT_ONCE)
+        """Returns where the document begins that holds a place of the training text, or its stretch (see `Shard`)."""
+        first = place // self.shard.seam * self.shard.seam if self.shard.seam else 0
+        for stop in range(place, first, -_PLACES_AT_ONCE):
+            start = max(first, stop - _PLACES_AT_ONCE)
             ends = np.flatnonzero(self.shard.read(start, stop) == end_of_text)
             if len(ends):
                 return start + int(ends[-1]) + 1
-        return 0
+        return first
 
     def _known(self, ids: Sequence[int] | npt.ArrayLike) -> Ints:
         """A sample's tokens; unknown ids, which no text has, are the vocabulary's size."""

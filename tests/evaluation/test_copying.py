@@ -187,6 +187,8 @@ def test_the_document_of_a_place(tmp_path, monkeypatch):
     monkeypatch.setattr(copying, "_PLACES_AT_ONCE", 2)
     index = CopyIndex.open(shard(tmp_path, [0, 1, 2, 4, 3, 3, 3, 3, 4, 2]))
     assert [index.document(place, end_of_text=4) for place in range(10)] == [0, 0, 0, 0, 4, 4, 4, 4, 4, 9]
+    index = CopyIndex.open(shard(tmp_path, [0, 4, 1, 2, 3, 3, 3, 3, 4, 2, 4], seam=5))
+    assert [index.document(place, end_of_text=4) for place in range(11)] == [0, 0, 2, 2, 2, 5, 5, 5, 5, 9, 10]
 
 
 TEXT = np.random.default_rng(0).integers(0, 5, size=1000).tolist()
