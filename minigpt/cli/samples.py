@@ -97,7 +97,7 @@ def _of_fixed_prompts(
 ) -> list[Kept]:
     """Returns what the run said to its data set's passages: what is kept, or else at the checkpoints that are there."""
     from minigpt.generation.history import answers, read_history
-    from minigpt.generation.kept import usual_tokens
+    from minigpt.generation.kept import TEMPERATURES, usual_tokens
 
     kept = read_history(folder)
     if not any(one.source == "fixed" for one in kept):
@@ -112,7 +112,10 @@ def _of_fixed_prompts(
         checkpoint = str(folder.checkpoint_step(folder.find_checkpoint(checkpoint)))
     steps = None if checkpoint == "all" else [int(checkpoint)]
     found = answers(kept, prompts, temperatures, tokens or usual_tokens(folder.tokenizer()), steps)
-    if {one.temperature for one in found} >= set(temperatures):
+    said = {one.temperature for one in found} >= set(temperatures)
+    of_training = tokens is None and set(temperatures) <= set(TEMPERATURES)  # made after each epoch, not on request
+    there = {folder.checkpoint_step(place) for place in folder.checkpoint_folders()}
+    if said and (of_training or not there.intersection(steps or there)):
         return found
     return fill(prompts, checkpoint=checkpoint, temperatures=temperatures, tokens=tokens)
 

@@ -10,6 +10,7 @@ Not here: what a kept text is (kept.py), which passages the fixed prompts are (p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -185,8 +186,10 @@ def answers(
 
 def _steps_per_epoch(folder: RunFolder) -> int | None:
     """Returns it as the run's metrics tell; None if they do not."""
-    last = max((r for r in read_metrics(folder.metrics_file) if r.get("epoch")), key=lambda r: r["step"], default=None)
-    return round(last["step"] / last["epoch"]) if last else None
+    told = ((record["step"], record.get("epoch")) for record in read_metrics(folder.metrics_file))
+    known = [(step, epoch) for step, epoch in told if type(epoch) in (int, float) and 0 < epoch < math.inf]
+    step, epoch = max(known, default=(0, 1))
+    return round(step / epoch) or None
 
 
 def _lines(folder: RunFolder) -> list[str]:

@@ -64,6 +64,17 @@ def test_another_temperature_is_made_for_the_same_passages(call, run):
     assert {(one["temperature"], len(one["ids"]), one["source"]) for one in made} == {(0.3, 5, "own")}
 
 
+@pytest.mark.parametrize("options", [["--temperature", 0.3, "--temperature", 0.7], ["--tokens", 5]])
+def test_what_was_asked_of_one_checkpoint_is_made_for_the_others_too(call, run, options):
+    first = call("samples", run, "--checkpoint", 82, "--json", *options)[1].splitlines()
+    every = call("samples", run, "--json", *options)[1].splitlines()
+    assert every[len(every) // 2 :] == first
+    assert [json.loads(line)["step"] for line in every] == [41] * len(first) + [82] * len(first)
+    shutil.rmtree(run / "checkpoints" / "step-000000041")
+    code, out, _ = call("samples", run, "--checkpoint", 41, "--json", *options)
+    assert (code, out.splitlines()) == (0, every[: len(first)])
+
+
 def test_a_run_that_kept_none_is_sampled_where_its_checkpoints_are(call, run, run_folder):
     expected = call("samples", run)[1]
     (run / "samples.jsonl").unlink()

@@ -253,6 +253,16 @@ def test_own_prompts_are_continued_at_every_checkpoint_once(run, loads):
     )
 
 
+@pytest.mark.parametrize("epoch", ['"2"', "[2]", "true", "NaN", "Infinity", "-1", "0", "null"])
+def test_an_epoch_that_is_no_number_is_passed_over(run, epoch):
+    with run.metrics_file.open("a") as file:
+        file.write(f'{{"kind": "train", "step": 99, "epoch": {epoch}}}\n')
+    found = fill_history(run, ["the "], temperatures=[0.0], tokens=1)
+    assert [kept.epoch for kept in found] == [1, 2]
+    run.metrics_file.write_text(f'{{"kind": "train", "step": 99, "epoch": {epoch}}}\n')
+    assert [kept.epoch for kept in fill_history(run, ["a"], temperatures=[0.0], tokens=1)] == [None, None]
+
+
 def test_only_what_is_missing_is_made(run, loads):
     fill_history(run, ["the "], temperatures=[1.0], tokens=8)
     before = read_history(run)
