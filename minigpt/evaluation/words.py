@@ -23,7 +23,8 @@ from minigpt.data import Shard
 from minigpt.tokenizers import Tokenizer
 
 TOKENS_AT_ONCE = 2**18
-MOST_SEEN = 2**19
+MOST_SEEN, LONGEST_SEEN = 2**19, 64
+"""So many strings are known again when they come back, none longer; in characters."""
 LONGEST = 2**20
 """So many characters without a space are cut, to hold no more of them."""
 _BROKEN = "\N{REPLACEMENT CHARACTER}"
@@ -129,7 +130,8 @@ def known_words(
         if not left:
             break
         new = set(text.split()) - seen  # of a few MB of prose, a tenth is left to look into
-        seen |= new if len(seen) < MOST_SEEN else set()
+        if len(seen) < MOST_SEEN:
+            seen.update(string for string in new if len(string) <= LONGEST_SEEN)
         here = set(_patterns().word.findall(_plain(" ".join(new))))
         for word in [word for word in here if not word.isascii() and _patterns().unspaced.search(word)]:
             for part in _parts(word):

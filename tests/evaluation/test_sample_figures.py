@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,19 @@ def test_a_million_letters_without_a_space_are_not_held(tmp_path, monkeypatch):
     parts_of_words = {"x" * n for n in range(1, 300)}
     there = {"tail", "我爱", "爱你", "你好", "好我", "end"}
     assert known_words(train, ByteTokenizer(), {*there, *parts_of_words, "我你"}) == there
+
+
+def test_memory_is_bounded_when_long_strings_never_come_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(words_module, "TOKENS_AT_ONCE", 10_000)
+    letters = np.random.default_rng(0).integers(97, 123, 2_000_000, dtype=np.uint8)
+    letters[::1_000] = 10
+    train = shard(tmp_path, [letters.tobytes()])
+    known_words(train, ByteTokenizer(), {"not here"})  # what is collected once is there
+    tracemalloc.start()
+    assert known_words(train, ByteTokenizer(), {"not here"}) == set()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_500_000  # of the text, 2 MB
 
 
 def test_progress_ends_when_all_are_found(tmp_path, monkeypatch):
