@@ -10,16 +10,17 @@ import math
 import re
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from minigpt.data import Batch
+from minigpt.data import IGNORE, Batch, Batches
 from minigpt.device import Machine
 from minigpt.model import GPT
 from minigpt.model.attention import CausalSelfAttention, attention_pattern
 
 PROBE_TOKENS = 1024
-"""The hidden units and heads are watched on so many tokens of the batch."""
+"""The hidden units and heads are watched on so many tokens: on few, a healthy unit may be silent by chance."""
 
 SAMPLED = 65_536
 """So many weights of each parameter, evenly spaced, stand for all when the change of a step is measured."""
@@ -36,15 +37,15 @@ class Look:
 
     Args:
         model: the model, with unclipped gradients.
-        batch: the step's batch.
+        probe: ids to watch units and heads on, (sequences, time); `probe_ids` gives some.
         machine: where and in which precision it is trained.
     """
 
-    def __init__(self, model: GPT, batch: Batch, machine: Machine) -> None:
+    def __init__(self, model: GPT, probe: np.ndarray[Any, Any], machine: Machine) -> None:
         self.model = model
         self.parts = [{"part": name, **measured} for name, measured in self._by_part(_norms).items()]
-        self.before = {name: _sample(parameter).clone() for name, parameter in model.named_parameters()}
-        dead, saturated = _probe(model, batch, machine)
+        self.before = {name: _sample(parameter) for name, parameter in model.named_parameters()}
+        dead, saturated = _probe(model, probe, machine)
         for part in self.parts:
             name = str(part["part"])
             if name in dead:
@@ -67,7 +68,7 @@ class Look:
     def _update(self, parameters: list[tuple[str, nn.Parameter]]) -> dict[str, float]:
         changes, sizes = [], []
         for name, parameter in parameters:
-            was, now = self.before[name].double(), _sample(parameter).double()
+            was, now = self.before[name], _sample(parameter)
             share = parameter.numel() / was.numel()  # of each sampled weight, in the whole
             changes.append((now - was).square().sum() * share)
             sizes.append(was.square().sum() * share)
@@ -95,14 +96,27 @@ def _norms(parameters: list[tuple[str, nn.Parameter]]) -> dict[str, float]:
     }
 
 
+def probe_ids(batches: Batches, step: int) -> np.ndarray[Any, Any]:
+    """Returns sequences of the batches from a step on, so many that they hold PROBE_TOKENS; none with padding."""
+    rows: list[np.ndarray[Any, Any]] = []
+    wanted = -(-PROBE_TOKENS // batches.block_size)
+    for ahead in range(wanted):
+        batch: Batch = batches.batch(step + ahead)
+        rows += list(batch.x[(batch.y != IGNORE).all(axis=1)])
+        if len(rows) >= wanted:
+            break
+    return np.stack(rows[:wanted] or [batches.batch(step).x[0]])[:, :PROBE_TOKENS]
+
+
 def _sample(parameter: Tensor) -> Tensor:
+    """Returns some of the weights, as a copy in float64, which not every GPU knows."""
     flat = parameter.detach().flatten()
-    return flat[:: -(-flat.numel() // SAMPLED)]
+    return flat[:: -(-flat.numel() // SAMPLED)].float().cpu().double()
 
 
-def _probe(model: GPT, batch: Batch, machine: Machine) -> tuple[dict[str, float], dict[str, float]]:
-    """Returns the shares of dead hidden units and of saturated heads, by part, on some of the batch's tokens."""
-    ids = torch.from_numpy(batch.x[: max(1, PROBE_TOKENS // batch.x.shape[1]), :PROBE_TOKENS]).to(machine.device)
+def _probe(model: GPT, probe: np.ndarray[Any, Any], machine: Machine) -> tuple[dict[str, float], dict[str, float]]:
+    """Returns the shares of dead hidden units and of saturated heads, by part, on the probe."""
+    ids = torch.from_numpy(probe).to(machine.device)
     dead: dict[str, float] = {}
     saturated: dict[str, float] = {}
 

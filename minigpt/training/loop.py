@@ -32,7 +32,7 @@ from minigpt.model.cost import parameter_table
 from minigpt.run import MODEL, OPTIMIZER, RunFolder
 from minigpt.training.calendar import Calendar
 from minigpt.training.gradients import Gradients
-from minigpt.training.health import Look
+from minigpt.training.health import Look, probe_ids
 from minigpt.training.meter import Meter
 from minigpt.training.optimizers import load_optimizer_tensors, make_optimizers, optimizer_tensors, set_rate
 from minigpt.training.plan import Plan
@@ -93,6 +93,8 @@ class Training:
         self.total_steps = config.train.steps or config.train.epochs * per_epoch
         self.due = Calendar(config.train, per_epoch, self.total_steps)
         self.monitor = device.UseMonitor(machine.device)
+        self.meter = Meter(self.monitor)
+        self.reads_ahead = machine.device.type != "cpu"  # a GPU works on while the next batch is read
         self.began = self.saved = time.perf_counter()
 
     def begin(self) -> None:
@@ -120,24 +122,23 @@ class Training:
         """Takes every step; saves now and then, and validates at each epoch's end and after the last step."""
         self.reports.call_doctor()
         self._tell_start()
-        meter = Meter(self.monitor)
+        self.meter = Meter(self.monitor)
         stopped = False
         while self.at.step < self.total_steps and not stopped:
             asked = time.perf_counter()
             batch = self._batch()
-            meter.waited += time.perf_counter() - asked
+            self.meter.waited += time.perf_counter() - asked
             lr = self.config.train.lr * rate(self.at.step, self.total_steps, self.config.schedule)
             loss_sum, tokens, grad_norm, trouble = self.step(batch, lr)
             self.at.count(loss_sum, tokens)
-            meter.tokens += tokens
+            self.meter.tokens += tokens
             if trouble and self._handle(trouble, batch):
-                meter = Meter(self.monitor)
+                self.meter = Meter(self.monitor)
                 continue
-            if self.look:
-                self._tell("health", parts=self.look.read())
+            self._tell_health()
             if self.due.log(self.at.step):
                 loss = self.at.take_logged_loss()
-                self._tell("step", loss=loss, lr=lr, grad_norm=grad_norm, tokens=self.at.tokens, **meter.read())
+                self._tell("step", loss=loss, lr=lr, grad_norm=grad_norm, tokens=self.at.tokens, **self.meter.read())
             self._tell("progress", total=self.total_steps)
             stopped = self.at.step < self.total_steps and self.should_stop()
             paused = time.perf_counter()
@@ -145,7 +146,7 @@ class Training:
                 self.save()
             if not stopped and self.due.validation(self.at.step):
                 self.validate()
-            meter.leave_out(time.perf_counter() - paused)
+            self.meter.leave_out(time.perf_counter() - paused)
         self.reports.draw()
         self._tell("end", stopped=stopped, peak_bytes=device.peak_memory(self.machine.device))
         at = self.at
@@ -171,15 +172,19 @@ class Training:
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
-        if self.machine.device.type != "cpu":  # it is still at work: time to read what comes next
+        began = time.perf_counter()
+        if self.reads_ahead:
             self.ahead = self.at.step + 1, self.batches.batch(self.at.step + 1)
-        loss_value, grad_norm = float(loss_sum), float(norm)
+        read = time.perf_counter()
+        loss_value, grad_norm = float(loss_sum), float(norm)  # a GPU that is still at work is waited for here
+        if self.reads_ahead and time.perf_counter() - read < 0.1 * (read - began):
+            self.meter.waited += read - began  # it had finished before: reading held it up
         trouble = judge(
             loss_value / tokens, grad_norm, self.at.norms, self.scaler, lambda: first_not_finite(self.model)
         )
         if trouble is None or (not trouble.bad and not trouble.overflow and not settings.skip_spikes):
             if self.due.health(self.at.step + 1):
-                self.look = Look(self.model, batch, self.machine)
+                self._look()
             if settings.clip:
                 clip_grads_with_norm_(self.model.parameters(), settings.clip, norm)
             for optimizer in self.optimizers:
@@ -190,6 +195,17 @@ class Training:
         self.scaler.update()
         self.model.zero_grad(set_to_none=True)
         return loss_value, tokens, grad_norm, trouble
+
+    def _look(self) -> None:
+        """Looks inside before the gradients are applied; an accident there ends no run."""
+        try:
+            self.look = Look(self.model, probe_ids(self.batches, self.at.step), self.machine)
+        except Exception as error:  # memory, most likely
+            self.note(f"no look inside at this step: {error}")
+
+    def _tell_health(self) -> None:
+        if self.look:
+            self._tell("health", parts=self.look.read())
 
     def _handle(self, trouble: Trouble, batch: Batch) -> bool:
         """Says what was wrong with the step just taken; true if the run went back to a checkpoint.

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from minigpt.data import Batch
+from minigpt.data import IGNORE, Batch, Batches
 from minigpt.device import choose
 from minigpt.metrics import read_metrics
 from minigpt.model import GPT
 from minigpt.training import train
 from minigpt.training.gradients import Gradients
-from minigpt.training.health import Look, part_of
+from minigpt.training.health import Look, part_of, probe_ids
+from minigpt.training.start import start
 from tests.conftest import tiny
 
 CPU = choose("cpu", "float32")
@@ -28,7 +31,7 @@ def model_with_gradients(**changes: str | int | bool) -> tuple[GPT, Batch]:
 
 
 def look(model: GPT, batch: Batch, lr: float = 0.0) -> dict[str, dict[str, float]]:
-    seen = Look(model, batch, CPU)
+    seen = Look(model, batch.x, CPU)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter *= 1 + lr
@@ -54,7 +57,7 @@ def test_the_update_is_the_relative_change():
 def test_a_sample_of_the_weights_stands_for_all(monkeypatch):
     monkeypatch.setattr("minigpt.training.health.SAMPLED", 100)
     model, batch = model_with_gradients()
-    seen = Look(model, batch, CPU)
+    seen = Look(model, batch.x, CPU)
     assert max(len(kept) for kept in seen.before.values()) <= 100
     with torch.no_grad():
         for parameter in model.parameters():
@@ -94,3 +97,52 @@ def test_looks_are_taken_when_they_are_due_and_change_nothing(data_folder, tmp_p
     assert read_metrics(tmp_path / "without" / "metrics.jsonl", "health") == []
     weights = [(tmp_path / run / "checkpoints/step-000000010/model.safetensors") for run in ("with", "without")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_the_probe_has_a_thousand_real_tokens_whatever_the_batch(dataset):
+    for batch_size in (1, 4):
+        batches = Batches(dataset.train, 32, batch_size, seed=1)
+        for step in (0, batches.steps_per_epoch - 1):  # the last batch of an epoch is filled up with padding
+            ids = probe_ids(batches, step)
+            assert ids.shape == (32, 32)
+            rows = {tuple(row) for later in range(40) for row in batches.batch(step + later).x.tolist()}
+            assert all(tuple(row) in rows for row in ids.tolist())
+            padded = [b.x[(b.y == IGNORE).any(axis=1)] for b in map(batches.batch, range(2 * batches.steps_per_epoch))]
+            assert not any((row == ids).all(axis=1).any() for part in padded for row in part)
+
+
+def test_an_accident_in_a_look_ends_no_run(data_folder, tmp_path, monkeypatch):
+    def fail(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("minigpt.training.loop.Look", fail)
+    outcome = train(data_folder, tmp_path / "run", tiny(train__steps=2))
+    assert outcome.steps == 2
+    notes = read_metrics(tmp_path / "run" / "metrics.jsonl", "note")
+    assert [note["text"] for note in notes] == ["no look inside at this step: CUDA out of memory"] * 2
+
+
+@pytest.mark.parametrize(("device_busy", "waits"), [(0.0, True), (0.05, False)])
+def test_reading_ahead_counts_as_waiting_only_when_the_device_has_finished(
+    data_folder, tmp_path, device_busy, waits, monkeypatch
+):
+    training = start(data_folder, tmp_path / "run", tiny())
+    batch = training.batches.batch(0)
+    clock = [0.0]
+
+    def read(step: int) -> Batch:
+        clock[0] += 0.03
+        return batch
+
+    class Loss:
+        def __float__(self) -> float:
+            clock[0] += max(0.0, device_busy - 0.03)
+            return 100.0
+
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    training.reads_ahead, training.batches.batch = True, read
+    real = training.gradients.add
+    training.gradients.add = lambda *arguments: (Loss(), real(*arguments)[1])
+    training.due = replace(training.due, settings=tiny(train__health_every=0).train)
+    training.step(batch, 1e-3)
+    assert training.meter.waited == pytest.approx(0.03 if waits else 0.0)
