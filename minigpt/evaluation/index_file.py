@@ -22,9 +22,11 @@ build at once do not meet; one that is damaged or of other tokens is built anew.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import struct
+import time
 import uuid
 import zlib
 from collections.abc import Iterator
@@ -36,7 +38,7 @@ import numpy.typing as npt
 
 from minigpt.data import Shard
 from minigpt.errors import DataError
-from minigpt.evaluation.suffixes import PLACES_AT_ONCE, Progress, Text, sorted_places
+from minigpt.evaluation.suffixes import PLACES_AT_ONCE, Progress, Text, place_dtype, sorted_places
 
 MAGIC = b"MINIIDX\n"
 VERSION = 1
@@ -70,11 +72,11 @@ def open_places(shard: Shard, on_progress: Progress) -> tuple[Places, Path]:
         places = _read(path, shard)  # where another program holds the file open, it may have built one just now
         if places is not None:
             return places, path
-    size = HEADER_BYTES + shard.n_tokens * _dtype(shard.n_tokens).itemsize
+    size = HEADER_BYTES + shard.n_tokens * place_dtype(shard.n_tokens).itemsize
     raise DataError(
         "The index of the training text could not be written",
         seen="; ".join(problems),
-        remedy=f"Make room for it: it takes {size:,} bytes on the disk.",
+        remedy=f"Make room for it: it takes {size:,} bytes on the disk, twice as much while it is built.",
     )
 
 
@@ -86,12 +88,8 @@ def _kept(shard: Shard) -> Iterator[Path]:
         yield cache / "minigpt" / f"{shard.sha256}.index"
 
 
-def _dtype(n_tokens: int) -> np.dtype[np.unsignedinteger[Any]]:
-    return np.dtype("<u4") if n_tokens < 2**32 else np.dtype("<u8")
-
-
 def _header(shard: Shard, sha256: bytes) -> bytes:
-    form = MAGIC, VERSION, _dtype(shard.n_tokens).itemsize, shard.n_tokens, Text(shard).depth
+    form = MAGIC, VERSION, place_dtype(shard.n_tokens).itemsize, shard.n_tokens, Text(shard).depth
     head = _FIELDS.pack(*form, shard.seam, bytes.fromhex(shard.sha256), sha256)
     return head + struct.pack("<I", zlib.crc32(head))
 
@@ -99,13 +97,14 @@ def _header(shard: Shard, sha256: bytes) -> bytes:
 def _build(path: Path, shard: Shard, on_progress: Progress) -> None:
     """Writes the index of a split; one that is there is replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     digest = hashlib.sha256()
     try:
         with temporary.open("xb") as file:
             file.write(bytes(HEADER_BYTES))
-            for places in sorted_places(shard, on_progress):
-                data = places.astype(_dtype(shard.n_tokens))
+            for places in sorted_places(shard, path.parent, on_progress):
+                data = places.astype(place_dtype(shard.n_tokens))
                 digest.update(data.data)
                 file.write(data.data)
             file.seek(0)
@@ -117,9 +116,17 @@ def _build(path: Path, shard: Shard, on_progress: Progress) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def _remove_leftovers(path: Path) -> None:
+    """Removes what builds that were killed have left; what is younger than a day may be of one that goes on."""
+    for left in path.parent.glob(f".{path.name}.*.part"):
+        with contextlib.suppress(OSError):
+            if left.stat().st_mtime < time.time() - 24 * 3600:
+                left.unlink()
+
+
 def _read(path: Path, shard: Shard) -> Places | None:
     """The places in an index, or None if it is not there, damaged, or of other tokens."""
-    dtype = _dtype(shard.n_tokens)
+    dtype = place_dtype(shard.n_tokens)
     try:
         if path.stat().st_size != HEADER_BYTES + shard.n_tokens * dtype.itemsize:
             return None

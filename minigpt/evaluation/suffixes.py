@@ -4,17 +4,21 @@ Two places are compared by the tokens that follow, the first `depth` of them; wh
 of the text. A code is a token's id + 1, and 0 behind the end of the text or behind a seam, where the text does not go
 on. As many codes as fit make one 64-bit word, so that comparing a word compares, say, four tokens.
 
-Places are sorted part by part, a part being a range of words that no more than PLACES_AT_ONCE places begin with. Where
-a single word has more (a run of spaces in a text of characters), its places are told apart by the word after it, and
-so on. Each part is one pass through the text.
+Places are sorted part by part, a part being a range of words that no more than PLACES_AT_ONCE places begin with: one
+pass counts how many begin with which words, another writes each place to its part in a scratch file. A part that is
+still too large is divided in the same way, by its next word if all its places have the same (a run of spaces in a text
+of characters). So the work grows as the text does, nearly.
 
 Not here: looking something up (copying.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +32,12 @@ PLACES_AT_ONCE = 2**21
 """The most places sorted at a time: 150 MB."""
 TOKENS_AT_ONCE = 2**17  # what is worked on stays in the cache
 BINS = 2**16
+
+
+def place_dtype(n_tokens: int) -> np.dtype[np.unsignedinteger[Any]]:
+    """The narrowest type, little-endian on every machine, that holds all places of a text."""
+    return np.dtype("<u4") if n_tokens < 2**32 else np.dtype("<u8")
+
 
 Progress = Callable[[int, int], None]
 
@@ -60,94 +70,78 @@ class Text:
 
     def words(self, places: Ints, number: int) -> U64:
         """Returns the first, second, ... (0, 1, ...) word behind each place, shape (n_places,)."""
-        return self._packed(self.codes(places, number * self.per_word + j) for j in range(self.per_word))
-
-    def stretch(self, start: int, stop: int) -> Iterator[U64]:
-        """Yields the first, second, ... word behind all places from `start` to before `stop`: as `words`, but quick."""
-        ids = self.shard.read(start, stop + self.depth)
-        codes = np.zeros(stop - start + self.depth, dtype=np.uint64)
-        codes[: len(ids)] = ids
-        codes[: len(ids)] += np.uint64(1)
-        seam = self.shard.seam
-        room = seam - np.arange(start, stop) % seam if seam else np.full(1, self.depth)  # (n_places,) or (1,)
-        for first in range(0, self.depth, self.per_word):
-            offsets = range(first, first + self.per_word)
-            yield self._packed(np.where(room > j, codes[j : j + stop - start], np.uint64(0)) for j in offsets)
-
-    def _packed(self, columns: Iterable[U64]) -> U64:
-        columns = iter(columns)
-        words = next(columns).copy()
-        for column in columns:
+        words = np.zeros(len(places), dtype=np.uint64)
+        for offset in range(number * self.per_word, (number + 1) * self.per_word):
             words <<= np.uint64(self._bits)
-            words |= column
+            words |= self.codes(places, offset)
         return words
 
 
 class Part(NamedTuple):
-    """Places that belong together: they begin with the words of `prefix`, and the next is from `low` to `high`."""
+    """Places that belong together: alike in their first words, and the next is from `low` to `high`.
 
-    prefix: tuple[int, ...] = ()
+    Attributes:
+        read: gives the first, second, ... (0, 1, ...) to before the last of two, in the order of the text.
+        n_places: how many they are.
+        n_alike: in how many words they are alike.
+        low, high: the range of the next.
+    """
+
+    read: Callable[[int, int], Ints]
+    n_places: int
+    n_alike: int = 0
     low: int = 0
     high: int = 2**64 - 1
-    n_places: int = 0
-
-    @property
-    def alike(self) -> bool:
-        """Whether all its places have the same next word."""
-        return self.low == self.high
 
 
-def sorted_places(shard: Shard, on_progress: Progress = lambda done, total: None) -> Iterator[Ints]:
+def sorted_places(shard: Shard, folder: Path, on_progress: Progress = lambda done, total: None) -> Iterator[Ints]:
     """Yields all places of a split in the order of the tokens that follow, in pieces of at most PLACES_AT_ONCE.
 
     Args:
         shard: the split. Its tokens are read often and its memory map touched, which the system can take back.
+        folder: where a scratch file finds room, about as large as all places are in `place_dtype`. Nothing stays.
         on_progress: told how many places are done, of how many.
+
+    Raises:
+        OSError: there is no room.
     """
     text = Text(shard)
     done = 0
-    for part in _parts(text, Part(n_places=text.n)) if text.n else ():
-        if part.n_places > PLACES_AT_ONCE:  # alike to the last token compared: in the order of the text already
-            pieces: Iterable[Ints] = (places for places, _ in _select(text, part))
-        else:
-            pieces = [_sorted(text, part)]
-        for piece in pieces:
-            yield piece
-            done += len(piece)
-            on_progress(done, text.n)
+    for piece in _in_order(text, Part(np.arange, text.n), folder) if text.n else ():
+        yield piece
+        done += len(piece)
+        on_progress(done, text.n)
 
 
-def _select(text: Text, part: Part) -> Iterator[tuple[Ints, U64]]:
-    """Yields the places of a part in the order of the text, with the word behind its prefix, in stretches."""
-    low, high = np.uint64(part.low), np.uint64(part.high)
-    for start in range(0, text.n, TOKENS_AT_ONCE):
-        columns = text.stretch(start, min(start + TOKENS_AT_ONCE, text.n))
-        inside = np.array(True)
-        for word in part.prefix:
-            inside = inside & (next(columns) == np.uint64(word))
-        words = next(columns)
-        chosen = np.flatnonzero(inside & (words >= low) & (words <= high))
-        yield chosen + start, words[chosen]
+def _in_order(text: Text, part: Part, folder: Path) -> Iterator[Ints]:
+    """Yields the places of a part in their order."""
+    if part.low == part.high:
+        part = Part(part.read, part.n_places, part.n_alike + 1)
+    if part.n_alike == text.n_words:  # to the last token compared: they are in order already
+        yield from _chunks(part)
+    elif part.n_places <= PLACES_AT_ONCE:
+        yield _sorted(text, part.read(0, part.n_places), part.n_alike)
+    else:
+        parts = _divided(text, part)
+        if len(parts) == 1:
+            yield from _in_order(text, parts[0], folder)
+            return
+        with tempfile.TemporaryFile(dir=folder) as file:
+            for smaller in _scattered(text, part, parts, file):
+                yield from _in_order(text, smaller, folder)
 
 
-def _parts(text: Text, whole: Part) -> Iterator[Part]:
-    """Yields parts, in order, that make up a part: none has too many places unless they are alike in every word."""
-    if whole.n_places <= PLACES_AT_ONCE or (whole.alike and len(whole.prefix) == text.n_words - 1):
-        yield whole
-        return
-    if whole.alike:  # told apart by the next word
-        yield from _parts(text, Part((*whole.prefix, whole.low), n_places=whole.n_places))
-        return
-    for part in _divided(text, whole):
-        yield from _parts(text, part)
+def _chunks(part: Part) -> Iterator[Ints]:
+    for start in range(0, part.n_places, TOKENS_AT_ONCE):
+        yield part.read(start, min(start + TOKENS_AT_ONCE, part.n_places))
 
 
 def _divided(text: Text, whole: Part) -> list[Part]:
     """Cuts a part's range of words into BINS, and puts neighbours together as long as there is room."""
     shift = max(0, (whole.high - whole.low).bit_length() - BINS.bit_length() + 1)
     counts = np.zeros(BINS, dtype=np.int64)
-    for _, words in _select(text, whole):
-        bins = (words - np.uint64(whole.low)) >> np.uint64(shift)
+    for places in _chunks(whole):
+        bins = (text.words(places, whole.n_alike) - np.uint64(whole.low)) >> np.uint64(shift)
         counts += np.bincount(bins.astype(np.int64), minlength=BINS)
     parts: list[Part] = []
     for number in np.flatnonzero(counts).tolist():
@@ -156,17 +150,40 @@ def _divided(text: Text, whole: Part) -> list[Part]:
         if parts and parts[-1].n_places + n_places <= PLACES_AT_ONCE:
             low, n_places = parts[-1].low, parts[-1].n_places + n_places
             parts.pop()
-        parts.append(Part(whole.prefix, low, high, n_places))
+        parts.append(Part(whole.read, n_places, whole.n_alike, low, high))
     return parts
 
 
-def _sorted(text: Text, part: Part) -> Ints:
-    """Returns the places of a part in their order."""
-    places, words = (np.concatenate(arrays) for arrays in zip(*_select(text, part), strict=True))
+def _scattered(text: Text, whole: Part, parts: list[Part], file: IO[bytes]) -> list[Part]:
+    """Writes the places of a part to a file, those of each smaller part in a row, and returns these."""
+    dtype = place_dtype(text.n)
+    lows = np.array([part.low for part in parts], dtype=np.uint64)
+    starts = np.cumsum([0, *(part.n_places for part in parts[:-1])])
+    ends = starts.copy()  # of what is written
+    for places in _chunks(whole):
+        which = np.searchsorted(lows, text.words(places, whole.n_alike), side="right").astype(np.int32) - 1
+        data = places[np.argsort(which, kind="stable")].astype(dtype)
+        counts = np.bincount(which, minlength=len(parts))
+        stops = np.cumsum(counts)
+        for number in np.flatnonzero(counts).tolist():
+            file.seek(int(ends[number]) * dtype.itemsize)
+            file.write(data[stops[number] - counts[number] : stops[number]].data)
+        ends += counts
+
+    def read(first: int, start: int, stop: int) -> Ints:
+        file.seek((first + start) * dtype.itemsize)
+        return np.frombuffer(file.read((stop - start) * dtype.itemsize), dtype=dtype).astype(np.int64)
+
+    return [part._replace(read=partial(read, start)) for part, start in zip(parts, starts.tolist(), strict=True)]
+
+
+def _sorted(text: Text, places: Ints, n_alike: int) -> Ints:
+    """Returns places that are alike in their first words, given in the order of the text, in their own."""
+    words = text.words(places, n_alike)
     order = np.argsort(words, kind="stable")
     places, words = places[order], words[order]
     first = np.diff(words, prepend=~words[:1]) != 0  # whether a group of places that are alike begins here
-    for number in range(len(part.prefix) + 1, text.n_words):
+    for number in range(n_alike + 1, text.n_words):
         tied = np.flatnonzero(~first | ~np.append(first[1:], True))  # in a group of two or more
         if not len(tied):
             break

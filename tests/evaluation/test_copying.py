@@ -128,12 +128,13 @@ def test_equal_to_a_look_at_every_place(tmp_path, monkeypatch, case, depth, n, a
 @given(st.one_of(texts(3), texts(1)), st.sampled_from([0, 1, 7]), st.integers(3, 40), st.sampled_from([4, 2**13]))
 def test_tiny_parts_give_the_order_of_one_part(tmp_path, monkeypatch, text, seam, at_once, bins):
     train = shard(tmp_path, text, vocab_size=2**22, seam=seam)
-    whole = np.concatenate([np.empty(0, dtype=np.int64), *sorted_places(train)])
+    whole = np.concatenate([np.empty(0, dtype=np.int64), *sorted_places(train, tmp_path)])
     monkeypatch.setattr(suffixes, "PLACES_AT_ONCE", at_once)
     monkeypatch.setattr(suffixes, "TOKENS_AT_ONCE", 100)
     monkeypatch.setattr(suffixes, "BINS", bins)
-    pieces = list(sorted_places(train))
+    pieces = list(sorted_places(train, tmp_path))
     assert all(len(piece) <= max(at_once, 100) for piece in pieces)
+    assert not [path for path in tmp_path.iterdir() if path.suffix != ".tokens"]
     np.testing.assert_array_equal(np.concatenate([np.empty(0, dtype=np.int64), *pieces]), whole)
 
     def behind(place: int) -> list[int]:
@@ -293,6 +294,35 @@ def test_an_interrupted_build_leaves_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["train.tokens"]
 
 
+def test_what_a_killed_build_left_goes_after_a_day(tmp_path):
+    train = shard(tmp_path, TEXT)
+    old, young, other = (
+        tmp_path / name for name in (".train.index.0.part", ".train.index.1.part", ".val.index.0.part")
+    )
+    for path in (old, young, other):
+        path.write_bytes(b"x")
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    CopyIndex.open(train)
+    assert [path.exists() for path in (old, young, other)] == [False, True, True]
+
+
+def test_every_place_is_looked_at_a_few_times_however_long_the_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(suffixes, "PLACES_AT_ONCE", 500)
+    monkeypatch.setattr(suffixes, "TOKENS_AT_ONCE", 1000)
+    looks: list[int] = []
+    words = suffixes.Text.words
+    monkeypatch.setattr(
+        suffixes.Text, "words", lambda text, places, number: (looks.append(len(places)), words(text, places, number))[1]
+    )
+    for n in (10_000, 80_000):
+        looks.clear()
+        rng = np.random.default_rng(0)
+        train = shard(tmp_path, (rng.zipf(1.3, n) % 50_257).tolist(), vocab_size=50_257)
+        assert sum(map(len, sorted_places(train, tmp_path))) == n
+        assert sum(looks) < 8 * n  # one pass a part would be 20 at 10,000, and 160 at 80,000
+
+
 def test_memory_of_building_is_bounded_however_skewed_the_tokens(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     skewed = np.where(rng.random(200_000) < 0.7, 0, rng.integers(1, 5, 200_000))
@@ -302,7 +332,7 @@ def test_memory_of_building_is_bounded_however_skewed_the_tokens(tmp_path, monke
     monkeypatch.setattr(suffixes, "TOKENS_AT_ONCE", 5_000)
     monkeypatch.setattr(suffixes, "BINS", 2**12)
     tracemalloc.start()
-    pieces = [len(piece) for piece in sorted_places(train)]
+    pieces = [len(piece) for piece in sorted_places(train, tmp_path)]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert sum(pieces) == 200_000
