@@ -186,8 +186,8 @@ def answers(
 
 def _steps_per_epoch(folder: RunFolder) -> int | None:
     """Returns it as the run's metrics tell; None if they do not."""
-    told = ((record["step"], record.get("epoch")) for record in read_metrics(folder.metrics_file))
-    known = [(step, epoch) for step, epoch in told if type(epoch) in (int, float) and 0 < epoch < math.inf]
+    told = [record for record in read_metrics(folder.metrics_file) if type(record.get("epoch")) in (int, float)]
+    known = [(record["step"], record["epoch"]) for record in told if 0 < record["epoch"] < math.inf]
     step, epoch = max(known, default=(0, 1))
     return round(step / epoch) or None
 
