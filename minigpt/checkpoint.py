@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,9 +71,12 @@ def save(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], values: Mappin
 
 
 def tidy(parent: Path) -> None:
-    """Clears up behind a save that was interrupted: half-written folders go, and one on its way out comes back."""
-    for folder in parent.glob(f".*{PARTIAL}"):
-        shutil.rmtree(folder, ignore_errors=True)
+    """Clears up behind a save that was interrupted: what is half-written goes, and one on its way out comes back."""
+    for left in parent.glob(f".*{PARTIAL}"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
     for old in parent.glob(f".*{OLD}"):
         folder = old.with_name(old.name.removeprefix(".").removesuffix(OLD))
         if folder.exists():
@@ -151,11 +155,14 @@ def _damaged(folder: Path, seen: object) -> CheckpointError:
 
 
 def write_file(file: Path, text: str) -> None:
-    """Writes a small text file whole or not at all, and waits until the disk has it."""
-    temporary = file.with_name(f".{file.name}.partial")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    sync(temporary)
-    os.replace(temporary, file)
+    """Writes a small text file whole or not at all, and waits until the disk has it. Of two writers the last wins."""
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}{PARTIAL}")
+    try:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+        sync(temporary)
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _sum(state: Mapping[str, Any]) -> str:
