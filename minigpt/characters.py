@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from pathlib import PureWindowsPath
 
-UNSEEN = (0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF)
-"""Characters that take no place, or turn the direction of writing. (Two others without width, U+200C and U+200D, belong
-to the spelling of some languages.)"""
+UNSEEN = (
+    *(0x061C, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2060, 0x2065), *range(0x2066, 0x206A), 0xFEFF),
+    *range(0xE0000, 0xE0080),
+)
+"""Characters that take no place, or turn the direction of writing; the last range can hide a whole text. (Two
+others without width, U+200C and U+200D, belong to the spelling of some languages.)"""
 
 CONTROLS: dict[int, str] = {
     **{code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"},
