@@ -38,6 +38,7 @@ class RunFacts:
         origin: where its first weights came from; None if from chance.
         prepared: how the data set was made, if it is at hand.
         evaluation: the figures; None if nothing was measured.
+        unseen: whether they are of the validation split that was kept out of the run's training.
         said: what the model wrote, and the figures of that.
         diagnosis: what the doctor says; None if it says nothing of such a run.
         running: whether it is being trained now.
@@ -54,6 +55,7 @@ class RunFacts:
     origin: Mapping[str, Any] | None
     prepared: Report | None
     evaluation: Evaluation | None
+    unseen: bool
     said: Said
     diagnosis: Diagnosis | None
     running: bool
@@ -151,9 +153,9 @@ def one_tokenizer(runs: Sequence[RunFacts]) -> bool:
 
 
 def same_text(runs: Sequence[RunFacts]) -> bool:
-    """Whether runs were validated on the same text; between tokenizers, as far as its length tells."""
+    """Whether runs were validated on the same text, those that were; between tokenizers, as far as its length tells."""
     which = "sha256" if one_tokenizer(runs) else "text_bytes"
-    return len({(run.data["splits"].get("val") or {}).get(which) for run in runs}) == 1
+    return len({split.get(which) for run in runs if (split := run.data["splits"].get("val"))}) <= 1
 
 
 def comparable(runs: Sequence[RunFacts]) -> bool:
@@ -162,9 +164,10 @@ def comparable(runs: Sequence[RunFacts]) -> bool:
 
 
 def measured_alike(runs: Sequence[RunFacts]) -> bool:
-    """Whether what was measured now is of the same tokens in all runs that were measured."""
+    """Whether what was measured now is of the same tokens in all runs that were measured, two at least."""
     found = [run.evaluation.figures for run in runs if run.evaluation]
-    return len({(figures.tokens, figures.documents, figures.bytes_per_token) for figures in found}) == 1
+    texts = {(one.bytes_per_token, *(document.tokens for document in one.by_document)) for one in found}
+    return len(found) > 1 and len(texts) == 1
 
 
 def without_folders(text: str, places: Sequence[str]) -> str:

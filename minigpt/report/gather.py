@@ -14,9 +14,10 @@ from typing import Any, Protocol, TypeVar
 
 from minigpt.config import MachineConfig
 from minigpt.data.report import Report
-from minigpt.device import choose
+from minigpt.device import choose, is_out_of_memory
 from minigpt.doctor import Diagnosis, examine, read_evidence
 from minigpt.errors import MiniGPTError, RunError
+from minigpt.evaluation import Evaluation
 from minigpt.generation.kept import Kept
 from minigpt.metrics import read_metrics
 from minigpt.report.facts import Records, RunFacts, without_folders
@@ -33,11 +34,19 @@ Found = TypeVar("Found")
 class Tried(Protocol):
     """What tries to read something, and notes why there is none."""
 
-    def __call__(self, read: Callable[[], Found], otherwise: Found, what: str) -> Found:
-        """Returns what `read` returns, or `otherwise` if it raises a MiniGPTError; `what` begins the note."""
+    def __call__(self, read: Callable[[], Found], otherwise: Found, what: str, named: bool = False) -> Found:
+        """Returns what `read` returns, or `otherwise` if it raises a MiniGPTError or memory is short.
+
+        Args:
+            read: what reads it.
+            otherwise: what stands for it.
+            what: how the note begins.
+            named: whether it was asked for by name: a MiniGPTError is raised then.
+        """
 
 
 LABEL_LENGTH = 28
+LEFT_OUT = "--no-evaluate, --no-samples"
 
 STRANGE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, StopIteration)
 """What comes of records that no training wrote."""
@@ -89,24 +98,31 @@ def _gather(folder: RunFolder, label: str, wishes: Wishes, on_progress: Progress
         seen = "" if error.seen is None else f" ({error.seen})"
         return f"{what}: {error.what}{seen}."
 
-    def tried(read: Callable[[], Found], otherwise: Found, what: str) -> Found:
+    def tried(read: Callable[[], Found], otherwise: Found, what: str, named: bool = False) -> Found:
         try:
             return read()
         except MiniGPTError as error:
+            if named:
+                raise
             missing.append(told(error, what))
-            return otherwise
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            missing.append(f"{what}: there is not enough memory. Try --device cpu, or leave it out: {LEFT_OUT}.")
+        return otherwise
 
     no_records: Records = []
     records = tried(lambda: read_metrics(folder.metrics_file), no_records, "No curves")
     data = tried(lambda: _data(folder), data, "Nothing is known of the data")
-    evaluation = None
+    nothing: tuple[Evaluation | None, bool] = (None, False)
+    evaluation, unseen = nothing
     if wishes.evaluate:
-        if wishes.data is not None or wishes.checkpoint != "best":  # asked for by name: a mistake there is no lack
-            evaluation = measured(folder, wishes.checkpoint, wishes.data, wishes.machine, on_progress)
-        else:
-            evaluation = tried(
-                lambda: measured(folder, "best", None, wishes.machine, on_progress), None, "Nothing was measured"
-            )
+        evaluation, unseen = tried(
+            lambda: _measured(folder, data, wishes, on_progress),
+            nothing,
+            "Nothing was measured",
+            named=wishes.data is not None or wishes.checkpoint != "best",
+        )
     prepared = _prepared(wishes.data or data["folder"], data)
     diagnosis: tuple[Diagnosis | None, bool] = (None, False)
     if data["splits"]:  # else it was imported, and there is no training to look at
@@ -123,12 +139,23 @@ def _gather(folder: RunFolder, label: str, wishes: Wishes, on_progress: Progress
         origin=tried(folder.origin, None, "Nothing is known of the first weights"),
         prepared=prepared,
         evaluation=evaluation,
+        unseen=unseen,
         said=_said(folder, data, wishes, tried, on_progress) if wishes.samples else Said(),
         diagnosis=diagnosis[0],
         running=diagnosis[1],
         missing=tuple(without_folders(text, places) for text in missing),
         places=places,
     )
+
+
+def _measured(
+    folder: RunFolder, data: Mapping[str, Any], wishes: Wishes, on_progress: Progress
+) -> tuple[Evaluation | None, bool]:
+    """Returns the figures, and whether they are of the validation split that belongs to the run's training text."""
+    dataset = folder.open_data(wishes.data)
+    known = [(data["splits"].get(split) or {}).get("sha256") for split in ("train", "val")]
+    evaluation = measured(folder, wishes.checkpoint, dataset, wishes.machine, on_progress)
+    return evaluation, known == [dataset.train.sha256, dataset.val.sha256]
 
 
 def _said(folder: RunFolder, data: Mapping[str, Any], wishes: Wishes, tried: Tried, on_progress: Progress) -> Said:
@@ -210,7 +237,7 @@ def _labels(folders: Sequence[RunFolder]) -> list[str]:
         again[label] += 1
         if again[label] > 1:
             labels[place] = f"{label} ({again[label]})"
-    return labels
+    return [f"./{label}" if label.startswith("_") else label for label in labels]  # matplotlib hides such names
 
 
 def _names(folders: Sequence[RunFolder]) -> tuple[list[str], list[str]]:

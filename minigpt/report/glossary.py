@@ -17,8 +17,8 @@ TERMS = {
     "occurs; and one that knows what follows the token before. A model that loses to the bigram has not learned "
     "to read context.",
     "95 % interval": "Where the figure lies in 95 of 100 texts made of documents like these (bootstrap over "
-    "documents). Two runs whose intervals overlap widely may differ by chance only; on the same text, compare "
-    "point by point.",
+    "documents). Between two runs on the same text, look at the interval of their difference, which is far "
+    "narrower: documents that are hard for one are hard for the other. None of them says what another seed would do.",
     "epoch": "One pass over the whole training text.",
     "validation": "Measuring on text that is kept out of training. Where the training loss goes on falling and "
     "the validation loss rises, the model learns by heart (overfitting).",
@@ -31,12 +31,12 @@ TERMS = {
     "that look at one token only.",
     "temperature": "How adventurous the model writes: at 0 it always takes its first guess, at 1 it draws by its "
     "own probabilities.",
-    "distinct-n": "Of all runs of n tokens in a group of samples, the share that are different from each other "
-    "(Li et al. 2016). Low: the samples say the same again and again.",
+    "distinct-n": "Of all runs of n words and marks in a group of samples, the share that are different from each "
+    "other (Li et al. 2016). Low: the samples say the same again and again.",
     "self-BLEU": "How alike the samples of a group are to each other, from 0 to 1 (Zhu et al. 2018). High: little "
     "variety.",
-    "repetition": "Share of a sample's runs of four tokens that occurred before in the same sample (Welleck et "
-    "al. 2020).",
+    "repetition": "Share of a sample's runs of four words and marks that occurred before in the same sample (Welleck "
+    "et al. 2020).",
     "copied": "What of a sample stands word for word in the training text: the longest run, and the share of its "
     "runs of eight tokens that do. Real text that the model has not seen shows how much is usual.",
 }

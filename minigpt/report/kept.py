@@ -1,7 +1,8 @@
 """The figures of a run, kept in RUN/evaluation.json, so that a second report needs no minutes for them.
 
-They are taken from there only if weights, tokens, device, precision and program are those they were measured with.
-Whatever cannot be read is measured again; whatever cannot be written is not kept.
+They are taken from there only if weights, model, tokens, device, precision and program are those they were measured
+with. Whatever cannot be read is measured again; whatever cannot be written is not kept. Of very many documents only the
+easiest and the hardest keep their names.
 """
 
 from __future__ import annotations
@@ -9,33 +10,46 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from minigpt import __version__
-from minigpt.checkpoint import STATE, write_file
+from minigpt.checkpoint import STATE, verify, write_file
 from minigpt.config import MachineConfig
+from minigpt.data import Dataset
 from minigpt.device import choose_again
 from minigpt.evaluation import Evaluation, measure
-from minigpt.evaluation.figures import Bin, Estimate, Figures, Group
+from minigpt.evaluation.figures import VERSION, Bin, Estimate, Figures, Group
 from minigpt.run import MODEL, RunFolder
 
 Progress = Callable[[str, int, int], None]
 
+EXTREMES = 5
+"""Documents that the report names of each kind, easiest and hardest."""
+
+MANY_DOCUMENTS = 1_000
+
 
 def measured(
-    folder: RunFolder, checkpoint: str, data: Path | None, settings: MachineConfig, on_progress: Progress
+    folder: RunFolder, checkpoint: str, dataset: Dataset, settings: MachineConfig, on_progress: Progress
 ) -> Evaluation:
     """Returns how well a run's model predicts the validation split: as kept, or else measured now and kept.
 
     Raises:
-        MiniGPTError: if the checkpoint or the data is not there, damaged, or does not fit.
+        MiniGPTError: if the checkpoint is not there or damaged, or the data does not fit.
     """
-    place, dataset = folder.find_checkpoint(checkpoint), folder.open_data(data)
+    place = folder.find_checkpoint(checkpoint)
+    step = folder.checkpoint_step(place)  # what `best` is may change while a run is being trained
     machine = choose_again(folder.environment(), settings)
     made_of = {
         "program": __version__,
+        "figures": VERSION,
+        "torch": str(torch.__version__),
+        "step": step,
+        "model": asdict(folder.config().model),
         "weights": _sums(place).get(f"{MODEL}.safetensors"),
         "train": dataset.train.sha256,
         "val": dataset.val.sha256,
@@ -44,16 +58,42 @@ def measured(
     }
     kept = _read(folder.evaluation_file, made_of)
     if kept is not None:
+        verify(place)
         return kept
-    found = measure(folder.path, data=data, checkpoint=checkpoint, machine=settings, on_progress=on_progress)
+    found = measure(folder.path, data=dataset.folder, checkpoint=str(step), machine=settings, on_progress=on_progress)
+    found = replace(found, figures=_shorter(found.figures))
     if made_of["weights"] and found.figures.by_frequency is not None:  # it may have more to say on another day
+        plain = asdict(found)
+        plain["figures"]["by_document"] = [list(document.values()) for document in plain["figures"]["by_document"]]
         with suppress(OSError):  # in a folder that cannot be written, it is measured each time
-            write_file(folder.evaluation_file, json.dumps({"made_of": made_of, "evaluation": asdict(found)}))
+            write_file(folder.evaluation_file, json.dumps({"made_of": made_of, "evaluation": plain}))
     return found
 
 
+def _shorter(found: Figures) -> Figures:
+    """Returns figures whose documents, if they are many, take little room: what they are for needs no more."""
+    documents = found.by_document
+    if len(documents) <= MANY_DOCUMENTS:
+        return found
+    ranked = sorted(range(len(documents)), key=lambda place: documents[place].loss)
+    named = {*ranked[:EXTREMES], *ranked[-EXTREMES:]}
+    return replace(
+        found,
+        by_document=tuple(
+            Group(
+                one.name if place in named else "",
+                one.tokens,
+                round(one.loss, 5),
+                round(one.accuracy, 5),
+                None if one.bigram is None else round(one.bigram, 5),
+            )
+            for place, one in enumerate(documents)
+        ),
+    )
+
+
 def _sums(place: Path) -> dict[str, Any]:
-    """Returns the checksums of a checkpoint's files; `measure` verifies them."""
+    """Returns the checksums of a checkpoint's files; what is read of them is verified."""
     try:
         return dict(json.loads((place / STATE).read_text("utf-8"))["files"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -88,19 +128,15 @@ def _figures(raw: dict[str, Any]) -> Figures:
         interval = value["interval"]
         return Estimate(float(value["value"]), (float(interval[0]), float(interval[1])) if interval else None)
 
-    def groups(values: list[dict[str, Any]]) -> tuple[Group, ...]:
-        return tuple(
-            Group(
-                str(value["name"]),
-                int(value["tokens"]),
-                float(value["loss"]),
-                float(value["accuracy"]),
-                None if value["bigram"] is None else float(value["bigram"]),
-            )
-            for value in values
-        )
+    def group(name: Any, tokens: Any, loss: Any, accuracy: Any, bigram: Any) -> Group:
+        if not int(tokens) > 0:
+            raise ValueError("a group of no tokens")
+        return Group(str(name), int(tokens), float(loss), float(accuracy), None if bigram is None else float(bigram))
 
-    return Figures(
+    def groups(values: list[dict[str, Any]]) -> tuple[Group, ...]:
+        return tuple(group(**value) for value in values)
+
+    found = Figures(
         tokens=int(raw["tokens"]),
         documents=int(raw["documents"]),
         bytes_per_token=float(raw["bytes_per_token"]),
@@ -116,6 +152,12 @@ def _figures(raw: dict[str, Any]) -> Figures:
         yardsticks={str(name): estimate(value) for name, value in raw["yardsticks"].items()},
         by_context=groups(raw["by_context"]),
         by_frequency=groups(raw["by_frequency"]),
-        by_document=groups(raw["by_document"]),
+        by_document=tuple(group(*value) for value in raw["by_document"]),
         interval_from=None if raw["interval_from"] is None else str(raw["interval_from"]),
     )
+    parts = (found.calibration, found.by_context, found.by_frequency, found.by_document)
+    if min(found.tokens, found.bytes_per_token) <= 0 or not all(parts) or "uniform" not in found.yardsticks:
+        raise ValueError("figures of nothing")
+    if len(found.by_document) != found.documents:
+        raise ValueError("figures of other documents")
+    return found

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from minigpt.evaluation import Evaluation, perplexity
 from minigpt.evaluation.figures import Estimate, Figures, Group
 from minigpt.report import words
-from minigpt.report.facts import RunFacts
+from minigpt.report.facts import RunFacts, one_tokenizer
 from minigpt.report.html import Child, Html, element, folded, name, table
+from minigpt.report.kept import EXTREMES
 from minigpt.report.plots_evaluation import evaluation_plots
-
-EXTREMES = 5
-"""Documents shown of each kind, easiest and hardest."""
 
 NAME_LENGTH = 80
 
@@ -34,6 +32,9 @@ def evaluation(runs: Sequence[RunFacts]) -> list[Html]:
         notes = (run.shortened(note) for note in found.notes)
         parts += [element("p", note, class_="note") for note in notes]
     parts.append(element("div", evaluation_plots(runs), class_="pictures"))
+    if not one_tokenizer([run for run, _ in there]):
+        parts.append(element("p", "Losses by context, frequency and document are of different tokens: no picture shows "
+                             "them together.", class_="note"))  # fmt: skip
     parts += [
         folded(["The figures behind the pictures: ", name(run.label)], _groups(found.figures)) for run, found in there
     ]

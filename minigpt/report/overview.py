@@ -6,17 +6,27 @@ import math
 from collections.abc import Sequence
 
 from minigpt.characters import own_name
-from minigpt.evaluation.figures import Estimate, Figures
+from minigpt.evaluation.figures import RESAMPLES, Estimate, Figures
 from minigpt.report import words
 from minigpt.report.facts import RunFacts, measured_alike, number, one_tokenizer, same_text
 from minigpt.report.html import Child, Html, element, name, table
+from minigpt.report.paired import difference, surely_best
+
+MUCH_OVERLAP = 0.01
+"""From this share of the validation text's passages on, the reader is told that they stand in training."""
+
+PAIRED = (
+    f"The difference is of the same documents, {RESAMPLES:,} times resampled, so it is far surer than the two losses "
+    "beside each other. Bold: better than every other run, and not by the chance of these documents. Another seed of "
+    "the same training would give another difference: that is not in these intervals."
+)
 
 
 def overview(runs: Sequence[RunFacts]) -> list[Html]:
     """Returns the title, a paragraph for each run, the figures side by side, and what is missing."""
     heading = "Report of " + words.listed([run.label for run in runs])
     parts = [element("h1", element("bdi", heading)), *(element("p", _sentences(run), class_="lead") for run in runs)]
-    parts.append(_tiles(runs[0]) if len(runs) == 1 else _side_by_side(runs))
+    parts += [_tiles(runs[0])] if len(runs) == 1 else _side_by_side(runs)
     parts += [element("p", text, class_="warning") for text in _warnings(runs)]
     missing = [(run.label, text) for run in runs for text in run.missing]
     if missing:
@@ -62,7 +72,10 @@ def _quality(run: RunFacts) -> list[Child]:
         said = f"Its lowest validation loss was {loss:.3f} nats per token, a perplexity of {perplexity:,.1f}"
         return [said, f", after step {run.best['step']:,}."]
     found = run.evaluation.figures
-    said = f"After step {run.evaluation.step:,}, on {words.amount(found.tokens)} tokens that it was not trained on, "
+    text = "that it was not trained on" if run.unseen else "of the text it was measured on"
+    if run.unseen and run.prepared and run.prepared.overlap > MUCH_OVERLAP:
+        text += f" (but {run.prepared.overlap:.1%} of their passages stand in its training text too)"
+    said = f"After step {run.evaluation.step:,}, on {words.amount(found.tokens)} tokens {text}, "
     between = f" (95 % interval {words.interval(found.loss)})" if found.loss.interval else ""
     said += f"its loss is {found.loss.value:.3f} nats per token{between}: a perplexity of "
     said += f"{found.perplexity.value:,.1f}, {found.bits_per_byte.value:.3f} bits per byte. "
@@ -123,16 +136,16 @@ def _tiles(run: RunFacts) -> Html:
 
 
 ESTIMATES = (
-    ("loss, nats per token", "loss", "{:.4f}", min),
-    ("perplexity", "perplexity", "{:,.2f}", min),
-    ("bits per byte", "bits_per_byte", "{:.4f}", min),
-    ("accuracy of the first guess", "accuracy", "{:.2%}", max),
-    ("accuracy of the first five", "top5_accuracy", "{:.2%}", max),
+    ("loss, nats per token", "loss", "{:.4f}"),
+    ("perplexity", "perplexity", "{:,.2f}"),
+    ("bits per byte", "bits_per_byte", "{:.4f}"),
+    ("accuracy of the first guess", "accuracy", "{:.2%}"),
+    ("accuracy of the first five", "top5_accuracy", "{:.2%}"),
 )
 
 
-def _side_by_side(runs: Sequence[RunFacts]) -> Html:
-    """The figures of several runs, the best of each row marked; where texts differ, of what may be compared."""
+def _side_by_side(runs: Sequence[RunFacts]) -> list[Html]:
+    """The figures of several runs; where they are of one text, how far apart they are, and which is surely best."""
     rows: list[list[Child]] = [
         ["parameters", *(words.amount(run.parameters) for run in runs)],
         ["tokens seen", *(words.amount(run.last.get("tokens", math.nan)) for run in runs)],
@@ -142,37 +155,42 @@ def _side_by_side(runs: Sequence[RunFacts]) -> Html:
     ]
     lowest = [number(run.best.get("val_loss")) if run.best else math.nan for run in runs]
     rows.append(["lowest validation loss in training", *(words.figure(value, "{:.4f}") for value in lowest)])
+    measured = [run.evaluation.figures if run.evaluation else None for run in runs]
     alike = measured_alike(runs)
-    for title, which, form, better in ESTIMATES:
-        found = [getattr(run.evaluation.figures, which) if run.evaluation else None for run in runs]
-        if not any(found):
-            continue
-        values = [estimate.value for estimate in found if estimate]
-        fair = len(values) > 1 and (alike or (which == "bits_per_byte" and same_text(runs)))
-        best = better(values) if fair else None
-        rows.append([title, *(_estimate(estimate, form, best) for estimate in found)])
-    errors = [run.evaluation.figures.calibration_error if run.evaluation else math.nan for run in runs]
+    best = surely_best(measured) if alike or same_text(runs) else None
+    for title, which, form in ESTIMATES if any(measured) else ():
+        marked = best if which == "bits_per_byte" or (alike and which in ("loss", "perplexity")) else None
+        found = [getattr(figures, which) if figures else None for figures in measured]
+        rows.append([title, *(_estimate(one, form, place == marked) for place, one in enumerate(found))])
+    notes = []
+    if alike and (first := measured[0]):
+        away = [difference(first, figures) if figures else None for figures in measured[1:]]
+        if any(away):
+            beside: Child = ["loss beside ", name(runs[0].label)]
+            rows.append([beside, words.NONE, *(_estimate(one, "{:+.4f}", marked=False) for one in away)])
+            notes.append(element("p", PAIRED, class_="note"))
+    errors = [figures.calibration_error if figures else math.nan for figures in measured]
     if any(map(math.isfinite, errors)):
         rows.append(["calibration error", *(words.figure(error, "{:.2%}") for error in errors)])
-    return table(["", *(name(run.label) for run in runs)], rows, caption="Figures, with their 95 % intervals")
+    return [table(["", *(name(run.label) for run in runs)], rows, caption="Figures, with their 95 % intervals"), *notes]
 
 
-def _estimate(estimate: Estimate | None, form: str, best: float | None) -> Child:
+def _estimate(estimate: Estimate | None, form: str, marked: bool) -> Child:
     if estimate is None:
         return words.NONE
     value = words.figure(estimate.value, form)
     between = words.interval(estimate, form)
-    said: Child = element("b", value) if estimate.value == best else value
+    said: Child = element("b", value) if marked else value
     return [said, element("small", element("br"), between) if between else None]
 
 
 def _warnings(runs: Sequence[RunFacts]) -> list[str]:
     """What stands in the way of comparing runs."""
     found = []
-    if not same_text(runs) and not measured_alike(runs):
+    if not same_text(runs):
         found.append(
-            "The runs were validated on different texts: their figures cannot be compared. Measure them on one with "
-            "--data."
+            "The runs were validated on different texts while they trained: their curves cannot be compared"
+            + ("." if measured_alike(runs) else ", nor can their figures. Measure them on one text with --data.")
         )
     if not one_tokenizer(runs):
         found.append(

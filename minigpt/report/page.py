@@ -5,6 +5,7 @@ No script, no font, no picture from elsewhere; a policy in the page forbids them
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
@@ -20,6 +21,7 @@ from minigpt.report.measured import evaluation
 from minigpt.report.overview import overview
 from minigpt.report.samples import samples
 from minigpt.report.settings import commands, data, machine, parameters, settings
+from minigpt.report.svg import SERIES
 from minigpt.report.training import curves, epochs, inside, notes, point_by_point
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -64,16 +66,33 @@ def write_report(
         Where it stands.
 
     Raises:
-        MiniGPTError: if a folder is no run, or what was asked for by name is not there.
+        MiniGPTError: if a folder is no run, what was asked for by name is not there, or the file cannot be written.
     """
     if not runs:
         raise ConfigError("No run is named", remedy="Name one or more: minigpt report runs/first")
+    if len(runs) > len(SERIES):
+        remedy = "Compare fewer at once: a picture of more could not be read."
+        raise ConfigError(f"A report compares at most {len(SERIES)} runs", seen=f"{len(runs)} runs", remedy=remedy)
     file = Path(out) if out is not None else Path(runs[0]) / FILE
     if out is not None and not file.absolute().parent.is_dir():
         raise ConfigError("The report's folder is not there", seen=file.absolute().parent, remedy="Make it first.")
+    _check_writable(file)
     known = gather(runs, wishes, on_progress)
     write_file(file, page(known))
     return file
+
+
+def _check_writable(file: Path) -> None:
+    """Raises ConfigError if a file cannot be written, before the work is done that would be lost."""
+    remedy = "Name a file that can be written with --out."
+    if file.is_dir():
+        raise ConfigError("A folder is where the report would be written", seen=file, remedy=remedy)
+    if file.parent.is_dir():  # else it is no run, and `gather` says so
+        try:
+            with tempfile.TemporaryFile(dir=file.parent):
+                pass
+        except OSError as error:
+            raise ConfigError("The report cannot be written there", seen=f"{file}: {error}", remedy=remedy) from None
 
 
 def page(runs: Sequence[RunFacts]) -> str:

@@ -35,13 +35,15 @@ def loss_curve(runs: Sequence[RunFacts], by: Literal["tokens", "seconds"] = "tok
     over, unit = ("tokens seen in training", 1) if by == "tokens" else TIMES[long]
     title = f"{what[0].upper()}{what[1:]} against {'the time' if by == 'seconds' else 'the text seen'}"
     told = "; ".join(f"{run.label} {_told(run)}" for run in runs)
-    hint = "Lower is better." if len(runs) == 1 else "Lower is better. Faint: training, as it went by."
+    hint = "Lower is better."
+    if len(runs) > 1 and same and any(_finite(run.steps, "loss") for run in runs):
+        hint += " Faint: training, as it went by."
     if len(runs) == 1 and runs[0].evaluation:
         hint += " Dotted: what simple models reach on the same text."
     with drawing(f"loss-{by}", title, f"{told}.", hint) as made:
         axes = made.figure.subplots()
         for place, run in enumerate(runs):
-            _losses(axes, run, place, (by, unit), alone=len(runs) == 1, scale=1.0 if same else run.bits_per_nat)
+            _losses(axes, run, place, (by, unit), alone=len(runs) == 1, scale=None if same else run.bits_per_nat)
         if by == "tokens":
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(engineering())
@@ -177,21 +179,23 @@ def _parts(run: RunFacts, name: str) -> dict[str, tuple[list[float], list[float]
     return series
 
 
-def _losses(axes: Any, run: RunFacts, place: int, by: tuple[str, int], *, alone: bool, scale: float) -> None:
-    """Draws the losses of one run against a value of its records, in a unit."""
+def _losses(axes: Any, run: RunFacts, place: int, by: tuple[str, int], *, alone: bool, scale: float | None) -> None:
+    """Draws the losses of one run against a value of its records, in a unit; with a scale, only of validation."""
+    log_x = by[0] == "tokens"
 
     def x_of(records: Records) -> list[float]:
         return [value / by[1] for value in column(records, by[0])]
 
     train, val = (0, 1) if alone else (place % len(SERIES), place % len(SERIES))
-    if scale == 1:  # else it is another text's, and comparable to nothing
-        x, y = thinned(x_of(run.steps), column(run.steps, "loss"))
+    if scale is None:  # else it is another text's, and comparable to nothing
+        x, y = thinned(x_of(run.steps), column(run.steps, "loss"), log_x=log_x)
         axes.plot(x, y, color=SERIES[train], alpha=0.45, lw=1, label="training, as it went by" if alone else None)
     if alone:
-        x, y = thinned(x_of(run.validations), column(run.validations, "train_loss"))
+        x, y = thinned(x_of(run.validations), column(run.validations, "train_loss"), log_x=log_x)
         label = "training, mean since the point before"
         axes.plot(x, y, "--", marker=MARKERS[train], color=SERIES[train], label=label)
-    x, y = thinned(x_of(run.validations), [value * scale for value in column(run.validations, "val_loss")])
+    losses = [value * (1 if scale is None else scale) for value in column(run.validations, "val_loss")]
+    x, y = thinned(x_of(run.validations), losses, log_x=log_x)
     label = "validation" if alone else f"{run.label}, validation"
     axes.plot(x, y, linestyle=DASHES[0 if alone else val], marker=MARKERS[val], color=SERIES[val], label=label)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from minigpt.evaluation.figures import Figures, Group
-from minigpt.report.facts import RunFacts
+from minigpt.report.facts import RunFacts, one_tokenizer
 from minigpt.report.html import Html
 from minigpt.report.svg import DASHES, MARKERS, MUTED, SERIES, drawing, engineering, legend
 
@@ -20,14 +20,18 @@ HINTS = {
     "document": "Each point is a document of the validation text.",
 }
 
+MOST_DOCUMENTS = 1_000
+"""Points of a run; of more documents, as many are drawn, evenly spaced by their loss."""
+
 Measured = Sequence[tuple[str, Figures]]
 
 
 def evaluation_plots(runs: Sequence[RunFacts]) -> list[Html]:
-    """Loss by context, by token frequency and by document, and calibration."""
-    found = [(run.label, run.evaluation.figures) for run in runs if run.evaluation]
-    if not found:
-        return []
+    """Loss by context, by token frequency and by document, and calibration; between tokenizers only this."""
+    there = [run for run in runs if run.evaluation]
+    found = [(run.label, run.evaluation.figures) for run in there if run.evaluation]
+    if not found or not one_tokenizer(there):
+        return [_calibration(found)] if found else []
     made = [_by_context(found)]
     if any(figures.by_frequency for _, figures in found):
         made.append(_by_frequency(found))
@@ -101,10 +105,13 @@ def _by_document(found: Measured) -> Html:
         f"{label} from {min(g.loss for g in f.by_document):.2f} to {max(g.loss for g in f.by_document):.2f}"
         for label, f in found
     )
-    with drawing("by-document", "Do documents differ?", f"{told}.", HINTS["document"]) as made:
+    hint = HINTS["document"]
+    if any(figures.documents > MOST_DOCUMENTS for _, figures in found):
+        hint += f" Of more than {MOST_DOCUMENTS:,}, so many are drawn, from the easiest to the hardest."
+    with drawing("by-document", "Do documents differ?", f"{told}.", hint) as made:
         axes = made.figure.subplots()
         for place, (label, figures) in enumerate(found):
-            colour, groups = place % len(SERIES), figures.by_document
+            colour, groups = place % len(SERIES), _spread(figures.by_document)
             x, y = [group.tokens for group in groups], [group.loss for group in groups]
             axes.scatter(x, y, s=16, color=SERIES[colour], marker=MARKERS[colour], alpha=0.7, lw=0, label=label)
         if len(found) == 1:
@@ -115,6 +122,14 @@ def _by_document(found: Measured) -> Html:
         axes.set_ylabel("loss, nats per token")
         legend(axes)
     return made.html
+
+
+def _spread(documents: Sequence[Group]) -> Sequence[Group]:
+    """Returns at most MOST_DOCUMENTS, evenly spaced by their loss, the easiest and the hardest among them."""
+    if len(documents) <= MOST_DOCUMENTS:
+        return documents
+    ranked = sorted(documents, key=lambda one: one.loss)
+    return [ranked[round(place * (len(ranked) - 1) / (MOST_DOCUMENTS - 1))] for place in range(MOST_DOCUMENTS)]
 
 
 def _numbers(name: str) -> list[int]:

@@ -29,6 +29,9 @@ Group = tuple[int, float]
 MARKED_TOKENS = 8
 """A run of so many tokens that stands in the training text is shown as copied."""
 
+REAL_PIECES = 200
+"""So many pieces of real text say what is usual: shares of four of them would say little more than chance."""
+
 NAME_TOKENS = 16
 """So many tokens of a document's beginning are its name."""
 
@@ -56,14 +59,16 @@ class Said:
     Attributes:
         kept: all of them, by step.
         figures: of the texts of each step and temperature; empty without the training text.
-        real: the same of real validation text, cut as the samples are; None without the data.
-        copies: what is copied in a text, if it is worth showing.
+        real: the same of real validation text, cut as the samples of one group are; None without the data.
+        much_real: the same of more such pieces, for the figures that do not change with their number.
+        copies: what is copied in a text, by its places, where any of it is worth showing; parts may overlap.
     """
 
     kept: Sequence[Kept] = ()
     figures: Mapping[Group, SampleFigures] = field(default_factory=dict)
     real: SampleFigures | None = None
-    copies: Mapping[Kept, Copy] = field(default_factory=dict)
+    much_real: SampleFigures | None = None
+    copies: Mapping[Kept, Sequence[Copy]] = field(default_factory=dict)
 
 
 def fixed_texts(folder: RunFolder, settings: MachineConfig, on_progress: Progress) -> list[Kept]:
@@ -98,34 +103,41 @@ def measured(kept: Sequence[Kept], dataset: Dataset, on_progress: Progress) -> S
     known = dataset.tokenizer.vocab_size
     kept = [one for one in kept if all(0 <= token < known for token in one.ids)]
     fixed = [one for one in kept if one.source == "fixed"]
-    groups: dict[Group | None, list[Kept]] = {}
+    groups: dict[Group | str, list[Kept]] = {}
     for one in fixed or kept:
         groups.setdefault((one.step, one.temperature), []).append(one)
-    tokens: dict[Group | None, list[Sequence[int]]] = {key: [one.ids for one in group] for key, group in groups.items()}
-    if not tokens:
+    if not groups:
         return Said(kept)
-    n_samples = max(map(len, groups.values()))
+    tokens: dict[Group | str, Sequence[Sequence[int]]] = {
+        key: [one.ids for one in group] for key, group in groups.items()
+    }
     length = median_low(len(one.ids) for one in fixed or kept)
-    tokens[None] = list(real_samples(dataset.val, n_samples, length))
+    for name, n_samples in (("real", max(map(len, groups.values()))), ("much real", REAL_PIECES)):
+        tokens[name] = real_samples(dataset.val, n_samples, length)
     figures = sample_figures(tokens, dataset, on_progress)
-    real = figures.pop(None)
+    real, much_real = figures.pop("real"), figures.pop("much real")
     index = CopyIndex.open(dataset.train)
-    copies = {one: copy for one in kept if (copy := _copy(one, index, dataset))}
-    return Said(kept, {key: value for key, value in figures.items() if key}, real, copies)
+    copies = {one: found for one in kept if (found := _copies(one, index, dataset))}
+    return Said(
+        kept, {key: value for key, value in figures.items() if not isinstance(key, str)}, real, much_real, copies
+    )
 
 
-def _copy(one: Kept, index: CopyIndex, dataset: Dataset) -> Copy | None:
-    """Returns the longest run of a text that is copied, if it is long enough to be shown."""
-    run = index.longest(one.ids)
-    if run.length < MARKED_TOKENS or run.place is None:
-        return None
-    tokenizer = dataset.tokenizer
-    start, end = (_characters(tokenizer, one.ids[:place]) for place in (run.start, run.start + run.length))
-    begin = index.document(run.place, tokenizer.end_of_text)
-    beginning = tokenizer.decode(dataset.train.read(begin, begin + NAME_TOKENS))
-    return Copy(start, end, run.length, " ".join(beginning.split()))
+def _copies(one: Kept, index: CopyIndex, dataset: Dataset) -> list[Copy]:
+    """Returns all runs of a text that are copied and long enough to be shown."""
+    tokenizer, found = dataset.tokenizer, []
+    if tokenizer.decode(one.ids) != one.text:
+        return []  # somebody has changed it: nobody knows which tokens its characters are
+    for run in index.copies(one.ids, MARKED_TOKENS):
+        if run.place is not None:
+            start, end = (_characters(tokenizer, one, place) for place in (run.start, run.start + run.length))
+            begin = index.document(run.place, tokenizer.end_of_text)
+            beginning = tokenizer.decode(dataset.train.read(begin, begin + NAME_TOKENS))
+            found.append(Copy(start, end, run.length, " ".join(beginning.split())))
+    return found
 
 
-def _characters(tokenizer: Tokenizer, ids: Sequence[int]) -> int:
-    """Returns how many whole characters tokens make."""
-    return len(tokenizer.decode_bytes(ids).decode("utf-8", errors="ignore"))
+def _characters(tokenizer: Tokenizer, one: Kept, place: int) -> int:
+    """Returns how many characters of a text are made by the tokens before a place; one that it cuts is none of them."""
+    before, behind = tokenizer.decode(one.ids[:place]), tokenizer.decode(one.ids[place:])
+    return len(before) - (before + behind != one.text)  # a part of a character is one U+FFFD

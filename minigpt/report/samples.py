@@ -75,27 +75,51 @@ def _history(run: RunFacts, prompt: str, opened: bool) -> Html:
 
 def _row(run: RunFacts, texts: Sequence[Kept]) -> Html:
     """Texts of one step side by side, by temperature."""
-    return element("div", [_sample(one, run.said.copies.get(one)) for one in texts], class_="said")
+    return element("div", [_sample(one, run.said.copies.get(one, ())) for one in texts], class_="said")
 
 
-def _sample(one: Kept, copy: Copy | None) -> Html:
+def _sample(one: Kept, copies: Sequence[Copy]) -> Html:
     text, cut = one.text[:MOST_CHARACTERS], len(one.text) > MOST_CHARACTERS
-    said: Child = text
-    if copy and copy.end <= len(text):
-        said = [text[: copy.start], element("mark", text[copy.start : copy.end]), text[copy.end :]]
     end: Child = " …" if cut else element("small", " (ended)") if one.ended else None
-    found = element(
-        "p", f"{copy.tokens} tokens in a row stand in training, in ", element("q", name(copy.document)), class_="note"
-    ) if copy else None  # fmt: skip
+    prompt = element("span", one.prompt[:MOST_CHARACTERS], class_="prompt")
     return element(
         "div",
         element("small", _temperature(one.temperature)),
-        element(
-            "div", element("span", one.prompt[:MOST_CHARACTERS], class_="prompt"), said, end, class_="words", dir="auto"
-        ),
-        found,
+        element("div", prompt, _marked(text, copies), end, class_="words", dir="auto"),
+        _told(copies),
         class_="sample",
     )
+
+
+def _marked(text: str, copies: Sequence[Copy]) -> list[Child]:
+    """Returns a text with what is copied marked; parts that overlap or touch are one."""
+    parts: list[Child] = []
+    done = 0
+    for start, end in _joined(copies):
+        parts += [text[done:start], element("mark", text[start:end]) if text[start:end] else None]
+        done = end
+    return [*parts, text[done:]]
+
+
+def _joined(copies: Sequence[Copy]) -> list[tuple[int, int]]:
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted((copy.start, copy.end) for copy in copies):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(end, joined[-1][1])
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _told(copies: Sequence[Copy]) -> Html | None:
+    """Says how long the longest copied part is, and where it stands."""
+    if not copies:
+        return None
+    longest = max(copies, key=lambda copy: copy.tokens)
+    said = f"{longest.tokens} tokens in a row stand in training, in "
+    if (count := len(_joined(copies))) > 1:
+        said = f"{count} parts stand in training, the longest of {longest.tokens} tokens, in "
+    return element("p", said, element("q", name(longest.document)), class_="note")
 
 
 def _figures(run: RunFacts, *, several: bool) -> list[Html]:
@@ -105,37 +129,43 @@ def _figures(run: RunFacts, *, several: bool) -> list[Html]:
     steps = set(_few(sorted({step for step, _ in run.said.figures})))
     when = {one.step: _when(one) for one in run.said.kept}
     rows: list[list[Child]] = [
-        [when.get(step, f"step {step:,}"), f"{temperature:g}", *_row_of_figures(found)]
+        [when.get(step, f"step {step:,}"), f"{temperature:g}", *_row_of_figures(found, found)]
         for (step, temperature), found in sorted(run.said.figures.items())
         if step in steps
     ]
-    marked = []
-    if run.said.real:
-        marked = [len(rows)]
-        rows.append(["real text, not trained on", "", *_row_of_figures(run.said.real)])
-    head = ["samples of", "temperature", "distinct-1", "distinct-2", "distinct-3", "self-BLEU", "repetition",
-            "known words", "longest copied run", "copied 8-grams"]  # fmt: skip
+    head = ["samples of", "temperature", "samples", "distinct-1", "distinct-2", "distinct-3", "self-BLEU",
+            "longest copied run", "repetition", "known words", "copied 8-grams"]  # fmt: skip
     title = f"Figures of the samples of {run.label}" if several else "Figures of the samples"
-    count = next(iter(run.said.figures.values())).n_samples
+    real, much = run.said.real, run.said.much_real
+    if not (real and much):
+        return [table(head, rows, words=(0,), caption=title)]
+    rows.append(["real text, not trained on", "", *_row_of_figures(real, much)])
     hint = (
-        f"Of {count} samples each. Good samples are like the last row: real validation text, cut to the same length. "
-        "More copied than there means learning by heart; more repetition, or less that is distinct, means going in "
-        "circles."
+        f"The last row is real validation text, cut to the same length: {real.n_samples} pieces as far as the longest "
+        f"copied run, {much.n_samples} for the shares behind it. Good samples come near it. Much more copied than "
+        "there suggests learning by heart; much more repetition, or less that is distinct, going in circles. A few "
+        "samples differ by chance, too: only what several rows show is worth a conclusion."
     )
-    return [table(head, rows, words=(0,), caption=title, marked=marked), element("p", hint, class_="note")]
+    return [
+        table(head, rows, words=(0,), caption=title, marked=[len(rows) - 1]),
+        element("p", hint, class_="note"),
+    ]
 
 
-def _row_of_figures(found: SampleFigures) -> list[Child]:
+def _row_of_figures(found: SampleFigures, shares: SampleFigures) -> list[Child]:
+    """Returns the figures that depend on how many samples there are, then those that do not, of maybe more."""
+
     def share(value: float | None, form: str = "{:.0%}") -> str:
         return words.NONE if value is None else form.format(value)
 
     longest = words.NONE if found.longest_copy is None else f"{found.longest_copy:,} tokens"
     return [
+        f"{found.n_samples}",
         *(share(value, "{:.2f}") for value in (found.distinct_1, found.distinct_2, found.distinct_3, found.self_bleu)),
-        share(found.repetition),
-        share(found.known_words),
         longest,
-        share(found.copied_share),
+        share(shares.repetition),
+        share(shares.known_words),
+        share(shares.copied_share),
     ]
 
 

@@ -56,7 +56,7 @@ def data(runs: Sequence[RunFacts]) -> list[Html]:
     """What the text is, and how it was split."""
     columns = [_data(run) for run in runs]
     notes = [
-        element("li", [name(run.label), ": "] if len(runs) > 1 else None, element("bdi", note))
+        element("li", [name(run.label), ": "] if len(runs) > 1 else None, element("bdi", run.shortened(note)))
         for run in runs
         if run.prepared
         for note in run.prepared.notes
@@ -86,7 +86,8 @@ def commands(runs: Sequence[RunFacts]) -> list[Html]:
         parts.append(element("pre", element("code", "\n".join(lines)), class_="commands"))
     hint = (
         "Paths are shortened to their last part, so that a report names nobody's folders. A run's config.toml holds "
-        "all its settings; the same program, machine and text give the same run."
+        "all its settings; the same program, machine and text give the same run. Which files of a folder were taken "
+        "(--pattern), and which column of a table (--text-column), is not recorded."
     )
     return [*parts, element("p", hint, class_="note")]
 
@@ -109,11 +110,13 @@ def _commands(run: RunFacts) -> list[list[str]]:
                 f"{made.val_fraction:g}",
                 "--split-by",
                 made.split_by,
+                *(["--block-size", str(made.block_size)] if made.split_by == "sequence" else []),
             ]
         init = ["--init", origin] if origin else []
         lines.append(["minigpt", "train", "--config", f"{folder}/config.toml", "--data", place, "--run", "NEW", *init])
-    lines.append(["minigpt", "evaluate", folder])
-    lines.append(["minigpt", "report", folder])
+    where = [] if run.data["splits"] else ["--data", "DATA"]
+    lines.append(["minigpt", "evaluate", folder, *where])
+    lines.append(["minigpt", "report", folder, *where])
     return lines
 
 

@@ -108,26 +108,39 @@ def engineering() -> Any:
 
 
 def thinned(
-    x: Sequence[float], y: Sequence[float], *, above: float = -math.inf, most: int = MOST_POINTS
+    x: Sequence[float],
+    y: Sequence[float],
+    *,
+    above: float = -math.inf,
+    log_x: bool = False,
+    most: int = MOST_POINTS,
 ) -> tuple[list[float], list[float]]:
     """Returns the points of a curve that are numbers, at most `most` of them.
 
-    Of each stretch of a long curve the lowest and the highest point stay, so that no peak is lost.
+    Of each stretch of a long curve, all as wide in the picture, the lowest and the highest point stay, so that no peak
+    is lost; and the first and the last of all, so that it ends where it ends.
 
     Args:
         x, y: the points.
         above: y of those that are left out, and lower ones; 0 for a logarithmic axis.
+        log_x: whether the horizontal axis is logarithmic; points that it cannot show are left out.
         most: how many.
     """
     points = [(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(a) and math.isfinite(b) and b > above]
+    if log_x:
+        points = [point for point in points if point[0] > 0]
     if len(points) > most:
-        size = -(-len(points) // (most // 2))
-        stretches = [points[start : start + size] for start in range(0, len(points), size)]
-        points = [
-            point
-            for stretch in stretches
-            for point in sorted({min(stretch, key=lambda p: p[1]), max(stretch, key=lambda p: p[1])})
-        ]
+        across = [math.log(a) if log_x else a for a, _ in points]
+        left, right = min(across), max(across)
+        count = most // 2 - 1
+        kept = {0, len(points) - 1}
+        stretches: dict[int, list[int]] = {}
+        for place, where in enumerate(across):
+            number = int((where - left) / (right - left) * count) if right > left else 0
+            stretches.setdefault(min(number, count - 1), []).append(place)
+        for places in stretches.values():
+            kept |= {end(places, key=lambda place: points[place][1]) for end in (min, max)}
+        points = [points[place] for place in sorted(kept)]
     return [a for a, _ in points], [b for _, b in points]
 
 

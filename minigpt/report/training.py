@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from minigpt.report import plots, words
-from minigpt.report.facts import RunFacts, column, comparable, number
+from minigpt.report.facts import RunFacts, column, comparable, number, same_text
 from minigpt.report.html import Child, Html, element, folded, name, table
 
 MOST_ROWS = 40
@@ -50,12 +50,17 @@ def epochs(runs: Sequence[RunFacts]) -> list[Html]:
         parts.append(
             element(
                 "p",
-                "The lowest validation loss is marked. The training loss is the mean since the row "
-                "before, as the model was then.",
+                "The lowest validation loss is marked. The training loss is the mean since the validation before, "
+                "as the model was then." + _left_out(runs[0]),
                 class_="note",
             )
         )
     return parts
+
+
+def _left_out(run: RunFacts) -> str:
+    count = len(run.validations)
+    return f" Of {count:,} validations, evenly spaced ones are shown." if count > MOST_ROWS else ""
 
 
 def _rows(run: RunFacts) -> tuple[list[list[Child]], list[int]]:
@@ -86,6 +91,8 @@ def point_by_point(runs: Sequence[RunFacts]) -> list[Html]:
     points = [_points(run, comparable(runs)) for run in runs]
     if sum(map(bool, points)) < 2:
         return []
+    if not same_text(runs):
+        return [element("p", "The runs were validated on different texts: no point of one says how good another is.")]
     there = [run for run, found in zip(runs, points, strict=True) if found]
     points = [found for found in points if found]
     start, end = max(found[0][0] for found in points), min(found[-1][0] for found in points)
@@ -160,7 +167,7 @@ def notes(runs: Sequence[RunFacts]) -> list[Html]:
             "li",
             [name(run.label), ", "] if len(runs) > 1 else None,
             f"step {record['step']:,}: ",
-            element("bdi", str(record.get("text", ""))),
+            element("bdi", run.shortened(str(record.get("text", "")))),
         )
         for run in runs
         for record in run.notes[:MOST_ROWS]

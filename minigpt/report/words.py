@@ -20,12 +20,14 @@ def interval(estimate: Estimate, form: str = "{:,.3f}") -> str:
 
 
 def amount(value: float) -> str:
-    """Returns a large number in three or four digits and a word: `1.31 million`."""
+    """Returns a large number in three digits and a word: `1.31 million`."""
     if not math.isfinite(value):
         return NONE
+    rounded = float(f"{value:.3g}")
     for size, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
-        if abs(value) >= size:
-            return f"{value / size:,.3g} {word}"
+        if abs(value) >= 1e6 and abs(rounded) >= size:
+            count = rounded / size
+            return f"{count:,.0f} {word}" if abs(count) >= 100 else f"{count:.3g} {word}"
     return f"{value:,.0f}"
 
 

@@ -116,7 +116,7 @@ def test_a_stranger_writes_words_and_nothing_else(run, read):
 def test_a_stranger_names_parts_and_groups(run, read):
     gather([run], Wishes(samples=False))
     kept = json.loads((run / "evaluation.json").read_text("utf-8"))
-    kept["evaluation"]["figures"]["by_document"][0]["name"] = NASTY
+    kept["evaluation"]["figures"]["by_document"][0][0] = NASTY
     kept["evaluation"]["notes"] = [NASTY]
     (run / "evaluation.json").write_text(json.dumps(kept), encoding="utf-8")
 
@@ -337,21 +337,34 @@ def test_figures_are_kept_and_used_only_for_the_same_model_and_text(run, monkeyp
     folder, settings = RunFolder.open(run), MachineConfig()
 
     def again():
-        return kept.measured(folder, "best", None, settings, lambda phase, done, total: None)
+        return kept.measured(folder, "best", folder.open_data(), settings, lambda phase, done, total: None)
 
     first = again()
     assert again() == first
     assert len(calls) == 1
     content = json.loads(folder.evaluation_file.read_text("utf-8"))
+    useless = [("by_context", []), ("tokens", 0), ("yardsticks", {}), ("calibration", []), ("documents", 99)]
+
+    def with_figure(name, value):
+        figures = {**content["evaluation"]["figures"], name: value}
+        return json.dumps({**content, "evaluation": {**content["evaluation"], "figures": figures}})
+
     for spoilt in (
         "{",
         "[]",
         json.dumps({**content, "made_of": {}}),
         json.dumps({**content, "evaluation": {"run": 1}}),
+        *(with_figure(name, value) for name, value in useless),
     ):
         folder.evaluation_file.write_text(spoilt, encoding="utf-8")
         assert again() == first
-    assert len(calls) == 5
+    assert len(calls) == 5 + len(useless)
+    weights = folder.find_checkpoint() / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(CheckpointError):  # kept figures say nothing of weights that are damaged now
+        again()
+    weights.write_bytes(whole)
     file = folder.find_checkpoint() / checkpoint.STATE
     state = json.loads(file.read_text("utf-8"))
     state["files"]["model.safetensors"] = "0" * 64
@@ -365,7 +378,14 @@ def test_values_beyond_all_measure_are_dashes():
 
     assert words.figure(math.nan) == words.amount(math.inf) == words.duration(math.nan) == words.NONE
     assert words.amount(1_312_256) == "1.31 million"
-    assert words.amount(999_999_999_999) == "1e+03 billion" or words.amount(999_999_999_999).endswith("billion")
+    assert words.amount(999_700_000) == "1 billion"
+    assert words.amount(999_999_999_999) == "1 trillion"
+    assert [words.amount(n) for n in (999_600, 123_456_789, 10_040_000, 2e15)] == [
+        "999,600",
+        "123 million",
+        "10 million",
+        "2,000 trillion",
+    ]
     assert [words.duration(s) for s in (90, 125, 7_300, 200_000)] == [
         "90 seconds",
         "2.1 minutes",

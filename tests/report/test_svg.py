@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import re
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
@@ -77,6 +78,19 @@ def test_long_curves_keep_their_peaks():
     assert (40_001, -9.0) in zip(x, thin, strict=True)
     assert x == sorted(x)
     assert all(map(math.isfinite, thin))
+
+
+def test_a_long_curve_keeps_its_ends_and_its_beginning_on_a_logarithmic_axis():
+    x, y = range(1, 50_001), [10 / math.log(place + 2) for place in range(50_000)]
+    thin, values = thinned(x, y, log_x=True)
+    assert len(thin) <= 1_000
+    assert (thin[0], thin[-1]) == (1, 50_000)
+    assert (values[0], values[-1]) == (y[0], y[-1])
+    assert thin[:40] == list(range(1, 41))  # there the axis is wide
+    gaps = [math.log(later / earlier) for earlier, later in pairwise(thin[40:])]
+    assert max(gaps) < 0.05
+    assert thinned([0, 1, 2], [5.0, 6.0, 7.0], log_x=True) == ([1, 2], [6.0, 7.0])
+    assert len(thinned([3.0] * 5_000, [1.0] * 5_000)[0]) <= 1_000
 
 
 def test_what_a_logarithm_cannot_show_is_left_out():

@@ -1,0 +1,40 @@
+"""Two runs on the same documents: how far apart they are, and whether that is the chance of these documents.
+
+Documents differ from each other far more than two models do on one of them; so whole documents are drawn again, with
+both models' losses on each (paired bootstrap, Koehn 2004). Not here: the chance of another seed in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from minigpt.evaluation.figures import Estimate, Figures, bootstrap
+
+
+def difference(first: Figures, other: Figures) -> Estimate | None:
+    """Returns the other's loss less the first's on the same documents, in nats per token of the first.
+
+    None where they are not the same documents, or only one. Between tokenizers only the sign means something.
+    """
+    if len(first.by_document) != len(other.by_document) or len(first.by_document) < 2:
+        return None
+    tokens = np.array([document.tokens for document in first.by_document], dtype=np.float64)
+    nats = [np.array([document.tokens * document.loss for document in one.by_document]) for one in (first, other)]
+    table = np.stack([nats[1] - nats[0], tokens], axis=1)  # (documents, 2)
+    away, count = table.sum(axis=0)
+    resampled = bootstrap(table)  # (resamples, 2)
+    low, high = np.percentile(resampled[:, 0] / resampled[:, 1], [2.5, 97.5])
+    return Estimate(float(away / count), (float(low), float(high)))
+
+
+def surely_best(measured: Sequence[Figures | None]) -> int | None:
+    """Returns the place of the run whose loss is lower than every other's by more than chance; None if none is."""
+    for place, first in enumerate(measured):
+        others = [other for other in measured if other is not first and other is not None]
+        if first is not None and others:
+            away = [difference(first, other) for other in others]
+            if all(one is not None and one.interval is not None and one.interval[0] > 0 for one in away):
+                return place
+    return None

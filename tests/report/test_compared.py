@@ -1,0 +1,171 @@
+"""Runs beside each other: what may be compared, and what is surely better."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from minigpt.errors import ConfigError
+from minigpt.evaluation.figures import Estimate, Figures, Group
+from minigpt.report import Wishes, plots, write_report
+from minigpt.report.gather import gather
+from minigpt.report.html import element
+from minigpt.report.overview import overview
+from minigpt.report.page import page
+from minigpt.report.paired import difference, surely_best
+from minigpt.report.plots_evaluation import evaluation_plots
+from tests.report.conftest import Page, copied
+
+FAST = Wishes(evaluate=False, samples=False)
+
+
+@pytest.fixture
+def other(run_folder, data_folder, tmp_path):
+    return copied(run_folder, data_folder, tmp_path / "other")
+
+
+def validated_elsewhere(run):
+    """Makes a run forget which text it was validated on."""
+    known = json.loads((run / "data.json").read_text("utf-8"))
+    known["splits"]["val"]["sha256"] = "0" * 64
+    (run / "data.json").write_text(json.dumps(known), encoding="utf-8")
+
+
+def of_documents(losses, tokens=None):
+    """Figures of documents with these losses."""
+    tokens = [100] * len(losses) if tokens is None else tokens
+    documents = tuple(Group("", int(n), float(loss), 0.5, None) for n, loss in zip(tokens, losses, strict=True))
+    some = Estimate(float(np.average(losses, weights=tokens)))
+    return Figures(
+        tokens=int(sum(tokens)),
+        documents=len(documents),
+        bytes_per_token=4.0,
+        loss=some,
+        perplexity=some,
+        bits_per_byte=some,
+        accuracy=some,
+        top5_accuracy=some,
+        calibration_error=0.1,
+        calibration=(),
+        yardsticks={"uniform": Estimate(9.0)},
+        by_context=(),
+        by_frequency=None,
+        by_document=documents,
+        interval_from=None,
+    )
+
+
+@pytest.mark.usefixtures("sketched")
+def test_points_on_different_texts_are_not_compared_though_both_were_measured_on_one(run, other, data_folder, tmp_path):
+    validated_elsewhere(other)
+    wishes = Wishes(samples=False, data=data_folder)
+    words = Page(write_report([run, other], tmp_path / "two.html", wishes=wishes).read_text("utf-8")).words
+    assert "validated on different texts while they trained: their curves cannot be compared." in words
+    assert "no point of one says how good another is" in words
+    assert "beside first:" not in words
+    assert "loss beside first" in words  # measured on one text, their losses may be
+    assert "of the text it was measured on" in words  # which is the other's validation text no longer
+
+
+@pytest.mark.usefixtures("sketched")
+def test_one_measured_run_is_measured_like_no_other(run, other, tmp_path):
+    validated_elsewhere(other)
+    known = json.loads((other / "data.json").read_text("utf-8"))
+    (other / "data.json").write_text(json.dumps({**known, "folder": "/nowhere"}), encoding="utf-8")
+    words = Page(
+        write_report([run, other], tmp_path / "two.html", wishes=Wishes(samples=False)).read_text("utf-8")
+    ).words
+    assert "cannot be compared, nor can their figures" in words
+
+
+def test_the_difference_on_the_same_documents_is_surer_than_either_loss():
+    chance = np.random.default_rng(0)
+    losses, tokens = chance.normal(4, 1, 200), chance.integers(50, 500, 200)
+    first, better = of_documents(losses, tokens), of_documents(losses - 0.05 + chance.normal(0, 0.1, 200), tokens)
+    away = difference(first, better)
+    assert away.value == pytest.approx(better.loss.value - first.loss.value)
+    low, high = away.interval
+    assert low < away.value < high < 0
+    assert high - low < 0.06  # normal theory: 4 * 0.1 / sqrt(200), a little more for unequal lengths
+    assert surely_best([first, better]) == 1
+    assert surely_best([better, None, first]) == 0
+
+
+def test_nothing_is_best_by_chance_alone():
+    chance = np.random.default_rng(1)
+    losses = chance.normal(4, 1, 50)
+    first, same = of_documents(losses), of_documents(losses + chance.permutation([-0.2, 0.2] * 25))
+    low, high = difference(first, same).interval
+    assert low < 0 < high
+    assert surely_best([first, same]) is None
+    assert difference(first, of_documents(losses[1:])) is None
+    assert difference(of_documents([3.0]), of_documents([2.0])) is None
+    assert surely_best([of_documents([3.0]), of_documents([2.0])]) is None
+    assert surely_best([first, None]) is None
+
+
+def test_a_better_run_is_bold_and_an_equal_one_is_not(run, other):
+    runs = gather([run, other], Wishes(samples=False))
+    alike = "".join(part.text for part in overview(runs))
+    found = runs[1].evaluation
+    better = replace(found.figures, by_document=tuple(replace(g, loss=g.loss - 1) for g in found.figures.by_document),
+                     loss=Estimate(found.figures.loss.value - 1))  # fmt: skip
+    changed = [runs[0], replace(runs[1], evaluation=replace(found, figures=better))]
+    best = "".join(part.text for part in overview(changed))
+    value = element("b", f"{better.loss.value:.4f}").text
+    assert element("b", f"{found.figures.loss.value:.4f}").text not in alike
+    assert value in best
+    assert "-1.0000" in best
+    assert "Another seed" in best
+
+
+def test_losses_of_different_tokens_share_no_picture(run, other):
+    runs = gather([run, other], Wishes(samples=False))
+    runs[1] = replace(runs[1], data={**runs[1].data, "tokenizer": {"identity": "another"}})
+    pictures = evaluation_plots(runs)
+    assert len(pictures) == 1
+    assert "Is it as sure as it is right?" in pictures[0].text
+    assert "are of different tokens" in page(runs)
+    assert "Faint" not in plots.loss_curve(runs).text  # nothing faint is drawn then
+
+
+def test_a_name_that_begins_with_an_underscore_stands_in_the_legend(run_folder, data_folder, tmp_path):
+    hidden = copied(run_folder, data_folder, tmp_path / "_hidden")
+    plain = copied(run_folder, data_folder, tmp_path / "plain")
+    text = plots.loss_curve(gather([hidden, plain], FAST)).text
+    assert "_hidden, validation</text>" in text
+    assert "plain, validation</text>" in text
+    assert "Faint: training" in text
+
+
+def test_more_runs_than_can_be_told_apart_are_refused(run):
+    with pytest.raises(ConfigError, match="at most 6 runs"):
+        write_report([run] * 7, wishes=FAST)
+
+
+def test_of_many_documents_a_thousand_are_drawn_and_kept_short(run, monkeypatch):
+    from minigpt.report import kept
+
+    [facts] = gather([run], Wishes(samples=False))
+    few = facts.evaluation
+    chance = np.random.default_rng(0)
+    groups = tuple(
+        Group(f"document {place}" * 5, 100, float(loss), 0.123456789, 3.123456789)
+        for place, loss in enumerate(chance.normal(3, 1, 20_000))
+    )
+    many = replace(few, figures=replace(few.figures, by_document=groups, documents=len(groups)))
+    short = replace(facts, evaluation=many)
+    drawn = [picture.text for picture in evaluation_plots([short])]
+    assert max(map(len, drawn)) < 300_000
+    monkeypatch.setattr(kept, "measure", lambda *args, **rest: many)
+    facts.folder.evaluation_file.unlink()
+    first = gather([run], Wishes(samples=False))[0].evaluation
+    again = gather([run], Wishes(samples=False))[0].evaluation
+    assert first == again
+    assert facts.folder.evaluation_file.stat().st_size < 45 * len(groups)
+    ranked = sorted(first.figures.by_document, key=lambda one: one.loss)
+    assert all(one.name for one in [*ranked[:5], *ranked[-5:]])
+    assert difference(many.figures, first.figures).value == pytest.approx(0, abs=1e-5)

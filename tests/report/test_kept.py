@@ -1,0 +1,131 @@
+"""Figures that are kept: used only for what they were measured on; and what happens where there is no room."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from minigpt.config import MachineConfig
+from minigpt.data import Dataset, prepare
+from minigpt.errors import CheckpointError, ConfigError
+from minigpt.report import Wishes, gather, kept, write_report
+from minigpt.run import RunFolder
+from tests.report.conftest import Page
+
+
+@pytest.fixture
+def measuring(run, monkeypatch):
+    """Returns what gives the figures of the run, and the steps that were measured for that, one by one."""
+    folder, steps = RunFolder.open(run), []
+    measure = kept.measure
+
+    def counted(*args, **rest):
+        steps.append(int(rest["checkpoint"]))
+        return measure(*args, **rest)
+
+    def again(which="best", dataset=None, precision="auto"):
+        machine = MachineConfig(precision=precision)
+        return kept.measured(folder, which, dataset or folder.open_data(), machine, lambda phase, done, total: None)
+
+    monkeypatch.setattr(kept, "measure", counted)
+    return folder, steps, again
+
+
+def test_another_text_precision_or_setting_is_measured_anew(measuring, text_folder, tmp_path, monkeypatch):
+    folder, steps, again = measuring
+    again()
+    assert len(steps) == 1
+    prepare([str(text_folder)], tmp_path / "seed", tokenizer="byte", block_size=32, seed=7)
+    other = Dataset.open(tmp_path / "seed")
+    assert again(dataset=other).figures.tokens == other.val.n_tokens - 1
+    assert len(steps) == 2  # another validation text
+    again()
+    assert len(steps) == 3
+    again(precision="bfloat16")
+    assert len(steps) == 4
+    again(precision="float32")
+    assert len(steps) == 5
+    config = folder.config_file.read_text("utf-8")
+    folder.config_file.write_text(config.replace("n_head = 2", "n_head = 1"), encoding="utf-8")
+    again(precision="float32")
+    assert len(steps) == 6
+    monkeypatch.setattr(kept, "VERSION", kept.VERSION + 1)
+    again(precision="float32")
+    assert len(steps) == 7
+    again(precision="float32")
+    assert len(steps) == 7
+
+
+def test_another_training_text_is_measured_anew(measuring):
+    folder, steps, again = measuring
+    again()
+    content = json.loads(folder.evaluation_file.read_text("utf-8"))
+    for name in ("train", "val", "step", "torch", "weights"):
+        changed = {**content, "made_of": {**content["made_of"], name: "another"}}
+        folder.evaluation_file.write_text(json.dumps(changed), encoding="utf-8")
+        again()
+    assert len(steps) == 6
+
+
+def test_the_step_that_was_found_is_the_one_that_is_measured(measuring, monkeypatch):
+    folder, _, again = measuring
+    places = [folder.checkpoint_step(place) for place in folder.checkpoint_folders()]
+    assert len(places) > 1
+    folder.mark_best(places[0], 9.9)
+    measure = kept.measure
+
+    def meanwhile(*args, **rest):
+        folder.mark_best(places[-1], 1.0)  # a training notes a new best
+        return measure(*args, **rest)
+
+    monkeypatch.setattr(kept, "measure", meanwhile)
+    assert again().step == places[0]
+    assert again(str(places[-1])).step == places[-1]
+    assert again(str(places[0])).step == places[0]
+
+
+@pytest.mark.usefixtures("sketched")
+def test_too_little_memory_ends_no_report(run, monkeypatch):
+    def fail(*args, **rest):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(kept, "measure", fail)
+    for wishes in (Wishes(samples=False), Wishes(samples=False, checkpoint="latest")):
+        words = Page(write_report([run], wishes=wishes).read_text("utf-8")).words
+        assert "Nothing was measured: there is not enough memory. Try --device cpu, or leave it out" in words
+
+
+def test_other_errors_are_not_taken_for_too_little_memory(run, monkeypatch):
+    def fail(*args, **rest):
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(kept, "measure", fail)
+    with pytest.raises(RuntimeError, match="of ours"):
+        write_report([run], wishes=Wishes(samples=False))
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        write_report([run], wishes=Wishes(samples=False, checkpoint="77777"))
+
+
+def test_a_place_that_cannot_be_written_is_named_before_the_work(run, tmp_path, monkeypatch):
+    def work(*args, **rest):
+        raise AssertionError("it has begun")
+
+    monkeypatch.setattr("minigpt.report.page.gather", work)
+    with pytest.raises(ConfigError, match="A folder is where"):
+        write_report([run], tmp_path)
+
+    def refused(**rest):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refused)
+    with pytest.raises(ConfigError, match="cannot be written there"):
+        write_report([run])
+
+
+def test_text_that_may_be_trained_on_is_not_called_unseen(run, text_folder, tmp_path):
+    prepare([str(text_folder)], tmp_path / "mixed", tokenizer="byte", block_size=32, seed=7)
+    own, mixed = (gather.gather([run], Wishes(samples=False, data=data))[0] for data in (None, tmp_path / "mixed"))
+    assert own.unseen
+    assert not mixed.unseen

@@ -1,0 +1,106 @@
+"""What is marked in samples, and what their figures stand beside."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from minigpt.generation.history import read_history
+from minigpt.generation.kept import Kept
+from minigpt.report import Wishes, write_report
+from minigpt.report.gather import gather
+from minigpt.report.said import Copy, _characters
+from minigpt.report.samples import _marked, samples
+from minigpt.report.settings import commands, data
+from minigpt.report.training import notes
+from minigpt.run import RunFolder
+from tests.report.conftest import Page
+
+TEXTS = Wishes(evaluate=False)
+
+
+@pytest.fixture
+def said(run):
+    """Returns the page's marks when the run's last sample has these tokens."""
+
+    def marks(ids):
+        folder = RunFolder.open(run)
+        lines = [one.to_json() for one in read_history(folder)]
+        last = {**json.loads(lines[-1]), "ids": ids, "text": folder.tokenizer().decode(ids)}
+        folder.samples_file.write_text("".join(lines[:-1]) + json.dumps(last) + "\n", encoding="utf-8")
+        [facts] = gather([run], TEXTS)
+        [changed] = [one for one in facts.said.kept if one.text == last["text"]]
+        only = replace(facts, said=replace(facts.said, copies={changed: facts.said.copies[changed]}))
+        return Page("".join(part.text for part in samples([only])))
+
+    return marks
+
+
+def test_marks_stand_right_beside_bytes_that_are_no_text(run, dataset, said):
+    copy = dataset.train.read(40, 90).tolist()
+    broken = [dataset.tokenizer.vocabulary.index(byte) for byte in (b"\xff", b"\xe2")]
+    page = said([broken[0]] * 20 + [broken[1]] * 5 + copy + [broken[0]] * 3)
+    assert page.marked == [dataset.tokenizer.decode(copy)]
+
+
+def test_all_that_is_copied_is_marked(run, dataset, said):
+    def strange(count):
+        return dataset.tokenizer.encode("@" * count).tolist()
+
+    parts = [dataset.train.read(100, 180).tolist(), dataset.train.read(1000, 1070).tolist()]
+    page = said([*strange(4), *parts[0], *strange(8), *parts[1], *strange(2)])
+    assert page.marked == [dataset.tokenizer.decode(part) for part in parts]
+    assert "2 parts stand in training, the longest of 80 tokens, in" in page.words
+
+
+def test_parts_that_overlap_are_one_mark():
+    copies = [Copy(2, 6, 8, "a"), Copy(4, 9, 9, "b"), Copy(12, 40, 8, "c")]
+    pieces = [part if isinstance(part, str) else part.text for part in _marked("0123456789abcdef", copies)]
+    assert pieces == ["01", "<mark>2345678</mark>", "9ab", "<mark>cdef</mark>", ""]
+
+
+def test_characters_are_counted_as_the_whole_text_has_them(dataset):
+    tokenizer = dataset.tokenizer
+    lead, middle = (tokenizer.vocabulary.index(byte) for byte in (b"\xe2", b"\x82"))
+    ids = (*tokenizer.encode("aé€👋").tolist(), lead, lead, middle, *tokenizer.encode("b").tolist(), lead)
+    one = Kept(1, None, "own", "", (), 0.0, 1, tokenizer.decode(ids), ids, ended=False)
+    assert one.text == "aé€👋\ufffd\ufffdb\ufffd"
+    counts = [_characters(tokenizer, one, place) for place in range(len(ids) + 1)]
+    assert counts == [0, 1, 1, 2, 2, 2, 3, 3, 3, 3, 4, 5, 5, 6, 7, 8]
+
+
+def test_real_text_has_as_many_pieces_for_what_depends_on_them_and_more_for_shares(run):
+    [facts] = gather([run], TEXTS)
+    groups = {found.n_samples for found in facts.said.figures.values()}
+    assert {facts.said.real.n_samples} == groups
+    assert facts.said.much_real.n_samples > max(groups)  # as many as this small split has
+    words = Page("".join(part.text for part in samples([facts]))).words
+    assert f"{facts.said.much_real.n_samples} for the shares behind it" in words
+
+
+@pytest.mark.usefixtures("sketched")
+def test_notes_name_no_folders(run, tmp_path):
+    folder = RunFolder.open(run)
+    with folder.metrics_file.open("a", encoding="utf-8") as stream:
+        note = {"kind": "note", "step": 3, "epoch": 0.1, "text": f"went on from {folder.path.absolute()}."}
+        stream.write(json.dumps(note) + "\n")
+    meta = json.loads((tmp_path / "first-data" / "meta.json").read_text("utf-8"))
+    meta["notes"] = [f"read from {tmp_path / 'first-data'}"]
+    (tmp_path / "first-data" / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    file = write_report([run], wishes=Wishes(evaluate=False, samples=False))
+    assert str(tmp_path) not in file.read_text("utf-8")
+    facts = gather([run], Wishes(evaluate=False, samples=False))
+    assert "went on from first." in notes(facts)[0].text
+    assert "read from first-data" in "".join(part.text for part in data(facts))
+
+
+def test_commands_name_what_decides_the_split_and_the_data_of_imported_runs(run):
+    [facts] = gather([run], Wishes(evaluate=False, samples=False))
+    assert "--block-size" not in commands([facts])[0].text
+    by_sequence = replace(facts, prepared=replace(facts.prepared, split_by="sequence"))
+    assert "--split-by sequence --block-size 32" in commands([by_sequence])[0].text
+    imported = replace(facts, data={**facts.data, "splits": {}})
+    assert "minigpt evaluate first --data DATA" in commands([imported])[0].text
+    assert "minigpt report first --data DATA" in commands([imported])[0].text
