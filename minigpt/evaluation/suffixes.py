@@ -65,8 +65,10 @@ class Text:
         seam = self.shard.seam
         end = np.minimum((places // seam + 1) * seam, self.n) if seam else self.n
         where = places + offset
-        codes = self.shard.tokens[np.minimum(where, self.n - 1)].astype(np.uint64) + np.uint64(1)
-        return np.where(where < end, codes, np.uint64(0))
+        codes = self.shard.tokens.take(where, mode="clip").astype(np.uint64)
+        codes += np.uint64(1)
+        codes *= where < end
+        return codes
 
     def words(self, places: Ints, number: int) -> U64:
         """Returns the first, second, ... (0, 1, ...) word behind each place, shape (n_places,)."""
@@ -161,7 +163,8 @@ def _scattered(text: Text, whole: Part, parts: list[Part], file: IO[bytes]) -> l
     starts = np.cumsum([0, *(part.n_places for part in parts[:-1])])
     ends = starts.copy()  # of what is written
     for places in _chunks(whole):
-        which = np.searchsorted(lows, text.words(places, whole.n_alike), side="right").astype(np.int32) - 1
+        which = np.searchsorted(lows, text.words(places, whole.n_alike), side="right") - 1
+        which = which.astype(np.uint16)  # there are BINS at most, and these are sorted quickly
         data = places[np.argsort(which, kind="stable")].astype(dtype)
         counts = np.bincount(which, minlength=len(parts))
         stops = np.cumsum(counts)
