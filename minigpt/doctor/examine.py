@@ -62,7 +62,7 @@ CHECKS = (
     Check("dead units", inner_checks.dead_units, ("health",)),
     Check("saturated heads", inner_checks.saturated_heads, ("health",)),
     Check("not moving", loss_checks.not_moving, ("steps",), explains=("ended too early", "repetition")),
-    Check("overfitting", loss_checks.overfitting, ("validations",)),
+    Check("overfitting", loss_checks.overfitting, ("validations",), explains=("repetition",)),
     Check("repetition", loss_checks.repetition, ("validations",)),
     Check("ended too early", loss_checks.too_early, ("steps", "validations"), live=False),
     Check("stopped", loss_checks.stopped, ("steps",), live=False),
@@ -117,25 +117,47 @@ def examine(evidence: Evidence, references: Sequence[Reference] | None = None) -
             if not evidence.has(need):
                 names = left_out.setdefault(evidence.absent.get(need, f"it has no {need}"), [])
                 names += [check.name] * (check.name not in names)
-    normality = is_normal(evidence, read_references() if references is None else references)
-    findings = sorted(find(evidence, CHECKS), key=lambda finding: finding.severity != "problem")
+    failed: dict[str, str] = {}
+    found = find(evidence, CHECKS, failed)
+    for name, error in failed.items():
+        left_out.setdefault(f"it failed ({error})", []).append(name)
+    try:
+        normality = is_normal(evidence, read_references() if references is None else references)
+    except Exception as error:  # as in `find`
+        normality = Normality("unknown", f"The loss cannot be compared: {_named(error)}.")
+    findings = sorted(found, key=lambda finding: finding.severity != "problem")
     if normality.verdict == "high" and not any(finding.severity == "problem" for finding in findings):
         findings.insert(0, higher_than_normal(evidence, normality))
-    made = sum(all(map(evidence.has, check.needs)) for check in CHECKS)
+    made = sum(all(map(evidence.has, check.needs)) for check in CHECKS) - len(failed)
     return Diagnosis(findings, normality, left_out, made)
 
 
-def find(evidence: Evidence, checks: Sequence[Check]) -> list[Finding]:
-    """Returns what these checks find, consequences of other findings left out."""
+def find(evidence: Evidence, checks: Sequence[Check], failed: dict[str, str]) -> list[Finding]:
+    """Returns what these checks find, consequences of other findings left out.
+
+    Args:
+        evidence: what is known.
+        checks: which to make; those that have failed are passed over.
+        failed: the errors of checks, by their names; new ones are put in.
+    """
     found: list[Finding] = []
     explained: set[str] = set()
     for check in checks:
-        if check.name in explained or not all(map(evidence.has, check.needs)):
+        if check.name in explained or check.name in failed or not all(map(evidence.has, check.needs)):
             continue
-        if finding := check.look(evidence):
+        try:
+            finding = check.look(evidence)
+        except Exception as error:  # records may hold anything; the other checks go on
+            failed[check.name] = _named(error)
+            continue
+        if finding:
             found.append(finding)
             explained |= {*check.explains, check.name}
     return found
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def higher_than_normal(evidence: Evidence, normality: Normality) -> Finding:

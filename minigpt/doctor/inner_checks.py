@@ -7,7 +7,8 @@ docs/doctor.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise, takewhile
 from statistics import median
 from typing import Any
 
@@ -30,8 +31,11 @@ SMALL_UPDATE = 3e-4
 """Updates of layers beside their weights, at the peak of the rate: 2e-3 to 1e-2 in healthy runs, 2e-3 at a tenth of the
 rate of preset laptop, 1e-4 to 2e-4 at a hundredth of those of laptop, seed and shakespeare."""
 
-RISEN = 0.1
-"""A training loss that stands this share above its lowest has risen."""
+RISEN, RISEN_NATS, RISEN_ERRORS = 0.1, 0.1, 4.0
+"""A training loss has risen that stands this share above its lowest, so many nats, and standard errors of the two."""
+
+COMPARED_TOKENS = 5000
+"""Each of the two is a mean over so many tokens at least."""
 
 VANISHED = 1e-4
 """Gradients beside weights differ 10-fold between the layers of healthy runs, 1,000-fold in swollen ones."""
@@ -42,8 +46,15 @@ EXPLODED = 100.0
 DEAD = 0.25
 """Share of silent units: 0 to 2 % in healthy runs, 28 to 33 % at thirty times the rate of preset seed."""
 
-SATURATED = 0.5
-"""Share of saturated heads: none in healthy runs; a single head that always looks at the first token is common."""
+SATURATED, LEAST_HEADS = 0.5, 3
+"""Share and number of saturated heads: none in healthy runs. One that always looks at the first token, or at the one
+before, is common."""
+
+ORDINARY = 0.1
+"""A layer learns whose gradient beside its weights is not under this share of the layers' median."""
+
+LOOKS = 2
+"""Units and heads must be amiss in so many looks in a row."""
 
 Part = Mapping[str, Any]
 
@@ -77,12 +88,15 @@ def _swollen(evidence: Evidence) -> tuple[str, Record] | None:
     model = evidence.config.model
     hidden = model.n_hidden * (3 if model.mlp == "swiglu" else 2)
     numbers = {"attn": 4 * model.n_embd**2, "mlp": hidden * model.n_embd}
+    first = evidence.health[0] if evidence.health else {}
+    if evidence.origin and first.get("step") != 1:
+        return None
     for record in evidence.health[1:]:
         sizes = [
             part["weight"] * math.sqrt(model.n_embd / numbers[part["part"].split(".")[-1]]) for part in _layers(record)
         ]
-        if record["step"] <= EARLY_STEPS and median(sizes) > SWOLLEN:
-            growth = median(now["weight"] / max(then["weight"], 1e-12) for then, now in _pairs(evidence, record))
+        growth = median(now["weight"] / max(then["weight"], 1e-12) for then, now in _pairs(evidence, record))
+        if record["step"] <= EARLY_STEPS and (growth if evidence.origin else median(sizes)) > SWOLLEN:
             return (
                 f"The layers' weights were {growth:.0f} times their first size after {record['step']:,} steps.",
                 record,
@@ -96,17 +110,33 @@ def _pairs(evidence: Evidence, record: Record) -> Iterable[tuple[Part, Part]]:
 
 
 def _risen(evidence: Evidence) -> tuple[str, Record] | None:
-    """The mean of the last lines against the lowest mean of as many lines side by side before."""
+    """The mean of the last lines against the lowest mean of as many lines side by side before, while the rate fell."""
     lines = evidence.steps
-    width = max(5, len(lines) // 20)
+    tokens = (lines[-1]["tokens"] - lines[0]["tokens"]) / max(1, len(lines) - 1)  # of a line
+    width = max(5, len(lines) // 20, math.ceil(COMPARED_TOKENS / max(1, tokens)))
+    begun = _rate_rose_anew(lines)
+    lines = lines[begun + width * (begun > 0) :]  # a rate that has just come back undoes something
     if len(lines) < 3 * width:
         return None
-    sums = np.cumsum([0.0, *(line["loss"] for line in lines)])
+    losses = np.array([line["loss"] for line in lines])
+    sums = np.cumsum([0.0, *losses])
     means = (sums[width:] - sums[:-width]) / width  # of lines i to i + width
     lowest, now, where = float(means.min()), float(means[-1]), lines[int(means.argmin()) + width - 1]
-    if now < (1 + RISEN) * lowest:
+    # the median of |x - y| is 0.954 standard deviations of x; steps from line to line do not count a trend as noise
+    error = float(np.median(np.abs(np.diff(losses)))) / 0.954 * math.sqrt(2 / width)
+    if now - lowest < max(RISEN * lowest, RISEN_NATS, RISEN_ERRORS * error):
         return None
     return f"The training loss was {lowest:.3f} around step {where['step']:,} and has risen to {now:.3f}.", where
+
+
+def _rate_rose_anew(lines: Sequence[Record]) -> int:
+    """Returns the last line where the rate rose after it had fallen, as where a run is made longer; else 0."""
+    begun, peak = 0, 0.0
+    for number, (before, line) in enumerate(pairwise(lines), start=1):
+        peak = max(peak, before["lr"])
+        if line["lr"] > before["lr"] and before["lr"] < peak:
+            begun, peak = number, line["lr"]
+    return begun
 
 
 def rate_too_low(evidence: Evidence) -> Finding | None:
@@ -193,7 +223,7 @@ def _gentler(evidence: Evidence) -> str:
 
 def dead_units(evidence: Evidence) -> Finding | None:
     """Feed-forward layers many of whose units answer to nothing."""
-    found = _most(evidence.health, "dead", DEAD)
+    found = _lasting(evidence, lambda record: _above(evidence, record, "dead", DEAD))
     if found is None:
         return None
     since, parts = found
@@ -205,15 +235,16 @@ def dead_units(evidence: Evidence) -> Finding | None:
         f"{worst['dead']:.0%} of the hidden units of {worst['part']} were silent on every token of the last look"
         + (f", and more than {DEAD:.0%} in {len(parts) - 1} other layers." if len(parts) > 1 else "."),
         "They take time and learn nothing any more; a learning rate too high early on kills units.",
-        f"`{evidence.again('revived', '--train.lr', f'{evidence.config.train.lr / 3:g}')}`, or --model.mlp {other}",
+        f"`{evidence.again('revived', '--train.lr', f'{evidence.config.train.lr / 3:g}')}`"
+        + ("" if evidence.origin else f", or --model.mlp {other}"),
         step=since["step"],
         epoch=since["epoch"],
     )
 
 
 def saturated_heads(evidence: Evidence) -> Finding | None:
-    """Layers most of whose heads look at one token only, whatever the text."""
-    found = _most(evidence.health, "saturated", SATURATED)
+    """Layers most of whose heads look at one token only, whatever the text, and that learn nothing any more."""
+    found = _lasting(evidence, lambda record: _stuck(evidence, record))
     if found is None:
         return None
     since, parts = found
@@ -229,13 +260,30 @@ def saturated_heads(evidence: Evidence) -> Finding | None:
     )
 
 
-def _most(health: Sequence[Record], name: str, limit: float) -> tuple[Record, list[Part]] | None:
-    """Returns the look since which some part is above a limit without a break, and the parts that are; else None."""
-    since = None
-    for record in reversed(health):
-        if record["step"] == 1 or not any(part.get(name, 0.0) > limit for part in record["parts"]):
-            break
-        since = record
-    if since is None:
+def _stuck(evidence: Evidence, record: Record) -> list[Part]:
+    """Returns the attention layers with enough saturated heads, and next to no gradient."""
+    usual = median(part["gradient"] / max(part["weight"], 1e-12) for part in _layers(record))
+    return [
+        part
+        for part in _above(evidence, record, "saturated", SATURATED)
+        if round(part["saturated"] * evidence.config.model.n_head) >= LEAST_HEADS
+        and part["gradient"] < ORDINARY * usual * part["weight"]
+    ]
+
+
+def _above(evidence: Evidence, record: Record, name: str, limit: float) -> list[Part]:
+    """Returns the parts above a limit; of a run that began with another's weights, those that came to be so in it."""
+    first: dict[str, float] = {}
+    if evidence.origin:
+        first = {part["part"]: part.get(name, 0.0) for part in evidence.health[0]["parts"]}
+    return [part for part in record["parts"] if part.get(name, 0.0) - first.get(part["part"], 0.0) > limit]
+
+
+def _lasting(evidence: Evidence, amiss: Callable[[Record], list[Part]]) -> tuple[Record, list[Part]] | None:
+    """Returns the look since which parts are amiss without a break, and these; None if it is not so for long enough."""
+    looks = list(takewhile(lambda record: record["step"] > 1 and amiss(record), reversed(evidence.health)))
+    if len(looks) < LOOKS:
         return None
-    return since, [part for part in health[-1]["parts"] if part.get(name, 0.0) > limit]
+    before = {part["part"] for part in amiss(looks[1])}
+    parts = [part for part in amiss(looks[0]) if part["part"] in before]
+    return (looks[-1], parts) if parts else None

@@ -10,10 +10,14 @@ from collections.abc import Callable, Iterable
 
 from minigpt.doctor.evidence import Evidence, Finding
 from minigpt.doctor.examine import CHECKS, find
+from minigpt.doctor.inner_checks import EARLY_STEPS
 from minigpt.metrics import Record
 
 STEP_LINES, STEP_SHARE = 10, 0.02
 """Between two rounds of checks lie so many lines of metrics, and such a share of all, so that long runs pay no more."""
+
+LAST_LOOKS = 4
+"""Of the looks inside, those of the beginning are kept, and so many of the newest."""
 
 
 class LiveDoctor:
@@ -22,7 +26,7 @@ class LiveDoctor:
     Args:
         evidence: what is known of it so far. What it tells already is taken as said.
         say: is told of each finding, once.
-        complain: is told, once, that a check failed; the doctor is silent from then on.
+        complain: is told, once, of each check that failed; it is not made again.
     """
 
     def __init__(self, evidence: Evidence, say: Callable[[Finding], None], complain: Callable[[str], None]) -> None:
@@ -30,21 +34,26 @@ class LiveDoctor:
         self.checks = tuple(check for check in CHECKS if check.live)
         self.waited = 0
         self.said: set[str] = set()
+        self.failed: dict[str, str] = {}
         self.well = True
 
     def remember(self, records: Iterable[Record]) -> None:
         """Takes the records of an earlier sitting, without saying what they tell."""
-        for record in records:
-            self.evidence.add(record)
-        if self.evidence.steps:
-            self._look(lambda finding: None)
+        self._guarded(lambda: self._remember(records))
 
     def __call__(self, record: Record) -> None:
         """Takes a record, and makes the checks when it is time. No error of theirs ends a run."""
-        if not self.well:
-            return
-        self.evidence.add(record)
-        if record["kind"] not in ("step", "health", "validation"):
+        self._guarded(lambda: self._take(record))
+
+    def _remember(self, records: Iterable[Record]) -> None:
+        for record in records:
+            self._add(record)
+        if self.evidence.steps:
+            self._look(lambda finding: None)
+
+    def _take(self, record: Record) -> None:
+        self._add(record)
+        if record.get("kind") not in ("step", "health", "validation"):
             return
         self.waited += 1
         lines = len(self.evidence.steps)
@@ -52,12 +61,27 @@ class LiveDoctor:
             self.waited = 0
             self._look(self.say)
 
+    def _add(self, record: Record) -> None:
+        self.evidence.add(record)
+        looks = self.evidence.health
+        if len(looks) > LAST_LOOKS + 1 and looks[-LAST_LOOKS - 1]["step"] > EARLY_STEPS:
+            del looks[-LAST_LOOKS - 1]
+
     def _look(self, say: Callable[[Finding], None]) -> None:
+        before = set(self.failed)
+        for finding in find(self.evidence, self.checks, self.failed):
+            if finding.check not in self.said:
+                self.said.add(finding.check)
+                say(finding)
+        for name in self.failed.keys() - before:
+            self.complain(f"the doctor leaves out a check that failed, {name}: {self.failed[name]}")
+
+    def _guarded(self, act: Callable[[], None]) -> None:
+        """Does something; a doctor that errs must not kill."""
+        if not self.well:
+            return
         try:
-            for finding in find(self.evidence, self.checks):
-                if finding.check not in self.said:
-                    self.said.add(finding.check)
-                    say(finding)
-        except Exception as error:  # a doctor that errs must not kill
+            act()
+        except Exception as error:
             self.well = False
-            self.complain(f"the doctor is silent from here on: {type(error).__name__} in a check: {error}")
+            self.complain(f"the doctor is silent from here on: {type(error).__name__}: {error}")

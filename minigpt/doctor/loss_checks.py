@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import fmean, stdev
 
 from minigpt.doctor.evidence import Evidence, Finding
 from minigpt.doctor.references import usual_rate
@@ -15,6 +16,9 @@ from minigpt.metrics import Record
 
 FIRST_LOSS = 0.1
 """The first loss may differ from ln(vocabulary) by this share: wide models begin up to 7 % above it."""
+
+FIRST_NATS, FIRST_BY_WIDTH = 0.3, 2e-4
+"""Or by so many nats, and so many for each number of the width: small vocabularies have a small logarithm."""
 
 STILL_STEPS = 100
 """Steps behind the warm-up after which a loss must have moved."""
@@ -25,9 +29,17 @@ STILL_FALL = 0.02
 PLATEAU_STEPS = 500
 """Steps after which a model must have learned more than how often each token occurs: healthy ones do within 60."""
 
+PLATEAU_NOISE = 0.005
+"""So little below the loss of counting tokens, as a share of it, nothing else has been learned."""
+
+ORDERLY = 0.02
+"""Knowing the token before must lower the loss by this share, or there is nothing more to learn than counting."""
+
 RISE, SUDDEN_RISE = 0.01, 0.03
-"""A validation loss has risen if it is this share above its best three validations later, or at once. At a constant
-rate it wavers by 2 %."""
+"""A validation loss has risen if the last three are on average this share above the best, or the one or two behind it
+are; all by half of that at least. Twice that while the rate is high, where it wavers by 2 %."""
+
+MOST_DROPOUT = 0.3
 
 STEEP = 0.03
 """Loss falls clearly if doubling the tokens lowers it by this share; a finished run of preset laptop had 2 %."""
@@ -35,8 +47,8 @@ STEEP = 0.03
 STEEP_AT_REST = 0.06
 """The same where the learning rate has come down to its end, which itself lowers the loss."""
 
-PAYS = 0.002
-"""An epoch pays if it lowers the validation loss by this share."""
+PAYS, LEAST_EPOCHS = 0.002, 3
+"""Epochs do not pay if they are so many, and lower the validation loss by less than this share all together."""
 
 REPEATED = 4
 """Up to so many epochs are nearly as good as new text (Muennighoff et al. 2023)."""
@@ -46,7 +58,8 @@ def first_loss(evidence: Evidence) -> Finding | None:
     """A model that knows nothing gives every token of the vocabulary the same chance: ln(vocabulary) nats."""
     first = evidence.steps[0]
     expected = math.log(evidence.config.model.vocab_size)
-    if evidence.origin or first["step"] != 1 or abs(first["loss"] - expected) <= FIRST_LOSS * expected:
+    allowed = max(FIRST_LOSS * expected, FIRST_NATS + FIRST_BY_WIDTH * evidence.config.model.n_embd)
+    if evidence.origin or first["step"] != 1 or abs(first["loss"] - expected) <= allowed:
         return None
     high = first["loss"] > expected
     return Finding(
@@ -71,7 +84,8 @@ def not_moving(evidence: Evidence) -> Finding | None:
     if evidence.origin or first["step"] != 1 or recent is None or steps < STILL_STEPS:
         return None
     lr = usual_rate(evidence.config) or 10 * evidence.config.train.lr
-    if first["loss"] - recent < STILL_FALL * first["loss"]:
+    learned = evidence.unigram is not None and recent < 1.01 * evidence.unigram  # of few letters that is little
+    if first["loss"] - recent < STILL_FALL * first["loss"] and not learned:
         return Finding(
             "not moving",
             "problem",
@@ -83,8 +97,12 @@ def not_moving(evidence: Evidence) -> Finding | None:
             epoch=first["epoch"],
         )
     middle = evidence.loss(0.4 * last, 0.6 * last)
-    counted = evidence.unigram
-    if counted is None or middle is None or steps < PLATEAU_STEPS or recent < 0.97 * counted or middle > 1.02 * recent:
+    counted = _worth_beating(evidence)
+    if counted is None or middle is None or steps < PLATEAU_STEPS or middle > 1.02 * recent:
+        return None
+    lines = [line["loss"] for line in evidence.steps if line["step"] >= last - max(20, last // 10)]
+    error = stdev(lines) / math.sqrt(len(lines)) if len(lines) > 2 else 0.0
+    if recent < counted - max(PLATEAU_NOISE * counted, 2 * error):
         return None
     lower = evidence.config.train.lr / 10
     return Finding(
@@ -97,29 +115,42 @@ def not_moving(evidence: Evidence) -> Finding | None:
     )
 
 
+def _worth_beating(evidence: Evidence) -> float | None:
+    """Returns the loss of counting tokens, where the text's order tells more than that."""
+    counted, ordered = evidence.unigram, evidence.bigram
+    return counted if counted and ordered is not None and ordered < (1 - ORDERLY) * counted else None
+
+
 def overfitting(evidence: Evidence) -> Finding | None:
     """Validation loss rises while training loss falls."""
     validations = evidence.validations
     best = min(validations, key=lambda record: record["val_loss"])
-    behind = validations[validations.index(best) + 1 :]
+    behind = validations[validations.index(best) + 1 :][-3:]
     if not behind:
         return None
     last = behind[-1]
-    lost = last["val_loss"] - best["val_loss"]
-    clearly = lost > (RISE if len(behind) > 2 else SUDDEN_RISE) * best["val_loss"]
+    high = not evidence.steps or evidence.steps[-1]["lr"] > 0.5 * evidence.config.train.lr
+    allowed = (RISE if len(behind) > 2 else SUDDEN_RISE) * (2 if high else 1) * best["val_loss"]
+    rises = [record["val_loss"] - best["val_loss"] for record in behind]
+    clearly = fmean(rises) > allowed and min(rises) > allowed / 2
     if not clearly or last["epoch"] < 1.5 or last["train_loss"] >= best["train_loss"]:
         return None  # nothing is learned by heart that was seen once
     epochs = max(1, round(best["epoch"]))
-    command = evidence.again("shorter", "--model.dropout", f"{min(0.3, evidence.config.model.dropout + 0.1):g}")
+    dropout = evidence.config.model.dropout
+    remedies = []
+    if dropout < MOST_DROPOUT:
+        more = f"{min(MOST_DROPOUT, dropout + 0.1):g}"
+        remedies.append(f"more dropout: `{evidence.again('dropout', '--model.dropout', more)}`")
+    if epochs < evidence.total_steps / evidence.steps_per_epoch:
+        some = f"{epochs} epoch{'s' * (epochs > 1)}"
+        remedies.append(f"{some}, which is shorter: `{evidence.again('shorter', epochs=epochs)}`")
     return Finding(
         "overfitting",
         "problem",
         f"Validation loss was {best['val_loss']:.3f} at epoch {best['epoch']:g} and is {last['val_loss']:.3f} at "
         f"{last['epoch']:g}; training loss went from {best['train_loss']:.3f} to {last['train_loss']:.3f}.",
-        f"Since epoch {best['epoch']:g} the model learns the training text by heart: {lost:.3f} nats were lost.",
-        "The best checkpoint is kept, and used by itself. More text helps most; else more dropout, "
-        + (f"or {epochs} epochs: " if epochs < evidence.epochs else "or fewer steps: ")
-        + f"`{command}`",
+        f"Since epoch {best['epoch']:g} the model learns the training text by heart: {rises[-1]:.3f} nats were lost.",
+        "; ".join(["The best checkpoint is kept, and used by itself. More text helps most", *remedies]),
         step=best["step"],
         epoch=best["epoch"],
     )
@@ -129,10 +160,12 @@ def repetition(evidence: Evidence) -> Finding | None:
     """Epochs that bring next to nothing, though nothing is lost by them either."""
     ends = [record for record in evidence.validations if float(record["epoch"]).is_integer()]
     paying = _last_that_paid(ends)
-    if paying is None or ends[-1]["epoch"] <= REPEATED or ends[-1]["epoch"] - paying["epoch"] < 2:
+    if paying is None or ends[-1]["epoch"] <= REPEATED or ends[-1]["epoch"] - paying["epoch"] < LEAST_EPOCHS:
         return None
     last, since = ends[-1], round(ends[-1]["epoch"] - paying["epoch"])
     gained = paying["val_loss"] - last["val_loss"]
+    if gained < 0:
+        return None  # that is overfitting, or chance
     return Finding(
         "repetition",
         "hint",
@@ -147,13 +180,9 @@ def repetition(evidence: Evidence) -> Finding | None:
 
 
 def _last_that_paid(ends: Sequence[Record]) -> Record | None:
-    """Returns the last epoch that lowered the best validation loss before it by enough."""
-    paid, lowest = None, math.inf
-    for record in ends:
-        if record["val_loss"] < lowest * (1 - PAYS):
-            paid = record
-        lowest = min(lowest, record["val_loss"])
-    return paid
+    """Returns the first epoch behind which all that was gained, together, is next to nothing."""
+    lowest = min((record["val_loss"] for record in ends), default=0.0)
+    return next((record for record in ends if record["val_loss"] * (1 - PAYS) < lowest), None)
 
 
 def too_early(evidence: Evidence) -> Finding | None:
@@ -164,11 +193,12 @@ def too_early(evidence: Evidence) -> Finding | None:
     before = next((r for r in reversed(evidence.validations) if last["tokens"] > 1.2 * r["tokens"]), None)
     if before is None:
         return None
-    doublings = math.log2(last["tokens"] / before["tokens"])
-    fall = (before["val_loss"] - last["val_loss"]) / doublings
+    fall = _fall(before, last)
     decayed = evidence.steps[-1]["lr"] < 0.5 * evidence.config.train.lr
     if fall < (STEEP_AT_REST if decayed else STEEP) * last["val_loss"]:
         return None
+    half = next((r for r in reversed(evidence.validations) if last["tokens"] >= 2 * r["tokens"]), before)
+    promise = min(fall, _fall(half, last))  # the end of a schedule falls steeper than what comes after it
     length = ("--steps", str(2 * evidence.total_steps)) if evidence.config.train.steps else ()
     epochs = 2 * evidence.config.train.epochs
     if decayed:
@@ -180,12 +210,17 @@ def too_early(evidence: Evidence) -> Finding | None:
         "hint",
         f"Validation loss was still falling at the end: from {before['val_loss']:.3f} at epoch {before['epoch']:g} to "
         f"{last['val_loss']:.3f} at {last['epoch']:g}.",
-        f"As many steps again may bring up to {fall:.2f}"
+        f"As many steps again may bring up to {promise:.2f}"
         + ("; the learning rate has come to its end, so it takes a new run." if decayed else "."),
         f"`{command}`",
         step=last["step"],
         epoch=last["epoch"],
     )
+
+
+def _fall(before: Record, last: Record) -> float:
+    """Returns by how much the validation loss fell from one to another, for each doubling of the tokens."""
+    return float((before["val_loss"] - last["val_loss"]) / math.log2(last["tokens"] / before["tokens"]))
 
 
 def stopped(evidence: Evidence) -> Finding | None:
@@ -205,7 +240,8 @@ def stopped(evidence: Evidence) -> Finding | None:
 
 def bad_steps(evidence: Evidence) -> Finding | None:
     """Steps without a finite loss or gradient. (A few in a row end the run by themselves.)"""
-    bad = [note for note in evidence.notes if "the step is not applied" in note["text"]]
+    gone = [note for note in evidence.notes if note["text"].startswith("went back from step")]  # and what it was for
+    bad = [note for note in evidence.notes if "the step is not applied" in note["text"]] or gone
     if not bad:
         return None
     half = evidence.environment.get("precision") == "float16"
@@ -213,7 +249,10 @@ def bad_steps(evidence: Evidence) -> Finding | None:
     return Finding(
         "bad steps",
         "problem",
-        f"{len(bad)} step{'s' * (len(bad) > 1)} had no finite loss or gradient, the first one {bad[0]['step']:,}.",
+        f"{len(bad)} step{'s' * (len(bad) > 1)} had no finite loss or gradient, the first one {bad[0]['step']:,}."
+        if bad is not gone
+        else f"Several steps in a row had no finite loss or gradient, {len(gone)} time{'s' * (len(gone) > 1)}: the run "
+        f"{gone[0]['text'].split(',')[0]}.",
         "Numbers grew too large"
         + (" for float16." if half else ": the learning rate is too high, or a weight is broken."),
         f"`{evidence.again('again', *(('--machine.precision', 'float32') if half else slower))}`",

@@ -6,7 +6,7 @@ memory, compile, and share the machine with whatever else has just begun.
 
 from __future__ import annotations
 
-import math
+import re
 from statistics import median
 
 from minigpt.doctor.evidence import Evidence, Finding
@@ -39,8 +39,7 @@ def _lines(evidence: Evidence) -> list[Record]:
 
 def data_bound(evidence: Evidence) -> Finding | None:
     """Training that waits for the disk."""
-    lines = _lines(evidence)
-    waited = median(line["data_wait"] for line in lines) if lines else 0.0
+    waited = median([line["data_wait"] for line in _lines(evidence) if "data_wait" in line] or [0.0])
     if waited < WAITING:
         return None
     return Finding(
@@ -48,7 +47,7 @@ def data_bound(evidence: Evidence) -> Finding | None:
         "hint",
         f"{waited:.0%} of the time went into waiting for data.",
         "The tokens come from a slow disk or over a network; the device could train that much faster.",
-        f"Copy the data set to a disk of this machine, and name the copy: `{evidence.resumed('--data', 'COPY')}`",
+        "Copy the data set to a disk of this machine; minigpt resume takes the copy's folder as --data.",
     )
 
 
@@ -59,7 +58,6 @@ def launch_bound(evidence: Evidence) -> Finding | None:
     if not on_gpu or not lines or median(line["use"] for line in lines) >= IDLE or data_bound(evidence):
         return None
     use = median(line["use"] for line in lines)
-    compiled = evidence.environment.get("compiled", "off") != "off"
     batch = evidence.config.train.batch_size
     larger = evidence.again(
         "wider", "--train.batch-size", str(4 * batch), "--train.lr", f"{2 * evidence.config.train.lr:g}"
@@ -72,7 +70,7 @@ def launch_bound(evidence: Evidence) -> Finding | None:
         "Its work comes in pieces so small that starting them takes longer than doing them.",
         (
             f"A larger batch, with a higher rate: `{larger}`"
-            if compiled
+            if evidence.config.machine.compile != "off"  # auto has measured that it does not pay
             else f"`{evidence.again('compiled', *options)}`"
         ),
     )
@@ -92,15 +90,15 @@ def memory_bound(evidence: Evidence) -> Finding | None:
     )
     if share >= FEW_FLOPS:
         return None
-    compiled = evidence.environment.get("compiled", "off") != "off"
+    settled = evidence.config.machine.compile != "off"
     batch = 4 * evidence.config.train.batch_size
-    options = ("--train.batch-size", str(batch)) if compiled else ("--machine.compile", "on")
+    options = ("--train.batch-size", str(batch)) if settled else ("--machine.compile", "on")
     return Finding(
         "memory-bound",
         "hint",
         f"The GPU was busy, but did {share:.1%} of the {rate / 1e12:.3g} TFLOP/s that its matrix products reach.",
         "Its time goes into moving numbers: norms, activations, optimizer, and matrices too small to fill it.",
-        ("A larger batch fills it: " if compiled else "Compiling joins what only moves numbers: ")
+        ("A larger batch fills it: " if settled else "Compiling joins what only moves numbers: ")
         + f"`{evidence.again('fuller', *options)}`",
     )
 
@@ -111,15 +109,28 @@ def out_of_memory(evidence: Evidence) -> Finding | None:
     if not notes:
         return None
     settings = evidence.config.train
-    parts = settings.accumulate * 2 ** sum("sequences at once" in note["text"] for note in notes)
-    parts = math.gcd(settings.batch_size, parts)
+    sizes = [int(found[1]) for note in notes if (found := re.search(r"sequences at once (\d+)", note["text"]))]
+    recomputed = any("recomputed" in note["text"] for note in notes)
+    rows = 1 if recomputed or not sizes else max(1, sizes[-1])
+    parts = next(
+        n for n in range(-(-settings.batch_size // rows), settings.batch_size + 1) if not settings.batch_size % n
+    )
+    again = f"`{evidence.again('parts', '--train.accumulate', str(parts))}`"
     return Finding(
         "out of memory",
         "hint",
-        f"Memory ran out at step {notes[0]['step'] + 1:,}; the batch was cut into {parts} parts since, {len(notes)} "
-        f"time{'s' if len(notes) > 1 else ''} made smaller.",
-        "Nothing is lost: the parts together are the same batch. Trying and failing costs a little at each start.",
-        f"Next time begin so: `{evidence.again('parts', '--train.accumulate', str(parts))}`",
+        f"Memory ran out at step {notes[0]['step'] + 1:,}; since then the batch is taken {rows} sequence"
+        f"{'s' * (rows > 1)} at a time"
+        + (", and activations are computed twice." if recomputed else f", {settings.batch_size} in all."),
+        "Nothing is lost: the parts together are the same batch. "
+        + (
+            "But a single sequence hardly fits, and computing twice takes about a third longer."
+            if recomputed
+            else "Trying and failing costs a little at each start."
+        ),
+        f"A smaller model or a shorter context would fit. This one begins sooner with {again}"
+        if recomputed
+        else f"Next time begin so: {again}",
         step=notes[0]["step"],
         epoch=notes[0]["epoch"],
     )
@@ -129,6 +140,9 @@ def slow(evidence: Evidence) -> Finding | None:
     """Steps that take far longer than the plan's trial steps on the same machine did."""
     lines, plan = _lines(evidence), evidence.plan
     if not lines or not plan or not plan.get("planned_seconds"):
+        return None
+    moved = any(note["text"].startswith("going on elsewhere") for note in evidence.notes)
+    if moved or not str(plan.get("how")).startswith("measured"):
         return None
     batch = evidence.config.train.batch_size * evidence.config.model.block_size
     planned = plan["steps"] * batch / plan["planned_seconds"]  # validations are in the time: it errs to the slow side

@@ -10,8 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from statistics import fmean, stdev
 from typing import Any, Literal
+
+import numpy as np
 
 from minigpt.doctor.evidence import Evidence
 from minigpt.doctor.references import Reference, nearest_preset, usual_rate
@@ -27,6 +30,9 @@ LATER = 1.15
 
 WINDOW = 0.25
 """The last lines of metrics are compared: those over this share of the tokens, 40 at the most."""
+
+PLACES = 8
+"""A line's loss is the mean since the line before; the reference's is taken at so many places of that stretch."""
 
 EARLIEST_STEP = 50
 """Before it the loss falls too steeply to be compared."""
@@ -64,7 +70,7 @@ def is_normal(evidence: Evidence, references: Sequence[Reference]) -> Normality:
         return Normality("unknown", "The run began with another's weights, so no reference curve fits it.")
     if preset is None:
         return Normality("unknown", "The settings are no preset's, so no reference curve fits them.")
-    if evidence.last_step < EARLIEST_STEP:
+    if evidence.last_step < EARLIEST_STEP or not evidence.steps:
         return Normality("unknown", f"The run is too short to be compared: {evidence.last_step} steps.")
     train = evidence.data["splits"]["train"]
     own = [r for r in references if r.preset == preset and r.sha256 == train["sha256"]]
@@ -80,18 +86,24 @@ def _same_schedule(evidence: Evidence, reference: Reference) -> bool:
 def _compare(evidence: Evidence, reference: Reference) -> Normality | None:
     """Compares the last lines with the curve at the same tokens; None if it does not reach there."""
     end = min(evidence.steps[-1]["tokens"], reference.points[-1][0])
-    lines = [
-        line for line in evidence.steps if (1 - WINDOW) * end <= line["tokens"] <= end and line["step"] >= EARLIEST_STEP
+    stretches = [
+        (earlier, line)
+        for earlier, line in pairwise(evidence.steps)
+        if (1 - WINDOW) * end <= line["tokens"] <= end and earlier["step"] >= EARLIEST_STEP
     ][-40:]
-    pairs = [(line["loss"], expected) for line in lines if (expected := reference.train_loss(line["tokens"]))]
+    pairs = [
+        (line["loss"], expected)
+        for earlier, line in stretches
+        if (expected := _mean_over(reference, earlier["tokens"], line["tokens"]))
+    ]
     if not pairs:
         return None
-    tokens = round(fmean(line["tokens"] for line in lines))
+    tokens = round(fmean(line["tokens"] for _, line in stretches))
     loss, expected = fmean(pair[0] for pair in pairs), fmean(pair[1] for pair in pairs)
     differences = [ours - theirs for ours, theirs in pairs]
     noise = stdev(differences) / math.sqrt(len(differences)) if len(differences) > 3 else LEAST_BAND * expected
-    later = reference.train_loss(tokens / LATER) or expected
-    band = max(LEAST_BAND * expected, ERRORS * noise, later - expected)
+    pace = (reference.train_loss(tokens / LATER) or 0.0) - (reference.train_loss(tokens) or 0.0)
+    band = max(LEAST_BAND * expected, ERRORS * noise, pace)
     verdict: Literal["normal", "high", "low"] = "normal"
     if abs(loss - expected) > band:
         verdict = "high" if loss > expected else "low"
@@ -109,6 +121,13 @@ def _compare(evidence: Evidence, reference: Reference) -> Normality | None:
         tokens,
         name,
     )
+
+
+def _mean_over(reference: Reference, start: int, end: int) -> float | None:
+    """Returns the reference's mean loss between two numbers of tokens, as a line has it; None outside of it."""
+    losses = [reference.train_loss(place) for place in np.linspace(start, end, 2 * PLACES + 1)[1::2]]
+    known = [loss for loss in losses if loss is not None]
+    return fmean(known) if len(known) == PLACES else None
 
 
 def _roughly(evidence: Evidence, references: Sequence[Reference], preset: str) -> Normality:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from minigpt.checkpoint import write_file
-from minigpt.config import Config, load_preset, preset_names, resolve
-from minigpt.errors import RunError
+from minigpt.config import Config, preset_names, resolve
+from minigpt.data.report import Report
+from minigpt.errors import MiniGPTError, RunError
 from minigpt.metrics import read_metrics
 from minigpt.run import RunFolder
 
@@ -154,12 +156,38 @@ def collect(run: Path | str, corpus: str) -> Reference:
         bytes_per_token=round(val["text_bytes"] / val["tokens"], 4),
         machine=f"{environment['processor']}, {environment['threads']} threads, {environment['precision']}, "
         f"torch {environment['torch']}, Mini-GPT {environment['minigpt']}",
-        command=f"minigpt prepare {corpus} --tokenizer {load_preset(preset).tokenizer} --out data/{corpus} && "
-        f"minigpt train --preset {preset} --data data/{corpus} --run runs/{corpus}",
+        command=_command(config, data, preset, corpus),
         steps=steps[-1]["step"],
         total_steps=total_steps(config, train["tokens"]),
         seed=config.train.seed,
         points=tuple(_points(steps, read_metrics(folder.metrics_file, "validation"))),
+    )
+
+
+def _command(config: Config, data: dict[str, Any], preset: str, corpus: str) -> str:
+    """Returns the commands that make such a run, for whoever has the text in the folder they are called in."""
+    sources, prepared = [corpus], ["--tokenizer", str(data["tokenizer"]["spec"])]
+    try:
+        report = Report.load(Path(str(data["folder"])))
+    except MiniGPTError:
+        pass  # the data set is gone: its usual options, then
+    else:
+        sources = [Path(source).name if Path(source).exists() else source for source in report.sources]
+        for option, value, usual in (
+            ("--val-fraction", report.val_fraction, 0.1),
+            ("--split-by", report.split_by, "document"),
+            ("--seed", report.seed, 0),
+        ):
+            prepared += [] if value == usual else [option, str(value)]
+    trained, usual_length = ["--preset", preset], resolve(preset).train
+    for option, name in (("--steps", "steps"), ("--epochs", "epochs"), ("--train.seed", "seed")):
+        value = getattr(config.train, name)
+        trained += [] if value in (None, getattr(usual_length, name)) else [option, str(value)]
+    return " && ".join(
+        [
+            shlex.join(["minigpt", "prepare", *sources, *prepared, "--out", f"data/{corpus}"]),
+            shlex.join(["minigpt", "train", *trained, "--data", f"data/{corpus}", "--run", f"runs/{corpus}"]),
+        ]
     )
 
 

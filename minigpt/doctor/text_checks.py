@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
-from minigpt.doctor.evidence import Evidence, Finding
+from minigpt.doctor.evidence import Evidence, Finding, free_folder
 
 ENOUGH = 20
 """Tokens for each parameter at which model and text are in balance (Hoffmann et al. 2022, "Chinchilla")."""
@@ -36,6 +37,9 @@ SMALL_VOCABULARY = 1000
 FEWEST_VALIDATED = 5000
 """Tokens: the loss over so many wavers by some 3 / sqrt(5,000) = 0.04 nats, and by more as neighbours are alike."""
 
+MOST_VALIDATED = 0.5
+"""The largest share of validation that `minigpt prepare` takes."""
+
 
 def too_little_text(evidence: Evidence) -> Finding | None:
     """Fewer tokens than the model could take up; where a whole run's validation loss fell to its end, it was enough."""
@@ -47,14 +51,15 @@ def too_little_text(evidence: Evidence) -> Finding | None:
     if evidence.origin or tokens * max(1.0, min(epochs, WORTH)) / (outer + body) >= TOO_FEW:
         return None
     model = evidence.config.model
+    width = model.n_head * max(8, model.head_dim // 4 * 2)  # rope turns pairs
+    smaller = f"; else a smaller model: `{evidence.again('smaller', '--model.n-embd', str(width))}`"
     return Finding(
         "too little text",
         "hint",
         f"{tokens:,} tokens for {outer + body:,} parameters ({outer:,} of them embeddings): "
         f"{tokens / (outer + body):.2g} a parameter; {ENOUGH} would be in balance (Hoffmann et al. 2022).",
         "The model can learn this text by heart sooner than its language: watch the validation loss.",
-        "More text helps most; else a smaller model: "
-        f"`{evidence.again('smaller', '--model.n-embd', str(model.n_head * max(8, model.head_dim // 2)))}`",
+        "More text helps most" + (smaller if width < model.n_embd else "."),
     )
 
 
@@ -70,18 +75,21 @@ def overlap(evidence: Evidence) -> Finding | None:
         f"{report.overlap:.1%} of {report.overlap_windows:,} stretches of the validation text stand in training too.",
         "The validation loss is lower than on new text: it measures memory as well.",
         "Take reprints and near copies out of the sources, and prepare them anew, split by whole documents: "
-        f"`{_prepared(evidence, 'apart', '--split-by', 'document')}`",
+        + _prepared(evidence, "apart", split_by="document"),
     )
 
 
 def idle_vocabulary(evidence: Evidence) -> Finding | None:
-    """A vocabulary of which the training text uses little, at the cost of many parameters."""
+    """A vocabulary of which the training text uses little, at the cost of many parameters.
+
+    Whoever begins with another's weights has no choice of it.
+    """
     report, model = evidence.report, evidence.config.model
     assert report is not None
     unused = report.vocab_size - report.vocab_in_train
     idle = unused * model.n_embd * (1 if model.tied else 2) / sum(evidence.parameters)
     used = report.vocab_in_train / report.vocab_size
-    if report.vocab_size < SMALL_VOCABULARY or used >= HARDLY_USED or idle < HEAVY:
+    if evidence.origin or report.vocab_size < SMALL_VOCABULARY or used >= HARDLY_USED or idle < HEAVY:
         return None
     size = 4096 if report.train.text_bytes < 10_000_000 else 16_384
     return Finding(
@@ -90,7 +98,7 @@ def idle_vocabulary(evidence: Evidence) -> Finding | None:
         f"Of {report.vocab_size:,} tokens of {report.tokenizer} the training text uses {report.vocab_in_train:,} "
         f"({used:.0%}); the others are {idle:.0%} of all parameters.",
         "They cost memory and time and learn nothing; a vocabulary made from the text says more with less.",
-        f"`{_prepared(evidence, f'bpe{size}', '--tokenizer', f'bpe:{size}')}`",
+        "Prepare the text anew: " + _prepared(evidence, f"bpe{size}", tokenizer=f"bpe:{size}"),
     )
 
 
@@ -99,24 +107,46 @@ def small_validation(evidence: Evidence) -> Finding | None:
     tokens = int(evidence.data["splits"]["val"]["tokens"])
     if tokens >= FEWEST_VALIDATED:
         return None
+    report, larger = evidence.report, ""
+    if report and report.val_fraction < MOST_VALIDATED:
+        share = min(MOST_VALIDATED, max(0.2, 2 * report.val_fraction))
+        larger = _prepared(evidence, "more-val", val_fraction=share)
     return Finding(
         "small validation",
         "hint",
         f"The validation split holds {tokens:,} tokens.",
         "Its loss depends on which few passages they are; small differences between runs mean nothing.",
-        "More text, or a larger share of it: --val-fraction 0.2 of `minigpt prepare`."
-        if evidence.report is None
-        else f"More text, or a larger share of it: `{_prepared(evidence, 'more-val', '--val-fraction', '0.2')}`",
+        "More text helps" + (f", or a larger share of it: {larger}" if larger else "."),
     )
 
 
-def _prepared(evidence: Evidence, suffix: str, *options: str) -> str:
-    """Returns the command that prepares the same texts in another way."""
+def _prepared(evidence: Evidence, suffix: str, **changes: Any) -> str:
+    """Returns how to prepare the same texts in another way: a command where it is sure to run, else words."""
     report = evidence.report
     assert report is not None
     folder = Path(str(evidence.data["folder"]))
-    out = str(folder.with_name(f"{folder.name}-{suffix}"))
-    words = ["minigpt", "prepare", *report.sources, "--out", out]
-    if "--tokenizer" not in options:
-        words += ["--tokenizer", report.tokenizer]
-    return shlex.join([*words, *options])
+    asked = {
+        "tokenizer": evidence.origin or report.tokenizer,  # a run's folder means its tokenizer
+        "val_fraction": f"{report.val_fraction:g}",
+        "split_by": report.split_by,
+        "block_size": report.block_size,
+        "seed": report.seed,
+    } | {name: f"{value:g}" if isinstance(value, float) else value for name, value in changes.items()}
+    usual = {"val_fraction": "0.1", "split_by": "document", "block_size": 512, "seed": 0}
+    options = [
+        word
+        for name, value in asked.items()
+        if name in changes or usual.get(name) != value
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    if not all(map(_is_plain, report.sources)):
+        return f"minigpt prepare with the options it was given, a new --out, and {shlex.join(options)}."
+    out = free_folder(folder.with_name(f"{folder.name}-{suffix}"))
+    return f"`{shlex.join(['minigpt', 'prepare', *report.sources, '--out', str(out), *options])}`"
+
+
+def _is_plain(source: str) -> bool:
+    """Whether a source is read the same way without what a report does not keep (--pattern, --text-column)."""
+    return source in ("pylib", "pylib-code") or (
+        Path(source).is_file() and not source.endswith((".parquet", ".jsonl", ".jsonl.gz"))
+    )

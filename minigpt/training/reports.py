@@ -47,9 +47,12 @@ class Reports:
         def say(finding: Any) -> None:
             self.tell("finding", finding=finding)
 
-        doctor = LiveDoctor(
-            new_evidence(self.folder, self.dataset), say=say, complain=lambda text: self.tell("message", text=text)
-        )
+        try:
+            evidence = new_evidence(self.folder, self.dataset)
+        except Exception as error:  # nothing that a doctor reads may end a run
+            self.tell("message", text=f"no doctor looks on: {type(error).__name__}: {error}")
+            return
+        doctor = LiveDoctor(evidence, say=say, complain=lambda text: self.tell("message", text=text))
         doctor.remember(read_metrics(self.folder.metrics_file))
         self.watchers.append(doctor)
 

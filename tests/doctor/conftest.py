@@ -11,8 +11,9 @@ import pytest
 
 from minigpt.config import resolve
 from minigpt.data import prepare
-from minigpt.doctor import Diagnosis, Finding, examine, read_evidence
+from minigpt.doctor import Diagnosis, Evidence, Finding, examine, read_evidence
 from minigpt.metrics import read_metrics
+from minigpt.training import train
 from minigpt.training.loop import Training
 from minigpt.training.start import start
 
@@ -72,6 +73,19 @@ def little_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "text.txt").write_text("".join(random.Random(1).choices("abcdefghik", k=1500)), encoding="utf-8")
     prepare([str(folder / "text.txt")], folder / "data", tokenizer="char", block_size=32)
     return folder / "data"
+
+
+@pytest.fixture(scope="session")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short healthy run, whose records tests change by hand."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    train(data, run, resolve(overrides={**SMALL, "train.steps": 60, "train.lr": 1e-2, "train.log_every": 2}))
+    return run
+
+
+@pytest.fixture
+def evidence(trained: Path) -> Evidence:
+    return read_evidence(trained)
 
 
 class Patient:

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from minigpt.doctor import Evidence, examine, read_evidence
+from minigpt.doctor import Evidence, examine
 from minigpt.doctor.inner_checks import exploding
+from minigpt.doctor.machine_checks import out_of_memory
 from minigpt.model.cost import flops_per_token
-
-
-@pytest.fixture(scope="module")
-def trained(data, tmp_path_factory):
-    from minigpt.config import resolve
-    from minigpt.training import train
-    from tests.doctor.conftest import SMALL
-
-    run = tmp_path_factory.mktemp("machine") / "run"
-    train(data, run, resolve(overrides={**SMALL, "train.steps": 60, "train.lr": 1e-2, "train.log_every": 2}))
-    return run
-
-
-@pytest.fixture
-def evidence(trained) -> Evidence:
-    return read_evidence(trained)
 
 
 def on_gpu(evidence: Evidence, flops: float, **changes: Any) -> Evidence:
@@ -50,10 +36,10 @@ def test_a_gpu_that_waits_for_launches(evidence):
     assert found(sick) == {"launch-bound"}
     (finding,) = [f for f in examine(sick).findings if f.check == "launch-bound"]
     assert "30% of the time" in finding.seen
-    assert "--machine.compile on" in finding.remedy
-    sick.environment = {**sick.environment, "compiled": "default"}
+    assert "--train.batch-size 32" in finding.remedy  # compile = "auto" has measured that it does not pay
+    sick.config = replace(sick.config, machine=replace(sick.config.machine, compile="off"))
     (finding,) = [f for f in examine(sick).findings if f.check == "launch-bound"]
-    assert "--train.batch-size 32" in finding.remedy
+    assert "--machine.compile on" in finding.remedy
 
 
 def test_a_gpu_that_waits_for_data(evidence):
@@ -67,23 +53,38 @@ def test_a_gpu_that_moves_numbers(evidence):
     assert found(evidence) == set()
 
 
-def test_memory_that_ran_out(evidence):
-    evidence.add(
-        {"kind": "note", "step": 0, "epoch": 0.0, "text": "out of memory in step 1: sequences at once 4 from here on."}
-    )
-    (finding,) = [f for f in examine(evidence).findings if f.check == "out of memory"]
-    assert "--train.accumulate 2" in finding.remedy
+@pytest.mark.parametrize(
+    ("batch", "rows", "parts"),
+    [(8, [4], 2), (12, [6, 3, 2], 6), (12, [4], 3), (12, [5], 3), (7, [4], 7), (12, [3, 1], 12)],
+)
+def test_memory_that_ran_out(evidence, batch, rows, parts):
+    evidence.config = replace(evidence.config, train=replace(evidence.config.train, batch_size=batch))
+    for n in rows:
+        text = f"out of memory in step 1: sequences at once {n} from here on."
+        evidence.add({"kind": "note", "step": 60, "epoch": 0.1, "text": text})
+    finding = out_of_memory(evidence)
+    assert f"--train.accumulate {parts}`" in finding.remedy
+    replace(evidence.config, train=replace(evidence.config.train, accumulate=parts)).check()
+    text = "out of memory with one sequence: activations are recomputed from here on, which takes longer"
+    evidence.add({"kind": "note", "step": 60, "epoch": 0.1, "text": text})
+    finding = out_of_memory(evidence)
+    assert "computed twice" in finding.seen
+    assert f"--train.accumulate {batch}`" in finding.remedy
 
 
 def test_a_machine_that_is_busy_with_something_else(evidence):
-    plan = {"steps": 60, "planned_seconds": 1.0}
+    plan = {"steps": 60, "planned_seconds": 1.0, "how": "measured here"}
     evidence.plan = plan
     evidence.steps = [
         {**line, "tokens_per_second": 60 * 256 / 4, "seconds": 10.0 * number}
         for number, line in enumerate(evidence.steps)
     ]
     assert found(evidence) == {"slow"}
-    evidence.plan = {**plan, "planned_seconds": 3.0}
+    for other in ({"planned_seconds": 3.0}, {"how": "reckoned"}, {"how": None}):
+        evidence.plan = {**plan, **other}
+        assert found(evidence) == set()
+    evidence.plan = plan
+    evidence.notes.append({"kind": "note", "step": 30, "epoch": 0.1, "text": "going on elsewhere, so not bit for bit"})
     assert found(evidence) == set()
 
 

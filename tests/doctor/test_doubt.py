@@ -1,0 +1,303 @@
+"""In doubt a check is silent: records that look sick and are not, made by hand, beside some that are."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minigpt.data import Dataset
+from minigpt.doctor import LiveDoctor, examine, inner_checks, loss_checks, read_evidence, references, text_checks
+from minigpt.doctor import evidence as evidence_module
+from minigpt.doctor.evidence import bigram_loss, unigram_loss
+from minigpt.doctor.references import collect
+from minigpt.metrics import read_metrics
+from tests.test_docs import wrong_in
+
+
+def lines(evidence: Any, losses: Any, rates: Any = None, tokens: int = 2000) -> None:
+    """Gives the run these lines of metrics."""
+    usual = evidence.steps[0]
+    rates = [evidence.config.train.lr] * len(losses) if rates is None else rates
+    evidence.steps = [
+        {**usual, "step": 10 * n, "tokens": tokens * n, "loss": float(loss), "lr": float(lr), "epoch": n / 10}
+        for n, (loss, lr) in enumerate(zip(losses, rates, strict=True), start=1)
+    ]
+    evidence.last_step = evidence.steps[-1]["step"]
+
+
+def validations(evidence: Any, losses: list[float], per_epoch: int = 1) -> None:
+    usual = evidence.validations[-1]
+    evidence.validations = [
+        {
+            **usual,
+            "step": 10 * n,
+            "epoch": n / per_epoch,
+            "tokens": 1000 * n,
+            "val_loss": loss,
+            "train_loss": 5 - n / 100,
+        }
+        for n, loss in enumerate(losses, start=1)
+    ]
+    evidence.epochs = len(losses) / per_epoch
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {
+            "kind": "step",
+            "step": 60,
+            "epoch": 0.2,
+            "loss": 1.0,
+            "lr": 0.1,
+            "grad_norm": None,
+            "tokens": 9,
+            "seconds": 1,
+        },
+        {"kind": "step", "step": 60, "loss": 1.0},
+        {"kind": "step", "step": 60, "epoch": 0.2},
+        {"kind": "validation", "step": 60, "epoch": 1.0},
+        {"kind": "validation", "step": 60, "epoch": 1.0, "val_loss": 1.0},
+        {"kind": "health", "step": 60, "epoch": 1.0, "parts": "none"},
+        {"kind": "health", "step": 60, "epoch": 1.0, "parts": [{"part": "h.0.attn"}]},
+        {"kind": "health", "step": 60, "epoch": 1.0, "parts": [3]},
+        {"kind": "note", "step": 60, "epoch": 1.0},
+        {"kind": "plan", "step": 60, "epoch": 1.0},
+        {"step": 60},
+    ],
+)
+def test_odd_records_count_for_nothing(trained, tmp_path, odd):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(odd) + "\n" + json.dumps({"kind": "note", "step": 60, "epoch": 1.0, "text": "-"}) + "\n")
+    assert examine(read_evidence(run)).left_out == {}
+    complaints: list[str] = []
+    doctor = LiveDoctor(read_evidence(trained), lambda finding: None, complaints.append)
+    doctor.remember([odd])
+    doctor(odd)
+    assert complaints == []
+
+
+def test_a_run_of_steps_that_lack_their_norm(evidence):
+    whole = evidence.steps[-1]
+    evidence.steps.clear()
+    for number in range(60, 100):
+        evidence.add({**whole, "step": number, "grad_norm": 1.0 if number % 2 else None})
+    assert len(evidence.steps) == 20
+    assert examine(evidence).left_out == {}
+
+
+def test_a_rate_that_came_back(evidence):
+    rates = [*np.linspace(1, 0, 50), *np.linspace(0.7, 0.4, 50)]
+    lines(evidence, [*np.linspace(3, 1, 50), *[1.4] * 50], rates)
+    assert inner_checks.rate_too_high(evidence) is None
+    lines(evidence, [*np.linspace(3, 1, 50), *[1.4] * 50], [1.0] * 100)
+    assert "risen to 1.400" in inner_checks.rate_too_high(evidence).seen
+
+
+def test_noise_is_no_rise(evidence):
+    lines(evidence, [*np.geomspace(3, 0.074, 50), *[0.081] * 20])
+    assert inner_checks.rate_too_high(evidence) is None  # a text known by heart
+    for seed in range(20):
+        noise = np.random.default_rng(seed).normal(0, 0.7, 1000)
+        lines(evidence, 4 + noise, tokens=64)
+        assert inner_checks.rate_too_high(evidence) is None
+
+
+@pytest.mark.parametrize(
+    ("losses", "found"),
+    [
+        ([2.0, 1.142, 1.163, 1.15, 1.163, 1.132], False),
+        ([2.0, 1.142, 1.163, 1.163, 1.163], False),
+        ([2.0, 1.142, 1.17, 1.2, 1.14201], False),
+        ([2.0, 1.142, 1.17, 1.2, 1.22], True),
+        ([2.0, 1.142, 1.19], False),
+        ([2.0, 1.142, 1.3], True),
+    ],
+)
+def test_validations_that_waver(evidence, losses, found):
+    validations(evidence, losses)
+    assert (loss_checks.overfitting(evidence) is not None) == found
+
+
+def test_the_remedies_of_overfitting(evidence):
+    validations(evidence, [2.0, 1.1, 1.2, 1.3])
+    evidence.config = replace(evidence.config, train=replace(evidence.config.train, steps=None, epochs=4))
+    assert "--model.dropout 0.1`; 2 epochs" in loss_checks.overfitting(evidence).remedy
+    assert "--epochs 2`" in loss_checks.overfitting(evidence).remedy
+    evidence.config = replace(evidence.config, model=replace(evidence.config.model, dropout=0.5))
+    assert "--model.dropout" not in loss_checks.overfitting(evidence).remedy
+
+
+@pytest.mark.parametrize(
+    ("losses", "epoch"),
+    [
+        ([4.0 * 0.9985**n for n in range(60)], None),
+        ([4.0, 3.0, 2.0, 2.01, 2.0, 2.02, 2.03], None),
+        ([4.0, 3.0, 2.0, 1.999, 1.9989], None),
+        ([4.0, 3.0, 2.0, 1.999, 1.9989, 1.9988], 3),
+    ],
+)
+def test_epochs_are_judged_together(evidence, losses, epoch):
+    validations(evidence, losses)
+    finding = loss_checks.repetition(evidence)
+    assert (finding and finding.epoch) == epoch
+    if finding:
+        assert f"--steps {3 * evidence.steps_per_epoch}`" in finding.remedy  # the run's own --steps would win
+
+
+def test_a_line_is_compared_over_all_of_it(treat, monkeypatch):
+    monkeypatch.setattr(references, "_decisive", lambda config: None)
+    patient = treat(train__lr=1e-3, train__steps=300)
+    reference = collect(patient.run, "letters")
+    evidence = read_evidence(patient.run)
+    first, *others = evidence.steps
+    evidence.steps = [first] + [
+        {**some[-1], "loss": float(np.mean([line["loss"] for line in some]))}
+        for some in (others[n : n + 20] for n in range(0, len(others), 20))
+    ]
+    for end in range(2, len(evidence.steps)):
+        here = replace(evidence, steps=evidence.steps[: end + 1])
+        assert examine(here, references=[reference]).normality.verdict in ("normal", "unknown", "roughly")
+    assert examine(evidence, references=[reference]).normality.verdict == "normal"
+
+
+def heads(evidence: Any, saturated: float, gradient: float) -> None:
+    for record in evidence.health:
+        record["parts"] = [
+            {**part, "saturated": saturated, "gradient": gradient * part["gradient"]}
+            if part["part"] == "h.0.attn"
+            else part
+            for part in record["parts"]
+        ]
+
+
+def test_few_heads_and_heads_that_learn(evidence):
+    heads(evidence, 1.0, 1.0)
+    assert inner_checks.saturated_heads(evidence) is None  # two heads, that learn
+    evidence.config = replace(evidence.config, model=replace(evidence.config.model, n_head=4))
+    assert inner_checks.saturated_heads(evidence) is None
+    heads(evidence, 1.0, 1e-3)
+    assert inner_checks.saturated_heads(evidence) is not None
+    evidence.health = evidence.health[:2]  # one look behind that of the first step
+    assert inner_checks.saturated_heads(evidence) is None
+    heads(evidence, 0.5, 1.0)
+    assert inner_checks.saturated_heads(evidence) is None
+
+
+def test_units_must_be_dead_twice(evidence):
+    for part in evidence.health[-1]["parts"]:
+        part["dead"] = 0.5
+    assert inner_checks.dead_units(evidence) is None
+    for record in evidence.health:
+        for part in record["parts"]:
+            part["dead"] = 0.5
+    assert inner_checks.dead_units(evidence) is not None
+    evidence.origin = "elsewhere"  # they were dead when they came
+    assert inner_checks.dead_units(evidence) is None
+    for part in evidence.health[0]["parts"]:
+        part["dead"] = 0.0
+    assert "--model" not in inner_checks.dead_units(evidence).remedy
+
+
+def test_weights_that_were_large_from_the_beginning(evidence):
+    for record in evidence.health:
+        record["parts"] = [{**part, "weight": 50 * part["weight"]} for part in record["parts"]]
+    assert inner_checks.rate_too_high(evidence) is not None
+    evidence.origin = "elsewhere"
+    assert inner_checks.rate_too_high(evidence) is None
+
+
+@pytest.mark.parametrize(
+    ("loss", "bigram", "found"),
+    [(1.376, 1.30, True), (1.353, 1.30, False), (1.376, 1.377, False), (1.376, None, False)],
+)
+def test_text_with_little_order(evidence, loss, bigram, found):
+    evidence.unigram, evidence.bigram = 1.377, bigram
+    lines(evidence, [1.5, *[loss - 0.001, loss + 0.001] * 50])
+    evidence.steps[0]["step"] = 1
+    assert (loss_checks.not_moving(evidence) is not None) == found
+
+
+def test_the_first_loss_of_few_letters(evidence):
+    evidence.config = replace(evidence.config, model=replace(evidence.config.model, vocab_size=4))
+    evidence.steps[0] = {**evidence.steps[0], "loss": 1.386 + 0.25}
+    assert loss_checks.first_loss(evidence) is None
+    evidence.steps[0] = {**evidence.steps[0], "loss": 1.386 + 0.4}
+    assert loss_checks.first_loss(evidence) is not None
+
+
+def test_bad_steps_before_a_rewind(evidence):
+    for number in range(55, 60):
+        evidence.add(
+            {"kind": "note", "step": number + 5, "epoch": 0.2, "text": "the loss is nan: the step is not applied"}
+        )
+    text = "went back from step 64 to step 40, and on with the data in another order"
+    evidence.add({"kind": "note", "step": 40, "epoch": 0.1, "text": text})
+    assert "went back from step 64 to step 40." in loss_checks.bad_steps(evidence).seen
+
+
+def test_how_to_prepare_anew(evidence, text, tmp_path):
+    evidence.report = replace(evidence.report, val_fraction=0.15, seed=3, sources=(str(text),))
+    assert "`" not in text_checks.small_validation(low(evidence)).remedy  # --pattern may have been used
+    file = str(next(text.iterdir()))
+    evidence.report = replace(evidence.report, sources=(file,))
+    evidence.data = {**evidence.data, "folder": str(tmp_path / "data")}
+    (tmp_path / "data-more-val").mkdir()
+    remedy = text_checks.small_validation(low(evidence)).remedy
+    command = shlex.split(remedy.split("`")[1])
+    assert wrong_in(command[1:]) == ""
+    assert str(tmp_path / "data-more-val2") in command
+    assert remedy.endswith("--tokenizer char --val-fraction 0.3 --block-size 32 --seed 3`")
+
+
+def low(evidence: Any) -> Any:
+    splits = evidence.data["splits"]
+    evidence.data = {**evidence.data, "splits": {**splits, "val": {**splits["val"], "tokens": 10}}}
+    return evidence
+
+
+def test_a_smaller_model_that_rope_can_turn(evidence):
+    evidence.validations = []
+    evidence.config = replace(
+        evidence.config, model=replace(evidence.config.model, n_embd=2000, n_head=80, n_hidden=9000)
+    )
+    width = int(text_checks.too_little_text(evidence).remedy.split("--model.n-embd ")[1].rstrip("`"))
+    replace(evidence.config, model=replace(evidence.config.model, n_embd=width, position="rope")).check()
+    assert width < 2000
+
+
+def test_the_command_of_a_reference_runs(trained, monkeypatch):
+    monkeypatch.setattr(references, "_decisive", lambda config: None)
+    prepared, training = collect(trained, "letters").command.split(" && ")
+    for command in (prepared, training):
+        assert wrong_in(shlex.split(command)[1:]) == ""
+    assert "prepare text --tokenizer char" in prepared
+    assert "--steps 60" in training
+
+
+def test_counting_in_pieces(data, monkeypatch):
+    train = Dataset.open(data).train
+    ids = np.asarray(train.tokens)
+    shares = np.bincount(ids) / len(ids)
+    expected = -float(sum(share * np.log(share) for share in shares if share))
+    monkeypatch.setattr(evidence_module, "COUNTED_AT_ONCE", 1000)
+    assert unigram_loss(train) == pytest.approx(expected)
+    assert bigram_loss(train) == pytest.approx(np.log(3), rel=0.02)  # three letters may follow each
+
+
+def test_of_the_looks_of_a_long_run_few_are_kept(evidence):
+    doctor = LiveDoctor(evidence, lambda finding: None, lambda text: None)
+    look, first = evidence.health[-1], len(evidence.health)
+    for step in range(100, 5000, 100):
+        doctor({**look, "step": step})
+    assert len(doctor.evidence.health) < first + 10 + 6
+    assert [record["step"] for record in doctor.evidence.health][-3:] == [4700, 4800, 4900]
+    assert len(read_metrics(evidence.run / "metrics.jsonl", "health")) == first
