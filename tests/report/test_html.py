@@ -90,3 +90,8 @@ def test_a_table_puts_words_left_and_numbers_right_and_marks_rows():
 def test_folded_text_is_open_when_asked():
     assert folded("s", "x").text == "<details><summary>s</summary>x</details>"
     assert folded("s", "x", opened=True).text.startswith("<details open>")
+
+
+@pytest.mark.parametrize("code", [0x061C, 0x2060, 0x2064, 0x200B, 0x202E, 0x2069, 0xFEFF, 0xE0000, 0xE0041, 0xE007F])
+def test_signs_that_hide_or_turn_words_become_visible(code):
+    assert element("p", f"a{chr(code)}b").text == f"<p>a&lt;U+{code:04X}&gt;b</p>"
