@@ -47,8 +47,9 @@ STEEP = 0.03
 STEEP_AT_REST = 0.06
 """The same where the learning rate has come down to its end, which itself lowers the loss."""
 
-PAYS, LEAST_EPOCHS = 0.002, 3
-"""Epochs do not pay if they are so many, and lower the validation loss by less than this share all together."""
+PAYS, LEAST_EPOCHS, LEAST_SHARE = 0.002, 3, 0.2
+"""Epochs do not pay if they are so many, and this share of all, and lower the validation loss by less than the first of
+these, as a share of it, all together."""
 
 REPEATED = 4
 """Up to so many epochs are nearly as good as new text (Muennighoff et al. 2023)."""
@@ -160,7 +161,9 @@ def repetition(evidence: Evidence) -> Finding | None:
     """Epochs that bring next to nothing, though nothing is lost by them either."""
     ends = [record for record in evidence.validations if float(record["epoch"]).is_integer()]
     paying = _last_that_paid(ends)
-    if paying is None or ends[-1]["epoch"] <= REPEATED or ends[-1]["epoch"] - paying["epoch"] < LEAST_EPOCHS:
+    if paying is None or ends[-1]["epoch"] <= REPEATED:
+        return None
+    if ends[-1]["epoch"] - paying["epoch"] < max(LEAST_EPOCHS, LEAST_SHARE * ends[-1]["epoch"]):
         return None
     last, since = ends[-1], round(ends[-1]["epoch"] - paying["epoch"])
     gained = paying["val_loss"] - last["val_loss"]
