@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 TEMPERATURE = 0.7
 """Shown when none is named."""
 
+MOST_TOKENS = 10_000
+"""Of a text: more takes hours, and no model says anything new so late."""
+
 ASK_FOR_PROMPT = "Give a text of your own: --prompt 'Once upon a time'"
 
 
@@ -62,25 +65,26 @@ def samples_command(
     temperature
         How freely tokens are chosen, 0 for the most likely ones; may be repeated. 0.7 when left out.
     tokens
-        The most to add; a few lines when left out.
+        The most to add, up to 10,000; a few lines when left out.
     device
         auto, cpu, cuda, mps.
     as_json
         Print a JSON object a line for each text, as samples.jsonl has them.
     """
-    if tokens is not None and tokens < 1:
-        raise ConfigError("So many tokens cannot be added", seen=tokens, remedy="Give 1 or more.")
+    if tokens is not None and not 1 <= tokens <= MOST_TOKENS:
+        raise ConfigError("So many tokens cannot be added", seen=tokens, remedy=f"Give 1 to {MOST_TOKENS:,}.")
 
+    from minigpt.device import choose
     from minigpt.generation.history import fill_history
     from minigpt.run import RunFolder
 
     folder, temperatures = RunFolder.open(run), list(dict.fromkeys(temperature or [TEMPERATURE]))
+    if device != "auto":  # refused where there is none, also when all is kept
+        choose(device, "float32")
     wanted = {"checkpoint": checkpoint, "temperatures": temperatures, "tokens": tokens}
     with progress() as on_progress:
 
         def fill(prompts: Sequence[str] | None, **wanted: Any) -> list[Kept]:
-            from minigpt.device import choose
-
             machine = choose(device, "float32")
             return fill_history(folder, prompts, **wanted, device=machine.device, on_progress=on_progress, note=_say)
 

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
 
 import torch
 from filelock import FileLock
@@ -69,13 +70,14 @@ def extend_history(
     folder: RunFolder,
     model: Callable[[], GPT],
     tokenizer: Tokenizer,
-    prompts: Sequence[str],
+    prompts: str | Sequence[str],
     *,
     step: int,
     epoch: float | None,
     source: Source,
     temperatures: Sequence[float] = TEMPERATURES,
     tokens: int | None = None,
+    on_token: Callable[[], None] = lambda: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> list[Kept]:
     """Continues the prompts that the run has not yet continued at this step, keeps that, and returns it.
@@ -83,12 +85,14 @@ def extend_history(
     Args:
         folder: the run.
         model: gives the model; asked only if something is missing.
-        tokenizer, prompts, step, epoch, source, temperatures, tokens: as in `continue_prompts`.
+        tokenizer, step, epoch, source, temperatures, tokens, on_token: as in `continue_prompts`.
+        prompts: the texts to continue, or a single one.
         note: is told if the file cannot be written.
 
     Raises:
         MiniGPTError: as `continue_prompts` and `read_history`.
     """
+    prompts = [prompts] if isinstance(prompts, str) else prompts
     limit = usual_tokens(tokenizer) if tokens is None else tokens
     there = [kept for kept in read_history(folder) if kept.step == step]
     missing = {
@@ -97,7 +101,16 @@ def extend_history(
     }
     if not any(missing.values()):
         return []
-    say = partial(continue_prompts, ready(model()), tokenizer, step=step, epoch=epoch, source=source, tokens=limit)
+    say = partial(
+        continue_prompts,
+        ready(model()),
+        tokenizer,
+        step=step,
+        epoch=epoch,
+        source=source,
+        tokens=limit,
+        on_token=on_token,
+    )
     made = [kept for temperature, rest in missing.items() for kept in say(rest, temperatures=[temperature])]
     try:
         _append(folder, made)
@@ -108,7 +121,7 @@ def extend_history(
 
 def fill_history(
     folder: RunFolder,
-    prompts: Sequence[str] | None = None,
+    prompts: str | Sequence[str] | None = None,
     *,
     checkpoint: str = "all",
     temperatures: Sequence[float] = TEMPERATURES,
@@ -123,31 +136,38 @@ def fill_history(
 
     Args:
         folder: the run, trained or imported.
-        prompts: the texts to continue; the data set's fixed ones when left out.
+        prompts: the texts to continue, or a single one; the data set's fixed ones when left out.
         checkpoint: `all` that are there, `best`, `latest`, or a step number.
         temperatures, tokens: as in `continue_prompts`.
         device: where to run the models.
-        on_progress: is told what is being done, how many checkpoints are done, and how many there are.
+        on_progress: is told what is being done, how many tokens are done, and how many there are at most.
         note: is told what could not be kept.
 
     Returns:
         By step; with `all`, those of checkpoints that are gone too.
 
     Raises:
-        CheckpointError: if there is no such checkpoint, or it is damaged; of `all`, damaged ones are noted.
+        CheckpointError: if there is no such checkpoint, or it is damaged. Of `all`, damaged ones are noted, as long as
+            there is something to return.
         DataError: if the fixed prompts are asked for, and the data set is not there.
         ConfigError: if a setting cannot work.
     """
+    there = folder.checkpoint_folders()
+    if not there:
+        remedy = "Train it on with `minigpt resume RUN`, or put its checkpoints back from a copy."
+        raise CheckpointError("This run has no checkpoints", seen=folder.path, remedy=remedy)
     config, tokenizer = folder.config(), folder.tokenizer()
     source: Source = "fixed" if prompts is None else "own"
     if prompts is None:
         prompts = fixed_prompts(folder.open_data(), config.train.samples or TrainConfig().samples)
+    prompts = [prompts] if isinstance(prompts, str) else prompts
     prompts = [utf8(prompt).decode() for prompt in prompts]  # what is no character is U+FFFD
-    all_there = folder.checkpoint_folders() if checkpoint == "all" else []
-    places = all_there or [folder.find_checkpoint("latest" if checkpoint == "all" else checkpoint)]
+    places = there if checkpoint == "all" else [folder.find_checkpoint(checkpoint)]
     per_epoch, found = _steps_per_epoch(folder), read_history(folder)
-    for done, place in enumerate(places):
-        on_progress("sampling", done, len(places))
+    limit = usual_tokens(tokenizer) if tokens is None else tokens
+    a_place, faults = limit * len(prompts) * len(temperatures), list[CheckpointError]()
+    for number, place in enumerate(places):
+        tell = partial(_tell, on_progress, count(number * a_place), len(places) * a_place)
         step = folder.checkpoint_step(place)
         try:
             found += extend_history(
@@ -160,15 +180,24 @@ def fill_history(
                 source=source,
                 temperatures=temperatures,
                 tokens=tokens,
+                on_token=tell,
                 note=note,
             )
         except CheckpointError as error:  # of many, one may be damaged, or go while a training goes on
             if checkpoint != "all":
                 raise
-            note(str(error))
-    limit = usual_tokens(tokenizer) if tokens is None else tokens
+            faults.append(error)
     steps = None if checkpoint == "all" else [folder.checkpoint_step(place) for place in places]
-    return answers(found, prompts, temperatures, limit, steps)
+    answered = answers(found, prompts, temperatures, limit, steps)
+    if faults and not answered:
+        raise faults[-1]
+    for fault in faults:
+        note(str(fault))
+    return answered
+
+
+def _tell(on_progress: Callable[[str, int, int], None], done: Iterator[int], total: int) -> None:
+    on_progress("sampling", next(done), total)
 
 
 def answers(

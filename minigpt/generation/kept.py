@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias, get_args
 
-from minigpt.generation.text import TextSettings, prompt_ids, sample
+from minigpt.generation.text import Sample, TextSettings, prompt_ids, stream_pieces
 from minigpt.generation.weights import ready
 from minigpt.model import GPT
 from minigpt.tokenizers import Tokenizer
@@ -108,6 +108,7 @@ def continue_prompts(
     temperatures: Sequence[float] = TEMPERATURES,
     tokens: int | None = None,
     seed: int = SEED,
+    on_token: Callable[[], None] = lambda: None,
 ) -> list[Kept]:
     """Returns what a model says now: for each temperature, each prompt's continuation. Nothing is written.
 
@@ -120,6 +121,7 @@ def continue_prompts(
         temperatures: 0 takes the most likely token.
         tokens: the most to add; `usual_tokens` when left out.
         seed: of each text.
+        on_token: is called as each token is chosen.
 
     Raises:
         ConfigError: if a setting cannot work.
@@ -129,7 +131,11 @@ def continue_prompts(
     quick, kept = ready(model), []
     for temperature in temperatures:
         settings: TextSettings = {"temperature": temperature, "top_k": None, "max_new_tokens": limit, "seed": seed}
-        for each in sample(quick, tokenizer, prompts, logprobs=False, **settings):
+        samples = [Sample(prompt) for prompt in prompts]
+        for piece in stream_pieces(quick, tokenizer, prompts, logprobs=False, **settings):
+            samples[piece.step.row].pieces.append(piece)
+            on_token()
+        for each in samples:
             ended = each.end == "stop token"
             ids = tuple(each.tokens[:-1] if ended else each.tokens)
             known = (each.prompt, tuple(prompt_ids(tokenizer, each.prompt)), float(temperature), seed)

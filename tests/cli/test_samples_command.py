@@ -123,7 +123,8 @@ def test_a_models_words_are_shown_and_not_obeyed(call, run):
     [
         (["--temperature", "-1"], "temperature is -1"),
         (["--temperature", "nan"], "temperature is nan"),
-        (["--tokens", "0"], "Give 1 or more"),
+        (["--tokens", "0"], "Give 1 to 10,000"),
+        (["--tokens", "10001"], "Give 1 to 10,000"),
         (["--checkpoint", "7"], "steps there: 41, 82"),
         (["--checkpoint", "newest"], "steps there: 41, 82"),
         (["--prompt", "a", "--checkpoint", "7"], "steps there: 41, 82"),
@@ -131,11 +132,21 @@ def test_a_models_words_are_shown_and_not_obeyed(call, run):
     ],
 )
 def test_mistakes_are_one_message(call, run, options, expected):
-    if "--device" in options:
-        options = [*options, "--prompt", "a"]
     code, out, err = call("samples", run, *options)
     assert (code, out) == (2, "")
     assert expected in err
+
+
+def test_a_run_without_whole_checkpoints_is_one_message(call, run):
+    for folder in (run / "checkpoints").glob("step-*"):
+        (folder / "model.safetensors").write_bytes(b"")
+    code, out, err = call("samples", run, "--prompt", "new")
+    assert (code, out) == (2, "")
+    assert "The checkpoint is damaged" in err
+    shutil.rmtree(run / "checkpoints")
+    code, out, err = call("samples", run, "--prompt", "new")
+    assert (code, out) == (2, "")
+    assert "This run has no checkpoints" in err
 
 
 def test_a_file_that_was_tampered_with_is_named(call, run):

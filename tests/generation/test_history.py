@@ -263,6 +263,19 @@ def test_an_epoch_that_is_no_number_is_passed_over(run, epoch):
     assert [kept.epoch for kept in fill_history(run, ["a"], temperatures=[0.0], tokens=1)] == [None, None]
 
 
+def test_a_single_text_is_one_prompt(run, dataset):
+    told = []
+    found = fill_history(
+        run, "Return", temperatures=[0], tokens=4, on_progress=lambda phase, done, total: told.append((done, total))
+    )
+    assert [kept.prompt for kept in found] == ["Return"] * 2
+    assert told[0] == (0, 8)
+    assert max(told) <= (8, 8)
+    facts = {"step": 7, "epoch": None, "source": "own", "temperatures": [0], "tokens": 2}
+    made = extend_history(run, lambda: minigpt.load(run.path)[0], dataset.tokenizer, "ab", **facts)
+    assert [kept.prompt for kept in made] == ["ab"]
+
+
 def test_only_what_is_missing_is_made(run, loads):
     fill_history(run, ["the "], temperatures=[1.0], tokens=8)
     before = read_history(run)
@@ -335,7 +348,7 @@ def test_what_cannot_work_is_said(run):
         fill_history(run)
     for place in run.checkpoint_folders():
         shutil.rmtree(place)
-    with pytest.raises(CheckpointError, match="none yet"):
+    with pytest.raises(CheckpointError, match="This run has no checkpoints"):
         fill_history(run, ["the "])
 
 
