@@ -43,8 +43,8 @@ def plan_command(
     Parameters
     ----------
     data
-        Folder that `minigpt prepare` made. Without it the size of the vocabulary is the preset's, and how long the
-        run is only --steps can tell.
+        Folder that `minigpt prepare` made. Without it the vocabulary is of the size that the preset is made for, and
+        how long the run is only --steps can tell.
     run
         Not used: so that a line for `minigpt train` can be planned by changing one word.
     init
@@ -62,7 +62,7 @@ def plan_command(
     model_there, data = parent_of(init, data)
     settings = resolve(preset, config, typed_settings(parsed, epochs, steps), model_there)
 
-    from minigpt.config import with_model
+    from minigpt.config import load_preset, with_model
     from minigpt.data import Dataset
     from minigpt.device import choose
     from minigpt.training.plan import make_plan
@@ -70,8 +70,22 @@ def plan_command(
     dataset = Dataset.open(data) if data else None
     if dataset:
         settings = with_model(settings, vocab_size=dataset.tokenizer.vocab_size)
+    elif config is None:  # a file has its own
+        name = load_preset(preset or "seed").tokenizer
+        settings = with_model(settings, vocab_size=_vocabulary(name))
+        print(
+            f"a vocabulary of {settings.model.vocab_size:,}, as of --tokenizer {name}"
+            + (" (a guess: each text has its own)" if name == "char" else "")
+            + "; --data DATA takes its own\n"
+        )
     chosen = choose(settings.machine.device, settings.machine.precision, settings.machine.threads)
     _show(make_plan(settings, chosen, dataset), settings, chosen)
+
+
+def _vocabulary(tokenizer: str) -> int:
+    """Returns how many ids a tokenizer has; for characters a guess, since each text has its own."""
+    name, _, size = tokenizer.partition(":")
+    return {"gpt2": 50_257, "char": 256, "byte": 257}.get(name) or int(size)
 
 
 def _show(plan: Plan, settings: Config, machine: Machine) -> None:

@@ -249,6 +249,17 @@ def test_a_training_is_planned_by_changing_one_word(call, data_folder, run_folde
     assert code == 0
     assert "41.74" in out
     assert "give --data" in out
+    assert "a vocabulary of 50,257, as of --tokenizer gpt2" in out
+
+
+@pytest.mark.parametrize(
+    ("preset", "said"),
+    [("laptop", "of 4,096, as of --tokenizer bpe:4096;"), ("shakespeare", "of 256, as of --tokenizer char (a guess")],
+)
+def test_a_plan_without_data_has_the_vocabulary_of_its_preset(call, preset, said):
+    code, out, _ = call("plan", "--preset", preset)
+    assert code == 0
+    assert f"a vocabulary {said}" in out
 
 
 def test_a_plan_without_such_data_is_one_message(call, tmp_path):
