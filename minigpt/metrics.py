@@ -18,7 +18,7 @@ Kinds that are kept in metrics.jsonl:
     note         step, text: something a person should know
 Kinds that pass by: start, progress (each step), validating (done, total), samples (samples: what was just kept of what
 the model says, see minigpt/generation/kept.py), message (text), finding (finding: see
-minigpt/doctor/evidence.py), end (stopped, peak_bytes).
+minigpt/doctor/finding.py), end (stopped, peak_bytes).
 """
 
 from __future__ import annotations

@@ -73,16 +73,16 @@ def _show(evidence: Evidence, diagnosis: Diagnosis) -> None:
     say(diagnosis.normality.text)
     colours = {"problem": "bold red", "hint": "bold yellow"}
     for finding in diagnosis.findings:
-        since = "" if finding.epoch is None else f", since epoch {finding.epoch:g}"
         console.print()
-        say((f"{finding.severity}: {finding.check}{since}", colours[finding.severity]))
+        title = f"{finding.severity}: {finding.check}" + (finding.since and f", {finding.since}")
+        say((title, colours[finding.severity]))
         say(f"  {finding.seen}")
         say(f"  {finding.means}")
         say(f"  {finding.remedy}")
     if not diagnosis.findings:
         say(("healthy", "bold green"), f": {diagnosis.made} checks found nothing to mend")
-    for why, names in diagnosis.left_out.items():
-        say(f"not checked, since {why}: {', '.join(names)}")
+    for line in diagnosis.not_checked():
+        say(line)
 
 
 def standing(evidence: Evidence) -> str:
@@ -91,4 +91,6 @@ def standing(evidence: Evidence) -> str:
     if evidence.validations:
         last = evidence.validations[-1]
         words += f"; training loss {last['train_loss']:.3f}, validation loss {last['val_loss']:.3f}"
+    elif evidence.steps:
+        words += f"; training loss {evidence.steps[-1]['loss']:.3f}, not yet validated"
     return words

@@ -1,4 +1,4 @@
-"""What is known of a run, read from its folder or grown record by record, and the form of what is found in it.
+"""What is known of a run, read from its folder or grown record by record.
 
 Anything may be missing: a run made by an older version has no looks inside, a moved data set no report, an imported
 run no metrics. Checks name what they need (examine.py), and those whose needs are not met are left out.
@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from minigpt.config import Config
 from minigpt.data import Dataset, Shard
 from minigpt.data.report import Report
 from minigpt.doctor.references import total_steps
+from minigpt.doctor.saved import Saved, read_saved
 from minigpt.errors import DataError, MiniGPTError, RunError
 from minigpt.metrics import Record, read_metrics
 from minigpt.model.cost import parameter_table
@@ -42,32 +43,6 @@ NEEDED = {
 """The numbers without which nothing can be made of a record, beside `step` and `epoch`."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """Something about a run that should be mended, or known.
-
-    Attributes:
-        check: the check's short name.
-        severity: a problem spoils the run; a hint could make it better.
-        seen: what was seen, with its figure.
-        means: what that means.
-        remedy: what to do; commands between backticks run as they stand.
-        step, epoch: since when, where it has a beginning.
-    """
-
-    check: str
-    severity: Literal["problem", "hint"]
-    seen: str
-    means: str
-    remedy: str
-    step: int | None = None
-    epoch: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns it as plain values."""
-        return asdict(self)
-
-
 @dataclass
 class Evidence:
     """What is known of a run.
@@ -82,6 +57,7 @@ class Evidence:
         unigram: the loss of a model that knows only how often each token occurs in training, if that is at hand.
         bigram: the loss of one that knows the token before, too.
         running: whether it is being trained now.
+        saved: how its checkpoints are, if anybody looked.
         steps, validations, health, notes: its records, in order.
         plan: what it was expected to cost.
         absent: why something is not known, by the name that checks give it.
@@ -97,6 +73,7 @@ class Evidence:
     unigram: float | None = None
     bigram: float | None = None
     running: bool = False
+    saved: Saved | None = None
     steps: list[Record] = field(default_factory=list)
     validations: list[Record] = field(default_factory=list)
     health: list[Record] = field(default_factory=list)
@@ -252,10 +229,17 @@ def read_evidence(run: Path | str, data: Path | str | None = None) -> Evidence:
         evidence.data = {**evidence.data, "folder": str(data)}
     for record in read_metrics(folder.metrics_file):
         evidence.add(record)
-    evidence.running = _is_locked(folder)
-    if not evidence.health:
-        evidence.absent["health"] = "it was trained without looks inside (--train.health-every)"
-    evidence.absent |= {kind: f"it has no {kind} yet" for kind in ("steps", "validations") if not evidence.has(kind)}
+    evidence.running, evidence.saved = _is_locked(folder), read_saved(folder)
+    newest = evidence.saved.newest or 0
+    if newest > evidence.last_step:  # it was saved between two lines, or these are lost
+        evidence.last_step = newest
+        evidence.epochs = evidence.last_step / evidence.steps_per_epoch
+    none_told = "has no steps yet" if not evidence.last_step else "has no records of its steps"
+    evidence.absent |= {
+        "steps": f"it {none_told}",
+        "validations": "it has no validations yet" if evidence.steps else f"it {none_told}",
+        "health": "it was trained without looks inside (--train.health-every)" if evidence.steps else f"it {none_told}",
+    }
     return evidence
 
 

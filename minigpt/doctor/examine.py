@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from minigpt.doctor import inner_checks, loss_checks, machine_checks, text_checks
-from minigpt.doctor.evidence import Evidence, Finding
+from minigpt.doctor import inner_checks, loss_checks, machine_checks, saved_checks, text_checks
+from minigpt.doctor.evidence import Evidence
+from minigpt.doctor.finding import Finding
 from minigpt.doctor.normal import Normality, is_normal
 from minigpt.doctor.references import Reference, read_references, usual_rate
 
@@ -35,6 +36,9 @@ class Check:
 
 
 CHECKS = (
+    Check("no checkpoint", saved_checks.no_checkpoint, live=False, explains=("stopped",)),
+    Check("damaged checkpoint", saved_checks.damaged_checkpoint, live=False),
+    Check("no metrics", saved_checks.no_metrics, live=False),
     Check("first loss", loss_checks.first_loss, ("steps",)),
     Check("bad steps", loss_checks.bad_steps, explains=("learning rate too high",)),
     Check(
@@ -66,7 +70,7 @@ CHECKS = (
     Check("repetition", loss_checks.repetition, ("validations",)),
     Check("ended too early", loss_checks.too_early, ("steps", "validations"), live=False),
     Check("stopped", loss_checks.stopped, ("steps",), live=False),
-    Check("too little text", text_checks.too_little_text),
+    Check("too little text", text_checks.too_little_text, ("validations",)),
     Check("overlap", text_checks.overlap, ("report",)),
     Check("vocabulary", text_checks.idle_vocabulary, ("report",)),
     Check("small validation", text_checks.small_validation),
@@ -85,14 +89,21 @@ class Diagnosis:
     Attributes:
         findings: problems first.
         normality: whether its loss is normal.
-        left_out: what kept checks from being made, and the names of these checks.
+        left_out: by the names of checks that were not made, what kept them from it.
         made: how many checks were made.
     """
 
     findings: list[Finding]
     normality: Normality
-    left_out: dict[str, list[str]]
+    left_out: dict[str, str]
     made: int
+
+    def not_checked(self) -> list[str]:
+        """Returns what was left out as sentences without their full stop, one for each reason."""
+        return [
+            f"not checked, since {why}: {', '.join(name for name, own in self.left_out.items() if own == why)}"
+            for why in dict.fromkeys(self.left_out.values())
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns it as plain values."""
@@ -111,16 +122,11 @@ def examine(evidence: Evidence, references: Sequence[Reference] | None = None) -
         evidence: what is known.
         references: the curves to compare with; those of the package when left out.
     """
-    left_out: dict[str, list[str]] = {}
-    for check in CHECKS:
-        for need in check.needs:
-            if not evidence.has(need):
-                names = left_out.setdefault(evidence.absent.get(need, f"it has no {need}"), [])
-                names += [check.name] * (check.name not in names)
+    missing = {check.name: next((need for need in check.needs if not evidence.has(need)), None) for check in CHECKS}
+    left_out = {name: evidence.absent.get(need, f"it has no {need}") for name, need in missing.items() if need}
     failed: dict[str, str] = {}
     found = find(evidence, CHECKS, failed)
-    for name, error in failed.items():
-        left_out.setdefault(f"it failed ({error})", []).append(name)
+    left_out |= {name: f"it failed ({error})" for name, error in failed.items()}
     try:
         normality = is_normal(evidence, read_references() if references is None else references)
     except Exception as error:  # as in `find`
@@ -128,8 +134,7 @@ def examine(evidence: Evidence, references: Sequence[Reference] | None = None) -
     findings = sorted(found, key=lambda finding: finding.severity != "problem")
     if normality.verdict == "high" and not any(finding.severity == "problem" for finding in findings):
         findings.insert(0, higher_than_normal(evidence, normality))
-    made = sum(all(map(evidence.has, check.needs)) for check in CHECKS) - len(failed)
-    return Diagnosis(findings, normality, left_out, made)
+    return Diagnosis(findings, normality, left_out, len(CHECKS) - len(left_out))
 
 
 def find(evidence: Evidence, checks: Sequence[Check], failed: dict[str, str]) -> list[Finding]:
@@ -167,5 +172,5 @@ def higher_than_normal(evidence: Evidence, normality: Normality) -> Finding:
     remedy = f"See whether it is the number format: `{evidence.again('float32', '--machine.precision', 'float32')}`"
     if usual is not None and usual != lr:
         means = f"Nothing but the learning rate differs: {lr:g} is too {'high' if lr > usual else 'low'}."
-        remedy = f"`{evidence.again('usual', '--train.lr', f'{usual:g}')}`"
+        remedy = f"Train anew at the usual rate: `{evidence.again('usual', '--train.lr', f'{usual:g}')}`"
     return Finding("loss", "problem", normality.text, means, remedy)

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from minigpt.doctor.evidence import Evidence, Finding
+from minigpt.doctor.evidence import Evidence
+from minigpt.doctor.finding import Finding
 from minigpt.doctor.references import usual_rate
 from minigpt.metrics import Record
 
@@ -78,7 +79,7 @@ def rate_too_high(evidence: Evidence) -> Finding | None:
         "problem",
         seen,
         f"The learning rate {lr:g} is too high: each step undoes what the ones before have learned.",
-        f"`{evidence.again('slower', '--train.lr', f'{lower:g}')}`",
+        f"Train anew at a lower rate: `{evidence.again('slower', '--train.lr', f'{lower:g}')}`",
         step=record["step"],
         epoch=record["epoch"],
     )
@@ -159,7 +160,7 @@ def rate_too_low(evidence: Evidence) -> Finding | None:
         f"A step changed the layers' weights by {update:.1e} of their size at step {record['step']:,}; "
         "about 1e-3 to 1e-2 is usual.",
         f"The learning rate {lr:g} is too low: the run would take many times the steps that it needs.",
-        f"`{evidence.again('faster', '--train.lr', f'{higher:g}')}`",
+        f"Train anew at a higher rate: `{evidence.again('faster', '--train.lr', f'{higher:g}')}`",
         step=peaks[0][1]["step"],
         epoch=peaks[0][1]["epoch"],
     )
@@ -235,7 +236,7 @@ def dead_units(evidence: Evidence) -> Finding | None:
         f"{worst['dead']:.0%} of the hidden units of {worst['part']} were silent on every token of the last look"
         + (f", and more than {DEAD:.0%} in {len(parts) - 1} other layers." if len(parts) > 1 else "."),
         "They take time and learn nothing any more; a learning rate too high early on kills units.",
-        f"`{evidence.again('revived', '--train.lr', f'{evidence.config.train.lr / 3:g}')}`"
+        f"A lower rate: `{evidence.again('revived', '--train.lr', f'{evidence.config.train.lr / 3:g}')}`"
         + ("" if evidence.origin else f", or --model.mlp {other}"),
         step=since["step"],
         epoch=since["epoch"],

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from minigpt.doctor.evidence import Evidence, Finding
+from minigpt.doctor.evidence import Evidence
 from minigpt.doctor.examine import CHECKS, find
+from minigpt.doctor.finding import Finding
 from minigpt.doctor.inner_checks import EARLY_STEPS
 from minigpt.metrics import Record
 

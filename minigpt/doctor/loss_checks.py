@@ -10,7 +10,8 @@ import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
-from minigpt.doctor.evidence import Evidence, Finding
+from minigpt.doctor.evidence import Evidence
+from minigpt.doctor.finding import Finding
 from minigpt.doctor.references import usual_rate
 from minigpt.metrics import Record
 
@@ -111,7 +112,7 @@ def not_moving(evidence: Evidence) -> Finding | None:
         "problem",
         f"The loss stands at {recent:.3f}; knowing how often each token occurs gives {counted:.3f}.",
         "The model has learned to count tokens and nothing of their order. A learning rate that is too high does that.",
-        f"`{evidence.again('slower', '--train.lr', f'{lower:g}')}`",
+        f"Train anew at a lower rate: `{evidence.again('slower', '--train.lr', f'{lower:g}')}`",
         step=int(0.4 * last),
     )
 
@@ -205,9 +206,9 @@ def too_early(evidence: Evidence) -> Finding | None:
     length = ("--steps", str(2 * evidence.total_steps)) if evidence.config.train.steps else ()
     epochs = 2 * evidence.config.train.epochs
     if decayed:
-        command = evidence.again("longer", *length, epochs=None if length else epochs)
+        remedy = f"Train anew, longer: `{evidence.again('longer', *length, epochs=None if length else epochs)}`"
     else:
-        command = evidence.resumed(*(length or ("--epochs", str(epochs))))
+        remedy = f"Go on with it: `{evidence.resumed(*(length or ('--epochs', str(epochs))))}`"
     return Finding(
         "ended too early",
         "hint",
@@ -215,7 +216,7 @@ def too_early(evidence: Evidence) -> Finding | None:
         f"{last['val_loss']:.3f} at {last['epoch']:g}.",
         f"As many steps again may bring up to {promise:.2f}"
         + ("; the learning rate has come to its end, so it takes a new run." if decayed else "."),
-        f"`{command}`",
+        remedy,
         step=last["step"],
         epoch=last["epoch"],
     )
@@ -235,7 +236,7 @@ def stopped(evidence: Evidence) -> Finding | None:
         "hint",
         f"The run has taken {evidence.last_step:,} of {evidence.total_steps:,} steps.",
         "It was stopped before its end, and can go on from where it stands.",
-        f"`{evidence.resumed()}`",
+        f"Go on with it: `{evidence.resumed()}`",
         step=evidence.last_step,
         epoch=evidence.epochs,
     )
@@ -258,6 +259,7 @@ def bad_steps(evidence: Evidence) -> Finding | None:
         f"{gone[0]['text'].split(',')[0]}.",
         "Numbers grew too large"
         + (" for float16." if half else ": the learning rate is too high, or a weight is broken."),
+        f"Train anew {'in float32' if half else 'at a lower rate'}: "
         f"`{evidence.again('again', *(('--machine.precision', 'float32') if half else slower))}`",
         step=bad[0]["step"],
         epoch=bad[0]["epoch"],

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from statistics import median
 
-from minigpt.doctor.evidence import Evidence, Finding
+from minigpt.doctor.evidence import Evidence
+from minigpt.doctor.finding import Finding
 from minigpt.metrics import Record
 from minigpt.model.cost import flops_per_token
 
@@ -71,7 +72,7 @@ def launch_bound(evidence: Evidence) -> Finding | None:
         (
             f"A larger batch, with a higher rate: `{larger}`"
             if evidence.config.machine.compile != "off"  # auto has measured that it does not pay
-            else f"`{evidence.again('compiled', *options)}`"
+            else f"Compiling joins them: `{evidence.again('compiled', *options)}`"
         ),
     )
 
@@ -128,7 +129,7 @@ def out_of_memory(evidence: Evidence) -> Finding | None:
             if recomputed
             else "Trying and failing costs a little at each start."
         ),
-        f"A smaller model or a shorter context would fit. This one begins sooner with {again}"
+        f"A smaller model or a shorter context would fit. This one begins sooner so: {again}"
         if recomputed
         else f"Next time begin so: {again}",
         step=notes[0]["step"],
@@ -154,5 +155,5 @@ def slow(evidence: Evidence) -> Finding | None:
         "hint",
         f"Training runs at {now:,.0f} tokens/s; before the run {planned:,.0f} were measured on this machine.",
         "Other programs, a full memory or a hot processor slow it down.",
-        "See what else runs here. `minigpt device` measures what the machine gives now.",
+        "See what else runs here. What the machine gives now is measured by: `minigpt device`",
     )

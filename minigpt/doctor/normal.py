@@ -65,12 +65,14 @@ class Normality:
 
 def is_normal(evidence: Evidence, references: Sequence[Reference]) -> Normality:
     """Returns how the run's loss stands to that of a healthy one."""
+    if evidence.last_step and not evidence.steps:
+        return Normality("unknown", "There are no records of the loss to compare.")
     preset = nearest_preset(evidence.config)
     if evidence.origin:
         return Normality("unknown", "The run began with another's weights, so no reference curve fits it.")
     if preset is None:
         return Normality("unknown", "The settings are no preset's, so no reference curve fits them.")
-    if evidence.last_step < EARLIEST_STEP or not evidence.steps:
+    if evidence.last_step < EARLIEST_STEP:
         return Normality("unknown", f"The run is too short to be compared: {evidence.last_step} steps.")
     train = evidence.data["splits"]["train"]
     own = [r for r in references if r.preset == preset and r.sha256 == train["sha256"]]
@@ -146,7 +148,7 @@ def _roughly(evidence: Evidence, references: Sequence[Reference], preset: str) -
             bits = loss / math.log(2) / reference.bytes_per_token
             beside.append(f"{bits:.2f} on {reference.corpus}")
     if not beside:
-        return Normality("unknown", f"{why}, and none of preset {preset} can be compared after so many tokens.")
+        return Normality("unknown", f"{why}, and {_range(references, preset, last['tokens'])}.")
     return Normality(
         "roughly",
         f"{why}. It takes {last['val_bits_per_byte']:.2f} bits per byte of validation after "
@@ -154,3 +156,12 @@ def _roughly(evidence: Evidence, references: Sequence[Reference], preset: str) -
         + ("Only about the same is to be expected." if other_length else "Texts differ that much and more."),
         tokens=last["tokens"],
     )
+
+
+def _range(references: Sequence[Reference], preset: str, tokens: int) -> str:
+    """Returns in words which numbers of tokens the curves of a preset cover with validations, and that not this."""
+    places = [point[0] for reference in references for point in reference.points if point[2] is not None]
+    if not places:
+        return f"there is none of preset {preset} to compare with"
+    first, last = min(places) / 1e6, max(places) / 1e6
+    return f"those of preset {preset} cover {first:.2f} to {last:.2f} M tokens, not {tokens / 1e6:.2f}"

@@ -9,7 +9,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from minigpt.doctor.evidence import Evidence, Finding, free_folder
+from minigpt.doctor.evidence import Evidence, free_folder
+from minigpt.doctor.finding import Finding
 
 ENOUGH = 20
 """Tokens for each parameter at which model and text are in balance (Hoffmann et al. 2022, "Chinchilla")."""
@@ -17,6 +18,9 @@ ENOUGH = 20
 TOO_FEW = 0.5
 """Below this there is too little text, the first four epochs counted in full (Muennighoff et al. 2023). Preset laptop
 has 2 on the Python library's texts, and still gains in its fifth epoch."""
+
+TURNED = 0.01
+"""A validation loss has turned if the last two are this share above the best; from one to the next it may waver."""
 
 WORTH = 4
 """So many epochs over the same text are nearly as good as new text (the same)."""
@@ -42,10 +46,10 @@ MOST_VALIDATED = 0.5
 
 
 def too_little_text(evidence: Evidence) -> Finding | None:
-    """Fewer tokens than the model could take up; where a whole run's validation loss fell to its end, it was enough."""
+    """Fewer tokens than the model could take up, once the validation loss has turned: until then they are enough."""
     outer, body = evidence.parameters
     losses = [record["val_loss"] for record in evidence.validations]
-    if losses and evidence.last_step >= evidence.total_steps and losses[-1] == min(losses):
+    if min(losses[-2:]) <= (1 + TURNED) * min(losses):
         return None
     tokens, epochs = evidence.train_tokens, evidence.total_steps / evidence.steps_per_epoch
     if evidence.origin or tokens * max(1.0, min(epochs, WORTH)) / (outer + body) >= TOO_FEW:

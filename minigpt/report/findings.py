@@ -27,18 +27,18 @@ def _of_run(run: RunFacts, diagnosis: Diagnosis) -> list[Html]:
         parts.append(element("p", element("b", "Healthy: "), f"{diagnosis.made} checks found nothing to mend."))
     parts += [_finding(run, finding) for finding in diagnosis.findings]
     parts += [
-        element("p", f"Not checked, since {run.shortened(why)}: {', '.join(names)}.", class_="note")
-        for why, names in diagnosis.left_out.items()
+        element("p", run.shortened(f"{line[0].upper()}{line[1:]}."), class_="note") for line in diagnosis.not_checked()
     ]
     return parts
 
 
 def _finding(run: RunFacts, finding: Finding) -> Html:
-    since = "" if finding.epoch is None else f", since epoch {finding.epoch:g}"
     seen, means, remedy = (
         element("p", _with_code(run.shortened(text))) for text in (finding.seen, finding.means, finding.remedy)
     )
-    title = element("p", element("b", f"{finding.severity.capitalize()}: {finding.check}{since}"))
+    title = element(
+        "p", element("b", f"{finding.severity.capitalize()}: {finding.check}"), finding.since and f", {finding.since}"
+    )
     return element("div", title, seen, means, remedy, class_=f"finding {finding.severity}")
 
 

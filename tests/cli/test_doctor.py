@@ -26,7 +26,7 @@ def sick_run(data_folder, tmp_path_factory):
 def test_a_sick_run_gets_findings_and_remedies_that_run(call, sick_run):
     code, out, err = call("doctor", sick_run)
     assert (code, err) == (0, "")
-    assert "problem: learning rate too high, since epoch" in out
+    assert re.search(r"problem: learning rate too high, since step \d+ \(epoch [\d.]+\)\n", out)
     assert "[bold]" in out
     commands = re.findall(r"`(minigpt [^`]+)`", out)
     assert commands
@@ -38,13 +38,14 @@ def test_a_sick_run_gets_findings_and_remedies_that_run(call, sick_run):
 def test_its_remedy_is_carried_out(call, sick_run):
     out = json.loads(call("doctor", sick_run, "--json")[1])
     finding = next(finding for finding in out["findings"] if finding["check"] == "learning rate too high")
-    words = shlex.split(re.findall(r"`minigpt ([^`]+)`", finding["remedy"])[0])
+    assert finding["remedy"] == "Train anew at a lower rate"
+    words = shlex.split(finding["command"])[1:]
     code, _, _ = call(*words)
     assert code == 0
     made = RunFolder.open(words[words.index("--run") + 1])
     assert made.config().train.lr == pytest.approx(0.5)
     again = json.loads(call("doctor", sick_run, "--json")[1])
-    assert str(made.path) + "2" in again["findings"][0]["remedy"]  # the name is taken now
+    assert str(made.path) + "2" in again["findings"][0]["command"]  # the name is taken now
 
 
 def test_strict_fails_for_problems_only(call, sick_run, run_folder):
@@ -74,6 +75,6 @@ def test_old_moved_and_damaged_runs(call, run_folder, data_folder, tmp_path):
     assert "data set is not at hand" in out
     assert "data set is not at hand" not in call("doctor", run, "--data", data_folder)[1]
     metrics.write_text("")
-    assert "has no steps yet" in call("doctor", run)[1]
+    assert "has no records of its steps" in call("doctor", run)[1]
     code, _, err = call("doctor", tmp_path / "nowhere")
     assert (code, "no run folder" in err) == (2, True)

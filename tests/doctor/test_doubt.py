@@ -266,13 +266,35 @@ def low(evidence: Any) -> Any:
 
 
 def test_a_smaller_model_that_rope_can_turn(evidence):
-    evidence.validations = []
+    evidence.validations = [{**evidence.validations[-1], "val_loss": loss} for loss in (1.0, 1.1, 1.1)]
     evidence.config = replace(
         evidence.config, model=replace(evidence.config.model, n_embd=2000, n_head=80, n_hidden=9000)
     )
     width = int(text_checks.too_little_text(evidence).remedy.split("--model.n-embd ")[1].rstrip("`"))
     replace(evidence.config, model=replace(evidence.config.model, n_embd=width, position="rope")).check()
     assert width < 2000
+
+
+@pytest.mark.parametrize(
+    ("losses", "said"),
+    [([3.0], False), ([3.0, 2.0], False), ([2.0, 2.5], False), ([2.0, 2.5, 1.9], False), ([2.0, 2.1, 2.1], True)],
+)
+def test_live_and_afterwards_one_opinion_of_too_little_text(evidence, losses, said):
+    evidence.validations = [{**evidence.validations[-1], "val_loss": loss} for loss in losses]
+    evidence.config = replace(evidence.config, model=replace(evidence.config.model, n_embd=2000, n_hidden=9000))
+    for evidence.last_step in (30, 60):
+        assert (text_checks.too_little_text(evidence) is not None) == said
+    evidence.validations = []
+    assert "too little text" in examine(evidence).left_out
+
+
+def test_the_range_of_curves_is_told(evidence, trained, monkeypatch):
+    monkeypatch.setattr(references, "_decisive", lambda config: None)
+    reference = collect(trained, "letters")
+    other = replace(reference, sha256="another", points=((10_000_000, 3.0, 3.0), (20_000_000, 2.0, 2.0)))
+    text = examine(evidence, [other]).normality.text
+    assert "cover 10.00 to 20.00 M tokens, not 0.0" in text
+    assert "there is none of preset" in examine(evidence, []).normality.text
 
 
 def test_the_command_of_a_reference_runs(trained, monkeypatch):

@@ -193,7 +193,7 @@ def test_a_run_that_was_stopped(treat):
     patient = treat(after_step=lambda training: training.at.step == 30, train__lr=1e-2, train__steps=300)
     assert patient.live == []
     assert "30 of 300 steps" in patient.found["stopped"].seen
-    assert f"`minigpt resume {patient.run}`" == patient.found["stopped"].remedy
+    assert patient.found["stopped"].command == f"minigpt resume {patient.run}"
 
 
 def test_a_validation_split_that_stands_in_training(treat, tmp_path):
@@ -258,7 +258,9 @@ def test_a_check_that_fails_ends_no_run(treat, monkeypatch):
         for name in ("data-bound", "launch-bound", "memory-bound", "slow")
     ]
     diagnosis = patient.diagnosis()
-    assert diagnosis.left_out["it failed (ZeroDivisionError: division by zero)"][0] == "data-bound"
+    assert diagnosis.left_out["data-bound"] == "it failed (ZeroDivisionError: division by zero)"
+    (line,) = diagnosis.not_checked()
+    assert line.endswith("division by zero): data-bound, launch-bound, memory-bound, slow")
 
 
 @pytest.mark.parametrize("number", [math.nan, None])

@@ -1,0 +1,61 @@
+"""What the run folder tells: checkpoints that are gone or damaged, records that are lost.
+
+Each check is a pure function from the evidence to a finding, or None. A run in training is not judged: it writes and
+removes checkpoints itself.
+"""
+
+from __future__ import annotations
+
+from minigpt.doctor.evidence import Evidence
+from minigpt.doctor.finding import Finding
+
+
+def no_checkpoint(evidence: Evidence) -> Finding | None:
+    """Steps that were taken and of which nothing is left."""
+    saved = evidence.saved
+    if saved is None or evidence.running or saved.newest or not evidence.last_step:
+        return None
+    from_start = evidence.origin and saved.newest is None  # what it began with is gone too: resume refuses
+    return Finding(
+        "no checkpoint",
+        "problem",
+        f"The run has taken {evidence.last_step:,} steps, and no whole checkpoint of them is there"
+        + (f": {next(iter(saved.damaged.values()))}." if saved.damaged else "."),
+        "What it has learned is lost: there is no model to use or to go on with.",
+        "Restore its checkpoints folder from a copy. Without one, begin again: "
+        + f"`{evidence.again('again') if from_start else evidence.resumed()}`",
+    )
+
+
+def damaged_checkpoint(evidence: Evidence) -> Finding | None:
+    """A newest or best checkpoint that cannot be read, where another can."""
+    saved = evidence.saved
+    if saved is None or evidence.running or not saved.newest or not (saved.damaged or saved.best):
+        return None
+    what = "newest" if saved.damaged else "best"
+    others = (
+        f"Without one, go on from step {saved.newest:,}: `{evidence.resumed()}`"
+        if saved.damaged
+        else "Without one, name another: --checkpoint latest."
+    )
+    return Finding(
+        "damaged checkpoint",
+        "problem",
+        f"The {what} checkpoint is damaged: {next(iter(saved.damaged.values()), saved.best)}.",
+        f"Whatever asks for it is refused; that of step {saved.newest:,} is whole.",
+        f"Restore it from a copy. {others}",
+    )
+
+
+def no_metrics(evidence: Evidence) -> Finding | None:
+    """Records that are gone, of a run that has taken steps."""
+    saved = evidence.saved
+    if saved is None or evidence.running or not saved.newest or evidence.steps:
+        return None
+    return Finding(
+        "no metrics",
+        "hint",
+        f"metrics.jsonl tells of no step, and the newest checkpoint is of step {saved.newest:,}.",
+        "Its losses and its speed cannot be judged. The weights are whole.",
+        "Restore metrics.jsonl from a copy. A run that goes on writes new lines.",
+    )

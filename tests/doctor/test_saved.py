@@ -1,0 +1,97 @@
+"""Checkpoints that are gone or damaged, and records that are lost: a run is never healthy then."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from minigpt.cli.doctor import standing
+from minigpt.doctor import examine, read_evidence
+from minigpt.run import RunFolder
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return RunFolder(shutil.copytree(trained, tmp_path / "run"))
+
+
+def found(run):
+    return {finding.check: finding for finding in examine(read_evidence(run.path)).findings}
+
+
+def damage(folder):
+    """Changes a byte, and no size."""
+    file = folder / "model.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def test_whole_checkpoints_are_nothing_to_mend(run):
+    assert not {"no checkpoint", "damaged checkpoint", "no metrics"} & set(found(run))
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_run_of_which_nothing_is_left(run, gone):
+    for folder in run.checkpoint_folders():
+        shutil.rmtree(folder) if gone else damage(folder)
+    finding = found(run)["no checkpoint"]
+    assert finding.severity == "problem"
+    assert "60 steps" in finding.seen
+    assert ("SHA-256" in finding.seen) == (not gone)
+    assert finding.command == f"minigpt resume {run.path}"
+
+
+def test_a_newest_checkpoint_that_is_damaged(run):
+    (newest,) = run.checkpoint_folders()
+    shutil.copytree(newest, run.checkpoint_folder(40))
+    run.mark_best(40, 1.0)
+    damage(newest)
+    finding = found(run)["damaged checkpoint"]
+    assert "The newest checkpoint" in finding.seen
+    assert "step 40" in finding.remedy
+    assert finding.command == f"minigpt resume {run.path}"
+    newest.rename(run.path / "elsewhere")
+    assert "damaged checkpoint" not in found(run)
+    (run.path / "elsewhere").rename(newest)
+    damage(newest)  # as it was
+    damage(run.checkpoint_folder(40))
+    assert "The best checkpoint" in found(run)["damaged checkpoint"].seen
+    shutil.rmtree(run.checkpoint_folder(40))
+    assert "it is not there" in found(run)["damaged checkpoint"].seen
+
+
+def test_a_run_in_training_looks_after_its_checkpoints_itself(run):
+    shutil.rmtree(run.checkpoints)
+    with run.lock():
+        assert "no checkpoint" not in found(run)
+
+
+def test_steps_behind_the_last_line_count(run):
+    lines = run.metrics_file.read_text().splitlines()
+    kept = [line for line in lines if json.loads(line)["step"] <= 50]
+    run.metrics_file.write_text("".join(line + "\n" for line in kept))
+    evidence = read_evidence(run.path)
+    assert evidence.last_step == 60
+    assert "60 of 60 steps" in standing(evidence)
+    assert "not yet validated" in standing(evidence)
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_metrics_that_are_lost(run, empty):
+    run.metrics_file.write_text("") if empty else run.metrics_file.unlink()
+    evidence = read_evidence(run.path)
+    diagnosis = examine(evidence)
+    assert "60 of 60 steps" in standing(evidence)
+    assert "no metrics" in [finding.check for finding in diagnosis.findings]
+    assert "no records of the loss" in diagnosis.normality.text
+    assert len(diagnosis.not_checked()) == 1
+    assert "without looks" not in diagnosis.not_checked()[0]
+
+
+def test_as_plain_values_a_remedy_is_words_and_a_command(run):
+    shutil.rmtree(run.checkpoints)
+    finding = found(run)["no checkpoint"].to_dict()
+    assert finding["remedy"] == "Restore its checkpoints folder from a copy. Without one, begin again"
+    assert finding["command"] == f"minigpt resume {run.path}"
