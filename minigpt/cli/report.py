@@ -40,9 +40,11 @@ def report_command(
     runs
         Run folders of `minigpt train`, one or more.
     out
-        The file; report.html in the first run's folder when left out. A file that is there is replaced.
+        The file; report.html in the first run's folder when left out. A page that is there is replaced, a file that
+        is none is not.
     prompt
-        A text that each model continues at each checkpoint, beside the fixed passages; may be given several times.
+        A text that a model continues at each checkpoint, beside the fixed passages; may be given several times. Of
+        several runs, only the latest checkpoints continue it.
     data
         Data set to measure on, made with the same tokenizer; the one each run was trained on when left out.
     checkpoint
@@ -71,7 +73,12 @@ def report_command(
         machine=MachineConfig(device=device, precision=precision),
     )
     with progress() as on_progress:
-        file = write_report(runs, out, wishes=wishes, on_progress=on_progress)
+        left_out: list[str] = []
+        file = write_report(runs, out, wishes=wishes, on_progress=on_progress, on_left_out=left_out.append)
     size = file.stat().st_size / 1000
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    console, beside = (
+        Console(highlight=False, markup=False, emoji=False, soft_wrap=True, stderr=stderr) for stderr in (False, True)
+    )
+    for text in left_out:
+        beside.print(f"left out: {visible(text)}")
     console.print(f"report: {visible(str(file))} ({size:,.0f} kB)")

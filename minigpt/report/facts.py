@@ -6,10 +6,13 @@ Not here: where it comes from (gather.py), and what is made of it (the files of 
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+
+import numpy as np
 
 from minigpt.characters import own_name
 from minigpt.config import Config
@@ -43,7 +46,7 @@ class RunFacts:
         diagnosis: what the doctor says; None if it says nothing of such a run.
         running: whether it is being trained now.
         missing: what is not in the report, as sentences.
-        places: paths that the report shows the last part of.
+        places: paths that the report does not tell, and what stands for each in a command: `RUN`, `DATA`, `TEXT`.
     """
 
     folder: RunFolder
@@ -60,7 +63,7 @@ class RunFacts:
     diagnosis: Diagnosis | None
     running: bool
     missing: tuple[str, ...]
-    places: tuple[str, ...]
+    places: Mapping[str, str]
 
     @cached_property
     def steps(self) -> Records:
@@ -104,14 +107,21 @@ class RunFacts:
         return total_steps(self.config, int(tokens)) if tokens > 0 else None
 
     @property
-    def last(self) -> Mapping[str, float]:
-        """The newest `epoch`, `tokens` and `seconds`, as far as they are known."""
-        found = {}
-        for name in ("epoch", "tokens", "seconds"):
-            values = [value for value in column(self.records, name) if math.isfinite(value)]
-            if values:
-                found[name] = max(values)
-        return found
+    def step(self) -> int:
+        """The step that the figures are of; the last one if nothing was measured."""
+        return self.evaluation.step if self.evaluation else self.last_step
+
+    @property
+    def seen(self) -> Mapping[str, float]:
+        """The `epoch`, `tokens` and `seconds` behind that step, as far as they are known."""
+        found = {name: self.at(name, self.step) for name in ("epoch", "tokens", "seconds")}
+        return {name: value for name, value in found.items() if math.isfinite(value)}
+
+    def at(self, name: str, step: int) -> float:
+        """Returns a value of the records at a step, between two of them on the straight line; NaN if none has it."""
+        points = {record["step"]: value for record in self.records if math.isfinite(value := number(record.get(name)))}
+        steps = sorted(points)
+        return float(np.interp(step, [0, *steps], [0, *(points[one] for one in steps)])) if steps else math.nan
 
     @cached_property
     def best(self) -> Mapping[str, Any] | None:
@@ -130,8 +140,18 @@ class RunFacts:
         return math.nan
 
     def shortened(self, text: str) -> str:
-        """Returns a sentence with the paths of this run shortened."""
-        return without_folders(text, self.places)
+        """Returns a sentence without the folders of this run: a report is made to be shown to others.
+
+        Commands between backticks name what stands for a path; elsewhere it is its last part.
+        """
+        parts = text.split("`")
+        for place, part in enumerate(parts):
+            if place % 2 and part.startswith("minigpt "):
+                parts[place] = _with_placeholders(part, self.places)
+        text = "`".join(parts)
+        for path in sorted(self.places, key=len, reverse=True):
+            text = text.replace(path, own_name(path))
+        return text
 
     def _of_kind(self, kind: str) -> Records:
         return [record for record in self.records if record.get("kind") == kind]
@@ -170,8 +190,15 @@ def measured_alike(runs: Sequence[RunFacts]) -> bool:
     return len(found) > 1 and len(texts) == 1
 
 
-def without_folders(text: str, places: Sequence[str]) -> str:
-    """Returns a sentence with paths shortened to their last part: a report is made to be shown to others."""
-    for place in sorted(places, key=len, reverse=True):
-        text = text.replace(place, own_name(place))
-    return text
+def _with_placeholders(command: str, places: Mapping[str, str]) -> str:
+    """Returns a command with what stands for its paths, also where they only begin a word (`runs/first-slower`)."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # it is no command
+        return command
+    for place, word in enumerate(words):
+        for path in sorted(places, key=len, reverse=True):
+            if place > 1 and word.startswith(path) and word[len(path) :][:1] in ("", "-", "/", "\\"):
+                words[place] = places[path] + word[len(path) :]
+                break
+    return shlex.join(words)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from minigpt.doctor import Diagnosis, Finding
 from minigpt.report.facts import RunFacts
-from minigpt.report.html import Child, Html, element, name
+from minigpt.report.html import Html, element, name, with_code
 
 
 def findings(runs: Sequence[RunFacts]) -> list[Html]:
@@ -18,6 +18,9 @@ def findings(runs: Sequence[RunFacts]) -> list[Html]:
         if len(runs) > 1:
             parts.append(element("h3", name(run.label)))
         parts += _of_run(run, run.diagnosis)
+    if any("`minigpt " in finding.remedy for run in runs if run.diagnosis for finding in run.diagnosis.findings):
+        where = element("a", "How to make it again", href="#commands")
+        parts.append(element("p", "What stands for the folders in these commands: ", where, ".", class_="note"))
     return parts
 
 
@@ -34,14 +37,9 @@ def _of_run(run: RunFacts, diagnosis: Diagnosis) -> list[Html]:
 
 def _finding(run: RunFacts, finding: Finding) -> Html:
     seen, means, remedy = (
-        element("p", _with_code(run.shortened(text))) for text in (finding.seen, finding.means, finding.remedy)
+        element("p", with_code(run.shortened(text))) for text in (finding.seen, finding.means, finding.remedy)
     )
     title = element(
         "p", element("b", f"{finding.severity.capitalize()}: {finding.check}"), finding.since and f", {finding.since}"
     )
     return element("div", title, seen, means, remedy, class_=f"finding {finding.severity}")
-
-
-def _with_code(text: str) -> list[Child]:
-    """Returns a sentence, with what stands between backticks as code."""
-    return [element("code", part) if place % 2 else part for place, part in enumerate(text.split("`"))]

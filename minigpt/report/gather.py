@@ -16,13 +16,14 @@ from minigpt.config import MachineConfig
 from minigpt.data.report import Report
 from minigpt.device import choose, is_out_of_memory
 from minigpt.doctor import Diagnosis, examine, read_evidence
-from minigpt.errors import MiniGPTError, RunError
+from minigpt.errors import DataError, MiniGPTError, RunError, TokenizerError
 from minigpt.evaluation import Evaluation
 from minigpt.generation.kept import Kept
 from minigpt.metrics import read_metrics
-from minigpt.report.facts import Records, RunFacts, without_folders
+from minigpt.report.commands import placeholders
+from minigpt.report.facts import Records, RunFacts
 from minigpt.report.html import shown
-from minigpt.report.kept import measured
+from minigpt.report.kept import measured, remembered
 from minigpt.report.said import Said, fixed_texts, own_texts
 from minigpt.report.said import measured as measured_texts
 from minigpt.run import RunFolder
@@ -61,7 +62,7 @@ class Wishes:
         checkpoint: `best`, `latest` or a step number: what is measured.
         evaluate: whether to measure at all.
         samples: whether to tell what the models said.
-        prompts: the reader's own, continued beside the fixed ones.
+        prompts: the reader's own, continued beside the fixed ones; of several runs by the latest checkpoints only.
         machine: device and precision of the measuring; those of the run when left out.
     """
 
@@ -85,18 +86,16 @@ def gather(
     asked = wishes.machine
     if (asked.device, asked.precision) != ("auto", "auto"):
         choose(asked.device, asked.precision)  # raises now what would pass for a lack of figures later
+    several = len(folders) > 1
     return [
-        _gather(folder, label, wishes, on_progress) for folder, label in zip(folders, _labels(folders), strict=True)
+        _gather(folder, label, wishes, on_progress, several=several)
+        for folder, label in zip(folders, _labels(folders), strict=True)
     ]
 
 
-def _gather(folder: RunFolder, label: str, wishes: Wishes, on_progress: Progress) -> RunFacts:
+def _gather(folder: RunFolder, label: str, wishes: Wishes, on_progress: Progress, *, several: bool) -> RunFacts:
     missing: list[str] = []
     data: Mapping[str, Any] = {"folder": "", "splits": {}}
-
-    def told(error: MiniGPTError, what: str) -> str:
-        seen = "" if error.seen is None else f" ({error.seen})"
-        return f"{what}: {error.what}{seen}."
 
     def tried(read: Callable[[], Found], otherwise: Found, what: str, named: bool = False) -> Found:
         try:
@@ -104,7 +103,7 @@ def _gather(folder: RunFolder, label: str, wishes: Wishes, on_progress: Progress
         except MiniGPTError as error:
             if named:
                 raise
-            missing.append(told(error, what))
+            missing.append(_told(error, what))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -118,7 +117,7 @@ def _gather(folder: RunFolder, label: str, wishes: Wishes, on_progress: Progress
     evaluation, unseen = nothing
     if wishes.evaluate:
         evaluation, unseen = tried(
-            lambda: _measured(folder, data, wishes, on_progress),
+            lambda: _measured(folder, data, wishes, missing.append, on_progress),
             nothing,
             "Nothing was measured",
             named=wishes.data is not None or wishes.checkpoint != "best",
@@ -127,8 +126,7 @@ def _gather(folder: RunFolder, label: str, wishes: Wishes, on_progress: Progress
     diagnosis: tuple[Diagnosis | None, bool] = (None, False)
     if data["splits"]:  # else it was imported, and there is no training to look at
         diagnosis = tried(lambda: _diagnosis(folder, wishes.data), diagnosis, "No diagnosis")
-    known = (folder.path.absolute(), folder.path, data["folder"], wishes.data, *(prepared.sources if prepared else ()))
-    places = tuple(str(place) for place in known if place)
+    origin = tried(folder.origin, None, "Nothing is known of the first weights")
     return RunFacts(
         folder=folder,
         label=label,
@@ -136,34 +134,57 @@ def _gather(folder: RunFolder, label: str, wishes: Wishes, on_progress: Progress
         records=records,
         environment=tried(folder.environment, {}, "Nothing is known of the machine"),
         data=data,
-        origin=tried(folder.origin, None, "Nothing is known of the first weights"),
+        origin=origin,
         prepared=prepared,
         evaluation=evaluation,
         unseen=unseen,
-        said=_said(folder, data, wishes, tried, on_progress) if wishes.samples else Said(),
+        said=_said(folder, data, wishes, tried, on_progress, several=several) if wishes.samples else Said(),
         diagnosis=diagnosis[0],
         running=diagnosis[1],
-        missing=tuple(without_folders(text, places) for text in missing),
-        places=places,
+        missing=tuple(missing),
+        places=placeholders(folder, (data["folder"], wishes.data), prepared, origin),
     )
 
 
+def _told(error: MiniGPTError, what: str) -> str:
+    """Returns an error as a sentence that begins with what it means for the report."""
+    seen = "" if error.seen is None else f" ({error.seen})"
+    return f"{what}: {error.what}{seen}. {error.remedy}"
+
+
 def _measured(
-    folder: RunFolder, data: Mapping[str, Any], wishes: Wishes, on_progress: Progress
+    folder: RunFolder,
+    data: Mapping[str, Any],
+    wishes: Wishes,
+    note: Callable[[str], None],
+    on_progress: Progress,
 ) -> tuple[Evaluation | None, bool]:
     """Returns the figures, and whether they are of the validation split that belongs to the run's training text."""
-    dataset = folder.open_data(wishes.data)
     known = [(data["splits"].get(split) or {}).get("sha256") for split in ("train", "val")]
+    try:
+        dataset = folder.open_data(wishes.data)
+    except (DataError, TokenizerError) as error:
+        kept = None if wishes.data else remembered(folder, wishes.checkpoint, *known)
+        if kept is None:
+            raise
+        note(_told(error, "Nothing was measured anew, the figures are those kept from before"))
+        return kept, True
     evaluation = measured(folder, wishes.checkpoint, dataset, wishes.machine, on_progress)
     return evaluation, known == [dataset.train.sha256, dataset.val.sha256]
 
 
-def _said(folder: RunFolder, data: Mapping[str, Any], wishes: Wishes, tried: Tried, on_progress: Progress) -> Said:
-    """Returns what a run wrote; the figures of that need the text that it was trained on."""
+def _said(
+    folder: RunFolder, data: Mapping[str, Any], wishes: Wishes, tried: Tried, on_progress: Progress, *, several: bool
+) -> Said:
+    """Returns what a run wrote; the figures of that need the text that it was trained on.
+
+    Of several runs only what the latest checkpoints make of the reader's own prompts is shown, and so made.
+    """
     none: list[Kept] = []
     kept = tried(lambda: fixed_texts(folder, wishes.machine, on_progress), none, "No samples")
     if wishes.prompts:
-        own = tried(lambda: own_texts(folder, wishes.prompts, wishes.machine, on_progress), none, "No own samples")
+        asked = wishes.prompts, "latest" if several else "all"
+        own = tried(lambda: own_texts(folder, *asked, wishes.machine, on_progress), none, "No own samples")
         kept = list(dict.fromkeys([*kept, *own]))
     if not kept:
         return Said()
@@ -200,11 +221,11 @@ def _diagnosis(folder: RunFolder, data: Path | None) -> tuple[Diagnosis, bool]:
         RunError: if the run's records are not what a training writes.
     """
     try:
-        evidence = read_evidence(folder.path, data)
+        evidence = read_evidence(folder.path.absolute(), data)
     except MiniGPTError:  # the data set that was named may be another one: then the run's own, if it is there
         if data is None:
             raise
-        evidence = read_evidence(folder.path)
+        evidence = read_evidence(folder.path.absolute())
     except STRANGE as error:
         raise _strange(folder) from error
     try:

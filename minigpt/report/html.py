@@ -66,6 +66,11 @@ def name(words: str) -> Html:
     return element("bdi", words)
 
 
+def with_code(sentence: str) -> list[Child]:
+    """Returns a sentence, with what stands between backticks as code."""
+    return [element("code", part) if place % 2 else part for place, part in enumerate(sentence.split("`"))]
+
+
 def table(
     head: Sequence[Child],
     rows: Iterable[Sequence[Child]],

@@ -1,8 +1,8 @@
 """The figures of a run, kept in RUN/evaluation.json, so that a second report needs no minutes for them.
 
 They are taken from there only if weights, model, tokens, device, precision and program are those they were measured
-with. Whatever cannot be read is measured again; whatever cannot be written is not kept. Of very many documents only the
-easiest and the hardest keep their names.
+with; or, where the text is gone, if they are of the same weights and tokens. Whatever cannot be read is measured
+again; whatever cannot be written is not kept. Of very many documents only the easiest and the hardest keep their names.
 """
 
 from __future__ import annotations
@@ -49,8 +49,7 @@ def measured(
         "figures": VERSION,
         "torch": str(torch.__version__),
         "step": step,
-        "model": asdict(folder.config().model),
-        "weights": _sums(place).get(f"{MODEL}.safetensors"),
+        **_model(folder, place),
         "train": dataset.train.sha256,
         "val": dataset.val.sha256,
         "device": str(machine.device),
@@ -68,6 +67,31 @@ def measured(
         with suppress(OSError):  # in a folder that cannot be written, it is measured each time
             write_file(folder.evaluation_file, json.dumps({"made_of": made_of, "evaluation": plain}))
     return found
+
+
+def remembered(folder: RunFolder, checkpoint: str, train: str | None, val: str | None) -> Evaluation | None:
+    """Returns the figures that are kept of a run's model, for when the text is gone; None if there are none.
+
+    On which machine they were measured, and with which program, is not asked then: there are no others.
+
+    Args:
+        folder: the run.
+        checkpoint: `best`, `latest` or a step.
+        train, val: the checksums of the text.
+
+    Raises:
+        CheckpointError: if the checkpoint is not there or damaged.
+    """
+    place = folder.find_checkpoint(checkpoint)
+    made_of = {"figures": VERSION, "step": folder.checkpoint_step(place), **_model(folder, place)}
+    kept = _read(folder.evaluation_file, {**made_of, "train": train, "val": val}) if train and val else None
+    if kept is not None:
+        verify(place)
+    return kept
+
+
+def _model(folder: RunFolder, place: Path) -> dict[str, Any]:
+    return {"model": asdict(folder.config().model), "weights": _sums(place).get(f"{MODEL}.safetensors")}
 
 
 def _shorter(found: Figures) -> Figures:
@@ -101,10 +125,10 @@ def _sums(place: Path) -> dict[str, Any]:
 
 
 def _read(file: Path, made_of: dict[str, Any]) -> Evaluation | None:
-    """Returns what is kept, if it was made of the same."""
+    """Returns what is kept, if it was made of that."""
     try:
         content = json.loads(file.read_text("utf-8"))
-        if not made_of["weights"] or content["made_of"] != made_of:
+        if not made_of["weights"] or {name: content["made_of"][name] for name in made_of} != made_of:
             return None
         raw = content["evaluation"]
         return Evaluation(

@@ -9,8 +9,8 @@ from minigpt.characters import own_name
 from minigpt.evaluation.figures import RESAMPLES, Estimate, Figures
 from minigpt.report import words
 from minigpt.report.facts import RunFacts, measured_alike, number, one_tokenizer, same_text
-from minigpt.report.html import Child, Html, element, name, table
-from minigpt.report.paired import difference, surely_best
+from minigpt.report.html import Child, Html, element, name, table, with_code
+from minigpt.report.paired import beats_bigram, difference, surely_best
 
 MUCH_OVERLAP = 0.01
 """From this share of the validation text's passages on, the reader is told that they stand in training."""
@@ -27,8 +27,8 @@ def overview(runs: Sequence[RunFacts]) -> list[Html]:
     heading = "Report of " + words.listed([run.label for run in runs])
     parts = [element("h1", element("bdi", heading)), *(element("p", _sentences(run), class_="lead") for run in runs)]
     parts += [_tiles(runs[0])] if len(runs) == 1 else _side_by_side(runs)
-    parts += [element("p", text, class_="warning") for text in _warnings(runs)]
-    missing = [(run.label, text) for run in runs for text in run.missing]
+    parts += [element("p", with_code(text), class_="warning") for text in _warnings(runs)]
+    missing = [(run.label, with_code(run.shortened(text))) for run in runs for text in run.missing]
     if missing:
         lines = [element("li", [name(label), ": "] if len(runs) > 1 else None, text) for label, text in missing]
         parts.append(element("div", element("p", "Left out:"), element("ul", lines), class_="aside"))
@@ -52,11 +52,14 @@ def _training(run: RunFacts) -> list[Child]:
         return [*began, ". "]
     parts: list[Child] = [*began, ", trained" if began else ", trained from scratch", " on ", data_name(run)]
     parts.append(f" ({words.amount(train['tokens'])} tokens of {run.tokenizer.get('spec', 'an unknown tokenizer')}). ")
-    last = run.last
-    if "tokens" in last:
-        epochs = f", {last['epoch']:.2f} epochs" if "epoch" in last else ""
-        time = f" in {words.duration(last['seconds'])}" if "seconds" in last else ""
-        parts.append(f"It has seen {words.amount(last['tokens'])} tokens{epochs},{time}{_machine(run)}. ")
+    seen = run.seen
+    if "tokens" in seen:
+        goes_on = run.step < run.last_step
+        epochs = f", {seen['epoch']:.2f} epochs" if "epoch" in seen else ""
+        time = f" in {words.duration(seen['seconds'])}" if "seconds" in seen else ""
+        began_so = f"At step {run.step:,} it had" if goes_on else "It has"
+        end = f"; the training went on to step {run.last_step:,}" if goes_on else ""
+        parts.append(f"{began_so} seen {words.amount(seen['tokens'])} tokens{epochs},{time}{_machine(run)}{end}. ")
     if run.total_steps is not None and run.last_step < run.total_steps:
         done = f"{run.last_step:,} of {run.total_steps:,} steps"
         parts.append(f"It {'is still being trained, and has done' if run.running else 'was stopped after'} {done}. ")
@@ -88,8 +91,10 @@ def _beside(found: Figures) -> str:
         return f"Guessing blindly would have a loss of {simple['uniform']:.3f}."
     said = f"Guessing blindly would have {simple['uniform']:.3f}, knowing how often each token occurs "
     said += f"{simple['unigram']:.3f}, and knowing what follows what {simple['bigram']:.3f}"
-    if found.loss.value < simple["bigram"]:
+    if beats_bigram(found):
         return f"{said}; so it has learned to read what stands before."
+    if found.loss.value < simple["bigram"]:
+        return f"{said}: it is better than that by no more than chance, and barely reads what stands before."
     return f"{said}: counting pairs of tokens still beats it, and it has not learned to read context yet."
 
 
@@ -124,10 +129,10 @@ def _tiles(run: RunFacts) -> Html:
             ("perplexity", f"{perplexity:,.1f}", "as if guessing among so many"),
         ]
     tiles.append(("parameters", words.amount(run.parameters), "trained numbers"))
-    if "tokens" in run.last:
-        tiles.append(("seen", words.amount(run.last["tokens"]), "tokens of text"))
-    if "seconds" in run.last:
-        tiles.append(("trained for", words.duration(run.last["seconds"]), "validations included"))
+    if "tokens" in run.seen:
+        tiles.append(("seen", words.amount(run.seen["tokens"]), "tokens of text"))
+    if "seconds" in run.seen:
+        tiles.append(("trained for", words.duration(run.seen["seconds"]), "validations included"))
     boxes = [
         element("div", element("dt", title), element("dd", element("b", value), element("small", unit)))
         for title, value, unit in tiles
@@ -148,10 +153,10 @@ def _side_by_side(runs: Sequence[RunFacts]) -> list[Html]:
     """The figures of several runs; where they are of one text, how far apart they are, and which is surely best."""
     rows: list[list[Child]] = [
         ["parameters", *(words.amount(run.parameters) for run in runs)],
-        ["tokens seen", *(words.amount(run.last.get("tokens", math.nan)) for run in runs)],
-        ["epochs", *(words.figure(run.last.get("epoch", math.nan), "{:.2f}") for run in runs)],
-        ["time of training", *(words.duration(run.last.get("seconds", math.nan)) for run in runs)],
-        ["steps", *(f"{run.last_step:,}" for run in runs)],
+        ["tokens seen", *(words.amount(run.seen.get("tokens", math.nan)) for run in runs)],
+        ["epochs", *(words.figure(run.seen.get("epoch", math.nan), "{:.2f}") for run in runs)],
+        ["time of training", *(words.duration(run.seen.get("seconds", math.nan)) for run in runs)],
+        ["steps", *(f"{run.step:,}" for run in runs)],
     ]
     lowest = [number(run.best.get("val_loss")) if run.best else math.nan for run in runs]
     rows.append(["lowest validation loss in training", *(words.figure(value, "{:.4f}") for value in lowest)])
@@ -186,15 +191,17 @@ def _estimate(estimate: Estimate | None, form: str, marked: bool) -> Child:
 
 def _warnings(runs: Sequence[RunFacts]) -> list[str]:
     """What stands in the way of comparing runs."""
-    found = []
-    if not same_text(runs):
+    found, tokens_alike, text_alike = [], one_tokenizer(runs), same_text(runs)
+    if not text_alike:
+        advice = " Measure them on one text with --data." if tokens_alike else ""
         found.append(
             "The runs were validated on different texts while they trained: their curves cannot be compared"
-            + ("." if measured_alike(runs) else ", nor can their figures. Measure them on one text with --data.")
+            + ("." if measured_alike(runs) else f", nor can their figures.{advice}")
         )
-    if not one_tokenizer(runs):
+    if not tokens_alike:
+        where = "" if text_alike else " on the same text: `minigpt evaluate RUN --text FILE` for each"
         found.append(
             "The runs have different tokenizers: loss, perplexity and accuracy are of different tokens. Compare bits "
-            "per byte."
+            f"per byte{where}."
         )
     return found

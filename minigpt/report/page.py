@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
 from minigpt.checkpoint import write_file
 from minigpt.errors import ConfigError
+from minigpt.report.commands import commands
 from minigpt.report.facts import RunFacts
 from minigpt.report.findings import findings
 from minigpt.report.gather import Progress, Wishes, gather
@@ -20,12 +22,14 @@ from minigpt.report.html import Html, element, folded, join
 from minigpt.report.measured import evaluation
 from minigpt.report.overview import overview
 from minigpt.report.samples import samples
-from minigpt.report.settings import commands, data, machine, parameters, settings
+from minigpt.report.settings import data, machine, parameters, settings
 from minigpt.report.svg import SERIES
 from minigpt.report.training import curves, epochs, inside, notes, point_by_point
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 FILE = "report.html"
+DOCTYPE = "<!doctype html>"
+ELSEWHERE = "Name another file with --out."
 
 Section = Callable[[Sequence[RunFacts]], list[Html]]
 
@@ -48,19 +52,21 @@ SECTIONS: dict[str, tuple[str, Section]] = {
 
 
 def write_report(
-    runs: Sequence[Path | str],
+    runs: Sequence[Path | str] | Path | str,
     out: Path | str | None = None,
     *,
     wishes: Wishes = Wishes(),  # noqa: B008
     on_progress: Progress = lambda phase, done, total: None,
+    on_left_out: Callable[[str], None] = lambda text: None,
 ) -> Path:
     """Writes a report of one run, or one that compares several.
 
     Args:
-        runs: the run folders.
-        out: the file; `report.html` in the first run's folder when left out.
+        runs: the run folders, or one.
+        out: the file; `report.html` in the first run's folder when left out. An older report that is there is replaced.
         wishes: what it is to hold.
         on_progress: told what is being done, how much of it, and of how much.
+        on_left_out: told what is not in the report, and why, a sentence at a time.
 
     Returns:
         Where it stands.
@@ -68,31 +74,51 @@ def write_report(
     Raises:
         MiniGPTError: if a folder is no run, what was asked for by name is not there, or the file cannot be written.
     """
+    runs = [runs] if isinstance(runs, Path | str) else runs
     if not runs:
         raise ConfigError("No run is named", remedy="Name one or more: minigpt report runs/first")
     if len(runs) > len(SERIES):
         remedy = "Compare fewer at once: a picture of more could not be read."
         raise ConfigError(f"A report compares at most {len(SERIES)} runs", seen=f"{len(runs)} runs", remedy=remedy)
     file = Path(out) if out is not None else Path(runs[0]) / FILE
-    if out is not None and not file.absolute().parent.is_dir():
-        raise ConfigError("The report's folder is not there", seen=file.absolute().parent, remedy="Make it first.")
-    _check_writable(file)
+    with _writing(file):
+        if out is not None and not file.absolute().parent.is_dir():
+            raise ConfigError("The report's folder is not there", seen=file.absolute().parent, remedy="Make it first.")
+        _check_place(file)
     known = gather(runs, wishes, on_progress)
-    write_file(file, page(known))
+    for run in known:
+        for text in run.missing:
+            on_left_out(f"{run.label}: {text}" if len(known) > 1 else text)
+    made = page(known)
+    with _writing(file):
+        write_file(file, made)
     return file
 
 
-def _check_writable(file: Path) -> None:
-    """Raises ConfigError if a file cannot be written, before the work is done that would be lost."""
-    remedy = "Name a file that can be written with --out."
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    """Raises ConfigError for what the system has against a file."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError("The report cannot be written there", seen=f"{file}: {error}", remedy=ELSEWHERE) from None
+
+
+def _check_place(file: Path) -> None:
+    """Raises ConfigError if something else than a report stands there, OSError if no file can: before the work."""
     if file.is_dir():
-        raise ConfigError("A folder is where the report would be written", seen=file, remedy=remedy)
+        raise ConfigError("A folder is where the report would be written", seen=file, remedy=ELSEWHERE)
+    if file.exists() and not (file.is_file() and _is_html(file)):
+        what = "A file that is no HTML page is where the report would be written, and is left as it is"
+        raise ConfigError(what, seen=file, remedy=ELSEWHERE)
     if file.parent.is_dir():  # else it is no run, and `gather` says so
-        try:
-            with tempfile.TemporaryFile(dir=file.parent):
-                pass
-        except OSError as error:
-            raise ConfigError("The report cannot be written there", seen=f"{file}: {error}", remedy=remedy) from None
+        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".minigpt-", suffix=f".{file.name}.partial"):
+            pass
+
+
+def _is_html(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(len(DOCTYPE)).lower() == DOCTYPE.encode()
 
 
 def page(runs: Sequence[RunFacts]) -> str:
@@ -110,7 +136,7 @@ def page(runs: Sequence[RunFacts]) -> str:
         folded("What the words mean", glossary()),
     ]
     title = "Mini-GPT: " + ", ".join(run.label for run in runs)
-    return "".join(["<!doctype html>\n", *_document(title, body)])
+    return "".join([f"{DOCTYPE}\n", *_document(title, body)])
 
 
 def _document(title: str, body: Sequence[Html]) -> Iterator[str]:

@@ -31,7 +31,7 @@ def loss_curve(runs: Sequence[RunFacts], by: Literal["tokens", "seconds"] = "tok
         return None
     same = comparable(runs)
     what = "loss" if same else "bits per byte of the validation text"
-    long = max(run.last.get("seconds", 0) for run in runs) > LONG
+    long = any(run.at("seconds", run.last_step) > LONG for run in runs)
     over, unit = ("tokens seen in training", 1) if by == "tokens" else TIMES[long]
     title = f"{what[0].upper()}{what[1:]} against {'the time' if by == 'seconds' else 'the text seen'}"
     told = "; ".join(f"{run.label} {_told(run)}" for run in runs)

@@ -81,13 +81,16 @@ def fixed_texts(folder: RunFolder, settings: MachineConfig, on_progress: Progres
     return fixed or fill_history(folder, device=_device(folder, settings), on_progress=on_progress)
 
 
-def own_texts(folder: RunFolder, prompts: Sequence[str], settings: MachineConfig, on_progress: Progress) -> list[Kept]:
-    """Returns how a run's checkpoints continue the reader's own prompts, as kept or else now.
+def own_texts(
+    folder: RunFolder, prompts: Sequence[str], checkpoint: str, settings: MachineConfig, on_progress: Progress
+) -> list[Kept]:
+    """Returns how a run's checkpoints, `all` or the `latest`, continue the reader's own prompts, as kept or else now.
 
     Raises:
         MiniGPTError: if a checkpoint cannot be read.
     """
-    return fill_history(folder, prompts, device=_device(folder, settings), on_progress=on_progress)
+    device = _device(folder, settings)
+    return fill_history(folder, prompts, checkpoint=checkpoint, device=device, on_progress=on_progress)
 
 
 def _device(folder: RunFolder, settings: MachineConfig) -> torch.device:

@@ -18,6 +18,7 @@ MOST_STEPS = 6
 """Points of a run's history that are shown, evenly spaced."""
 
 MOST_CHARACTERS = 4_000
+BEGINNING = "(the beginning of a document)"
 OPEN = 2
 """Prompts whose history is not folded away."""
 
@@ -34,8 +35,12 @@ def samples(runs: Sequence[RunFacts]) -> list[Html]:
     if len(there) > 1:
         parts += _side_by_side(there)
     for run in there:
-        history = [_history(run, prompt, number <= OPEN and len(there) == 1) for number, prompt in _numbered(run)]
-        parts += history if len(there) == 1 else [folded([name(run.label), ": how its language formed"], history)]
+        prompts = [prompt for prompt in _numbered(run) if len(there) == 1 or len(_steps(run, prompt[1])) > 1]
+        history = [_history(run, prompt, number <= OPEN and len(there) == 1) for number, prompt in prompts]
+        if len(there) == 1:
+            parts += history
+        elif history:
+            parts.append(folded([name(run.label), ": how its language formed"], history))
     parts += [part for run in there for part in _figures(run, several=len(there) > 1)]
     return parts
 
@@ -58,19 +63,28 @@ def _side_by_side(runs: Sequence[RunFacts]) -> list[Html]:
                 last = max(one.step for one in kept)
                 texts = sorted((one for one in kept if one.step == last), key=lambda one: one.temperature)
                 rows += [element("h4", name(run.label), f", {_when(texts[0])}"), _row(run, texts)]
-        parts.append(folded(element("q", element("bdi", prompt[:MOST_CHARACTERS])), rows, opened=len(parts) < OPEN))
+        parts.append(folded(_title(prompt), rows, opened=len(parts) < OPEN))
     return parts
+
+
+def _steps(run: RunFacts, prompt: str) -> list[int]:
+    return sorted({one.step for one in run.said.kept if one.prompt == prompt})
+
+
+def _title(prompt: str) -> Html:
+    """Returns a prompt as a title; one that is empty is where every document begins."""
+    return element("q", element("bdi", prompt[:MOST_CHARACTERS])) if prompt else element("i", BEGINNING)
 
 
 def _history(run: RunFacts, prompt: str, opened: bool) -> Html:
     """The texts that follow a prompt, step by step."""
     kept = [one for one in run.said.kept if one.prompt == prompt]
-    steps = _few(sorted({one.step for one in kept}))
+    steps = _few(_steps(run, prompt))
     rows: list[Html] = []
     for step in steps:
         texts = sorted((one for one in kept if one.step == step), key=lambda one: one.temperature)
         rows += [element("h4", _when(texts[0])), _row(run, texts)]
-    return folded(element("q", element("bdi", prompt[:MOST_CHARACTERS])), rows, opened=opened)
+    return folded(_title(prompt), rows, opened=opened)
 
 
 def _row(run: RunFacts, texts: Sequence[Kept]) -> Html:

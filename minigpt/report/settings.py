@@ -1,13 +1,15 @@
-"""What the runs were made of: settings, parameters, data, machine, and the commands that make them again."""
+"""What the runs were made of: settings, parameters, data and machine.
+
+Not here: the commands that make them again (commands.py).
+"""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from minigpt.characters import own_name
-from minigpt.config import resolve
+from minigpt.config import Config, preset_names, resolve
 from minigpt.data.report import SPLIT_NAMES
 from minigpt.model.cost import flops_per_token, parameter_table
 from minigpt.report import words
@@ -20,16 +22,17 @@ Values = Mapping[str, str]
 def settings(runs: Sequence[RunFacts]) -> list[Html]:
     """All settings in groups; of several runs first those that differ."""
     columns = [_settings(run) for run in runs]
-    usual = _flat(resolve().to_dict())
+    preset, own = nearest_preset(runs[0].config)
     every = folded(
         "All settings",
-        _compared(runs, columns, lambda key: columns[0].get(key) != usual.get(key)),
-        element("p", "Marked: not as in the preset ", element("code", "seed"), ".", class_="note"),
+        _compared(runs, columns, lambda key: key in own),
+        element("p", "Marked: not as in the preset ", element("code", preset), ".", class_="note"),
     )
+    if len(runs) == 1 and not own:
+        return [element("p", "All settings are those of the preset ", element("code", preset), "."), every]
     if len(runs) == 1:
-        own = {key for key, value in columns[0].items() if usual.get(key) != value}
-        table_of_own = _compared(runs, [{key: columns[0][key] for key in columns[0] if key in own}])
-        return [element("p", "Set otherwise than in the preset ", element("code", "seed"), ":"), table_of_own, every]
+        nearest: list[Child] = ["The nearest preset is ", element("code", preset), "; set otherwise:"]
+        return [element("p", nearest), _compared(runs, [{key: columns[0][key] for key in own}]), every]
     differing = {key for column in columns for key in column if len({other.get(key) for other in columns}) > 1}
     if not differing:
         return [element("p", "All settings are the same."), every]
@@ -76,60 +79,28 @@ def machine(runs: Sequence[RunFacts]) -> list[Html]:
     return [_compared(runs, columns, _differs(columns))]
 
 
-def commands(runs: Sequence[RunFacts]) -> list[Html]:
-    """The commands that make the same again, without the folders that they were in."""
-    parts: list[Html] = []
-    for run in runs:
-        lines = [" ".join(line) for line in _commands(run)]
-        if len(runs) > 1:
-            parts.append(element("h3", name(run.label)))
-        parts.append(element("pre", element("code", "\n".join(lines)), class_="commands"))
-    hint = (
-        "Paths are shortened to their last part, so that a report names nobody's folders. A run's config.toml holds "
-        "all its settings; the same program, machine and text give the same run. Which files of a folder were taken "
-        "(--pattern), and which column of a table (--text-column), is not recorded."
-    )
-    return [*parts, element("p", hint, class_="note")]
+def nearest_preset(config: Config) -> tuple[str, dict[str, Any]]:
+    """Returns the preset that the fewest settings differ from, and these settings as they are in the configuration.
 
-
-def _commands(run: RunFacts) -> list[list[str]]:
-    folder, place = shlex.quote(run.folder.name), shlex.quote(own_name(str(run.data["folder"])) or "DATA")
-    origin = shlex.quote(own_name(str(run.origin["folder"]))) if run.origin else ""
-    if not run.data["splits"]:
-        lines = [["minigpt", "import", origin or "FOLDER", "--run", folder]]
-    else:
-        spec = shlex.quote(str(run.tokenizer.get("spec", "gpt2")))
-        made = run.prepared
-        sources = [shlex.quote(own_name(source)) for source in made.sources] if made else ["TEXT"]
-        lines = [["minigpt", "prepare", *sources, "--out", place, "--tokenizer", spec]]
-        if made:
-            lines[0] += [
-                "--seed",
-                str(made.seed),
-                "--val-fraction",
-                f"{made.val_fraction:g}",
-                "--split-by",
-                made.split_by,
-                *(["--block-size", str(made.block_size)] if made.split_by == "sequence" else []),
-            ]
-        init = ["--init", origin] if origin else []
-        lines.append(["minigpt", "train", "--config", f"{folder}/config.toml", "--data", place, "--run", "NEW", *init])
-    where = [] if run.data["splits"] else ["--data", "DATA"]
-    lines.append(["minigpt", "evaluate", folder, *where])
-    lines.append(["minigpt", "report", folder, *where])
-    return lines
+    Of two as near, `seed` comes first. The size of the vocabulary is the tokenizer's, and no setting of anybody's.
+    """
+    own = _flat(config)
+    differing = {}
+    for preset in sorted(preset_names(), key=lambda one: one != "seed"):
+        usual = _flat(resolve(preset))
+        differing[preset] = {
+            key: value for key, value in own.items() if usual[key] != value and key != "model.vocab_size"
+        }
+    nearest = min(differing, key=lambda one: len(differing[one]))
+    return nearest, differing[nearest]
 
 
 def _settings(run: RunFacts) -> Values:
-    return _flat(run.config.to_dict())
+    return {key: words.NONE if value is None else str(value) for key, value in _flat(run.config).items()}
 
 
-def _flat(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    return {
-        f"{group}.{key}": words.NONE if value is None else str(value)
-        for group, values in groups.items()
-        for key, value in values.items()
-    }
+def _flat(config: Config) -> dict[str, Any]:
+    return {f"{group}.{key}": value for group, values in config.to_dict().items() for key, value in values.items()}
 
 
 def _data(run: RunFacts) -> Values:

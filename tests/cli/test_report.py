@@ -52,6 +52,23 @@ def test_mistakes_are_named(call, run, arguments, words):
     assert not (run / "report.html").exists()
 
 
+@pytest.mark.usefixtures("sketched")
+def test_what_is_left_out_is_said_beside_the_result(call, run, tmp_path):
+    (tmp_path / "first-data").rename(tmp_path / "moved")
+    code, out, err = call("report", run, "--no-samples")
+    assert (code, out.count("\n")) == (0, 1)
+    assert err.startswith("left out: Nothing was measured")
+    assert "name it with --data" in err
+
+
+def test_a_file_of_the_run_is_no_place_for_a_page(call, run):
+    before = (run / "config.toml").read_bytes()
+    code, out, err = call("report", run, "--out", run / "config.toml")
+    assert (code, out) == (2, "")
+    assert "no HTML page" in err
+    assert (run / "config.toml").read_bytes() == before
+
+
 def test_help_needs_no_heavy_package():
     code = (
         "import sys\nfrom minigpt.cli.app import main\n"

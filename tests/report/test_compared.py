@@ -13,9 +13,9 @@ from minigpt.evaluation.figures import Estimate, Figures, Group
 from minigpt.report import Wishes, plots, write_report
 from minigpt.report.gather import gather
 from minigpt.report.html import element
-from minigpt.report.overview import overview
+from minigpt.report.overview import _beside, overview
 from minigpt.report.page import page
-from minigpt.report.paired import difference, surely_best
+from minigpt.report.paired import beats_bigram, difference, surely_best
 from minigpt.report.plots_evaluation import evaluation_plots
 from tests.report.conftest import Page, copied
 
@@ -56,6 +56,29 @@ def of_documents(losses, tokens=None):
         by_document=documents,
         interval_from=None,
     )
+
+
+def test_context_is_read_only_where_the_bigram_is_beaten_by_more_than_chance():
+    chance = np.random.default_rng(0)
+    losses = chance.normal(4, 1, 100)
+
+    def beside(below):
+        found = of_documents(losses)
+        pairs = zip(found.by_document, np.broadcast_to(below, 100), strict=True)
+        groups = tuple(replace(one, bigram=one.loss + float(away)) for one, away in pairs)
+        mean = Estimate(float(np.mean([group.bigram for group in groups])))
+        return replace(found, by_document=groups, yardsticks={**found.yardsticks, "unigram": mean, "bigram": mean})
+
+    surely, maybe, not_so = beside(0.05), beside(0.05 + chance.permutation([-1.0, 1.0] * 50)), beside(-0.05)
+    assert [beats_bigram(one) for one in (surely, maybe, not_so)] == [True, False, False]
+    assert maybe.loss.value < maybe.yardsticks["bigram"].value
+    assert "has learned to read what stands before" in _beside(surely)
+    assert "by no more than chance, and barely reads" in _beside(maybe)
+    assert "has not learned to read context yet" in _beside(not_so)
+    single = replace(surely, by_document=surely.by_document[:1])
+    assert not beats_bigram(single)
+    value = single.yardsticks["bigram"].value
+    assert beats_bigram(replace(single, loss=Estimate(value - 2, (value - 3, value - 1))))
 
 
 @pytest.mark.usefixtures("sketched")

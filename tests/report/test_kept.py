@@ -119,9 +119,60 @@ def test_a_place_that_cannot_be_written_is_named_before_the_work(run, tmp_path, 
     def refused(**rest):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("tempfile.TemporaryFile", refused)
+    with pytest.raises(ConfigError, match="cannot be written there"):
+        write_report([run], tmp_path / f"{'x' * 240}.html")
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", refused)
     with pytest.raises(ConfigError, match="cannot be written there"):
         write_report([run])
+
+
+@pytest.mark.usefixtures("sketched")
+def test_no_file_but_a_page_is_replaced(run, tmp_path):
+    here, fast = sorted(path.name for path in tmp_path.iterdir()), Wishes(evaluate=False, samples=False)
+    for file in (run / "config.toml", run / "metrics.jsonl", run / ".lock"):
+        before = file.read_bytes()
+        with pytest.raises(ConfigError, match="no HTML page"):
+            write_report([run], file, wishes=fast)
+        assert file.read_bytes() == before
+    old = tmp_path / "old.html"
+    old.write_text("<!DOCTYPE HTML><title>an older one</title>", encoding="utf-8")
+    assert write_report(str(run), old, wishes=fast) == old  # one run needs no list
+    assert "is a transformer" in old.read_text("utf-8")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*here, "old.html"])
+
+
+@pytest.mark.usefixtures("sketched")
+def test_a_disk_that_fills_up_leaves_no_part_of_a_page(run, monkeypatch):
+    def full(file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("minigpt.checkpoint.sync", full)
+    with pytest.raises(ConfigError, match="No space left"):
+        write_report([run], run / "page.html", wishes=Wishes(evaluate=False, samples=False))
+    assert not [path for path in run.iterdir() if "page.html" in path.name]
+
+
+def test_kept_figures_outlive_their_text(measuring, tmp_path):
+    folder, steps, again = measuring
+    first = again()
+    assert len(steps) == 1
+    content = json.loads(folder.evaluation_file.read_text("utf-8"))
+    another = {**content["made_of"], "torch": "another", "device": "another"}
+    folder.evaluation_file.write_text(json.dumps({**content, "made_of": another}), encoding="utf-8")
+    (tmp_path / "first-data").rename(tmp_path / "moved")
+    said = []
+    [facts] = gather.gather([folder.path], Wishes(samples=False))
+    assert (facts.evaluation, facts.unseen) == (first, True)
+    write_report(folder.path, wishes=Wishes(samples=False), on_left_out=said.append)
+    assert "the figures are those kept from before" in said[0]
+    assert "name it with --data" in said[0]
+    assert len(steps) == 1
+    for name in ("train", "val", "step", "weights", "figures"):
+        changed = {**content, "made_of": {**content["made_of"], name: "another"}}
+        folder.evaluation_file.write_text(json.dumps(changed), encoding="utf-8")
+        [facts] = gather.gather([folder.path], Wishes(samples=False))
+        assert facts.evaluation is None
+        assert "Nothing was measured: " in facts.missing[0]
 
 
 def test_text_that_may_be_trained_on_is_not_called_unseen(run, text_folder, tmp_path):

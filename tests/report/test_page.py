@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,7 @@ from minigpt.errors import CheckpointError, ConfigError, DataError, MiniGPTError
 from minigpt.report import Wishes, write_report
 from minigpt.report.gather import gather
 from minigpt.report.page import page
+from minigpt.report.training import inside
 from minigpt.run import RunFolder
 from tests.conftest import tiny
 from tests.report.conftest import copied
@@ -54,7 +56,7 @@ def test_a_finished_run_has_every_section(run, read):
         "token embedding",
         "SHA-256 of the tokens",
         "precision reason",
-        "minigpt train --config first/config.toml",
+        "minigpt train --config RUN/config.toml --data DATA --run NEW",
         "as if the model guessed",
     ):
         assert words in found.words
@@ -282,7 +284,7 @@ def test_an_imported_run(run, read):
     found = read(write_report([run], wishes=Wishes(prompts=("the dog",))))
     assert found.wrong == []
     assert "began with the weights of gpt2" in found.words
-    assert "minigpt import gpt2 --run first" in found.words
+    assert "minigpt import ORIGIN --run NEW" in found.words
     assert "/home/me" not in found.words
     assert "the dog" in found.words
     assert "An imported run has no data set of its own" in found.words
@@ -311,6 +313,35 @@ def test_what_was_asked_for_by_name_and_is_not_there_is_an_error(run, tmp_path):
         write_report([])
     with pytest.raises(ConfigError, match="folder is not there"):
         write_report([run], tmp_path / "nowhere" / "report.html", wishes=FAST)
+
+
+@pytest.mark.usefixtures("sketched")
+def test_the_figures_and_what_was_seen_are_of_the_same_step(run, read):
+    steps = [RunFolder.checkpoint_step(place) for place in RunFolder.open(run).checkpoint_folders()]
+    assert len(steps) > 1
+    wishes = Wishes(samples=False, checkpoint=str(steps[0]))
+    [facts] = gather([run], wishes)
+    [there] = [record for record in facts.validations if record["step"] == steps[0]]
+    assert facts.seen == {name: there[name] for name in ("epoch", "tokens", "seconds")}
+    assert facts.seen["tokens"] < facts.validations[-1]["tokens"]
+    words = read(write_report([run], wishes=wishes)).words
+    assert f"At step {steps[0]} it had seen {there['tokens']:,} tokens" in words
+    assert f"the training went on to step {facts.last_step}" in words
+    [whole] = gather([run], FAST)
+    assert whole.seen["tokens"] == whole.validations[-1]["tokens"]
+    first, second = whole.steps[:2]
+    between = (first["step"] + second["step"]) / 2
+    assert first["tokens"] < whole.at("tokens", between) < second["tokens"]
+
+
+@pytest.mark.usefixtures("sketched")
+def test_the_last_look_that_is_shown_saw_the_weights_move(run):
+    [facts] = gather([run], FAST)
+    before, last = facts.health[-2:]
+    assert f"Each part at step {last['step']}<" in "".join(part.text for part in inside([facts]))
+    ended = [{**r, "lr": 0.0} if r["kind"] == "step" and r["step"] == last["step"] else r for r in facts.records]
+    told = "".join(part.text for part in inside([replace(facts, records=ended)]))
+    assert f"Each part at step {before['step']} (later ones saw no change: the rate was 0)" in told
 
 
 @pytest.mark.usefixtures("sketched")

@@ -13,10 +13,10 @@ from minigpt.report import Wishes, write_report
 from minigpt.report.gather import gather
 from minigpt.report.said import Copy, _characters
 from minigpt.report.samples import _marked, samples
-from minigpt.report.settings import commands, data
+from minigpt.report.settings import data
 from minigpt.report.training import notes
 from minigpt.run import RunFolder
-from tests.report.conftest import Page
+from tests.report.conftest import Page, copied
 
 TEXTS = Wishes(evaluate=False)
 
@@ -96,11 +96,18 @@ def test_notes_name_no_folders(run, tmp_path):
     assert "read from first-data" in "".join(part.text for part in data(facts))
 
 
-def test_commands_name_what_decides_the_split_and_the_data_of_imported_runs(run):
-    [facts] = gather([run], Wishes(evaluate=False, samples=False))
-    assert "--block-size" not in commands([facts])[0].text
-    by_sequence = replace(facts, prepared=replace(facts.prepared, split_by="sequence"))
-    assert "--split-by sequence --block-size 32" in commands([by_sequence])[0].text
-    imported = replace(facts, data={**facts.data, "splits": {}})
-    assert "minigpt evaluate first --data DATA" in commands([imported])[0].text
-    assert "minigpt report first --data DATA" in commands([imported])[0].text
+@pytest.mark.usefixtures("sketched")
+def test_runs_beside_each_other_say_what_is_shown_of_own_prompts_and_no_more(run, run_folder, data_folder, tmp_path):
+    other = copied(run_folder, data_folder, tmp_path / "other")
+    wishes = Wishes(evaluate=False, prompts=("the cat", ""))
+    both = gather([run, other], wishes)
+    for facts in both:
+        last = max(map(RunFolder.checkpoint_step, facts.folder.checkpoint_folders()))
+        assert {one.step for one in facts.said.kept if one.source == "own"} == {last}
+        assert {one.step for one in read_history(facts.folder) if one.source == "own"} == {last}
+    parts = "".join(part.text for part in samples(both))
+    assert parts.count("<summary><q><bdi>the cat</bdi></q></summary>") == 1
+    assert parts.count("<summary><i>(the beginning of a document)</i></summary>") == 1
+    assert "how its language formed" in parts
+    [alone] = gather([run], wishes)
+    assert len({one.step for one in alone.said.kept if one.source == "own"}) > 1

@@ -1,0 +1,133 @@
+"""Commands that run once their placeholders are filled in, and the preset that a run is nearest to."""
+
+from __future__ import annotations
+
+import html
+import re
+import shlex
+from dataclasses import replace
+
+import pytest
+
+from minigpt.cli.app import app
+from minigpt.config import load_preset, preset_names, resolve
+from minigpt.report import Wishes
+from minigpt.report.commands import commands
+from minigpt.report.facts import RunFacts
+from minigpt.report.findings import findings
+from minigpt.report.gather import gather
+from minigpt.report.overview import overview
+from minigpt.report.settings import nearest_preset, settings
+
+FAST = Wishes(evaluate=False, samples=False)
+
+
+@pytest.fixture
+def facts(run):
+    [found] = gather([run], FAST)
+    return found
+
+
+def lines(facts: RunFacts) -> list[list[str]]:
+    """The commands of the page, as a shell reads them."""
+    text = html.unescape(re.sub("<[^>]*>", "", commands([facts])[0].text))
+    return [shlex.split(line) for line in text.splitlines()]
+
+
+def train_line(facts, **changes):
+    preset = changes.pop("preset")
+    overrides = {name.replace("__", "."): value for name, value in changes.items()}
+    config = resolve(preset, overrides=overrides | {"model.vocab_size": 300})
+    return config, lines(replace(facts, config=config))[1]
+
+
+MOVED_ON = [
+    {"preset": "laptop", "train__steps": 120},
+    {"preset": "seed"},
+    {"preset": "shakespeare", "train__epochs": 3, "train__lr": 0.5, "model__bias": True},
+    {"preset": "shakespeare", "train__epochs": 10, "train__skip_spikes": True},
+    {"preset": "deep", "machine__threads": 1, "schedule__name": "wsd"},
+]
+
+
+@pytest.mark.parametrize("changes", MOVED_ON, ids=str)
+def test_the_options_are_the_settings(facts, changes, monkeypatch):
+    from minigpt import training
+
+    config, words = train_line(facts, **dict(changes))
+    assert words[:4] == ["minigpt", "train", "--preset", changes["preset"]]
+    seen = []
+
+    def stopped(data, run, settings, **rest):
+        seen.append((str(data), str(run), settings))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "train", stopped)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        app(words[1:])
+    [(data, folder, given)] = seen
+    assert (data, folder) == ("DATA", "NEW")
+    assert replace(given, model=replace(given.model, vocab_size=300)) == config
+
+
+def test_of_many_settings_the_file_is_named(facts):
+    many = {"train__lr": 1.0, "train__seed": 9, "train__clip": 0.5, "train__epochs": 7, "train__batch_size": 4}
+    _, words = train_line(facts, preset="seed", **many)
+    assert words == shlex.split("minigpt train --config RUN/config.toml --data DATA --run NEW")
+
+
+def test_runs_and_data_of_one_name_are_told_apart(facts):
+    named = replace(facts, places={"data/notes": "DATA", "runs/notes": "RUN", "my notes.txt": "TEXT"})
+    told = named.shortened(
+        "See runs/notes: `minigpt train --run runs/notes-slower --config runs/notes/config.toml --data data/notes` or "
+        "`minigpt prepare 'my notes.txt' --out data/notes-2`, not `runs/notes`"
+    )
+    assert told == (
+        "See notes: `minigpt train --run RUN-slower --config RUN/config.toml --data DATA` or "
+        "`minigpt prepare TEXT --out DATA-2`, not `notes`"
+    )
+    train = replace(facts, places={"train": "RUN", "--data": "DATA"})
+    assert train.shortened("`minigpt train --run train-2 it's`") == "`minigpt train --run train-2 it's`"
+    assert train.shortened("`minigpt train --run train-2`") == "`minigpt train --run RUN-2`"
+
+
+def test_what_the_doctor_advises_says_where_its_words_are_explained(facts):
+    assert facts.diagnosis.findings
+    advised = replace(facts.diagnosis.findings[0], remedy=f"`minigpt resume {facts.folder.path} --epochs 3`")
+    told = findings([replace(facts, diagnosis=replace(facts.diagnosis, findings=[advised]))])
+    assert "<code>minigpt resume RUN --epochs 3</code>" in told[-2].text
+    assert 'href="#commands"' in told[-1].text
+    hint = commands([facts])[-1].text
+    for word in ("RUN", "DATA", "NEW", "TEXT"):
+        assert hint.count(f"<code>{word}</code>") == 1
+    assert "ORIGIN" not in hint
+
+
+def test_commands_name_what_decides_the_split_and_the_data_of_imported_runs(run):
+    [facts] = gather([run], Wishes(evaluate=False, samples=False))
+    assert "--block-size" not in commands([facts])[0].text
+    by_sequence = replace(facts, prepared=replace(facts.prepared, split_by="sequence"))
+    assert "--split-by sequence --block-size 32" in commands([by_sequence])[0].text
+    imported = replace(facts, data={**facts.data, "splits": {}})
+    assert "minigpt evaluate RUN --data DATA" in commands([imported])[0].text
+    assert "minigpt report RUN --data DATA" in commands([imported])[0].text
+
+
+def test_settings_are_compared_with_the_nearest_preset(facts):
+    for preset in preset_names():
+        config = resolve(preset, overrides={"train.seed": 5, "model.vocab_size": 77})
+        assert nearest_preset(config) == (preset, {"train.seed": 5})
+        told = "".join(part.text for part in settings([replace(facts, config=config)]))
+        assert f"The nearest preset is <code>{preset}</code>; set otherwise:" in told
+        assert "vocab_size" not in told.split("<details")[0]
+    plain = replace(facts, config=resolve("laptop"))
+    assert "All settings are those of the preset <code>laptop</code>." in settings([plain])[0].text
+    assert load_preset("laptop").settings["train.epochs"] == 5
+
+
+def test_runs_of_different_tokenizers_get_advice_that_can_be_followed(facts):
+    data = {**facts.data, "tokenizer": {"identity": "another"}}
+    data["splits"] = {**data["splits"], "val": {**data["splits"]["val"], "text_bytes": 7}}
+    told = "".join(part.text for part in overview([facts, replace(facts, data=data)]))
+    assert "<code>minigpt evaluate RUN --text FILE</code> for each" in told
+    assert "--data" not in told
