@@ -146,7 +146,8 @@ def _fast_precision(device: torch.device, device_reason: str) -> tuple[str, str,
         return "float32", device_reason, f"nothing faster at compute capability {major}.{minor}"
     if device.type == "cpu":
         # Measured in turns, so that another program's burst does not hit one of them alone.
-        rates = [[matmul_rate(device, dtype) for dtype in (torch.bfloat16, torch.float32)] for _ in range(3)]
+        both = (torch.bfloat16, torch.float32)
+        rates = [[matmul_rate(device, dtype, seconds=0.015) for dtype in both] for _ in range(3)]
         bfloat16, float32 = (max(column) for column in zip(*rates, strict=True))
         gain = bfloat16 / float32
         fast = gain > 1.3  # native bfloat16 gains 2 times and more; emulation loses

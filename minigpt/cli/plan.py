@@ -63,13 +63,13 @@ def plan_command(
     settings = resolve(preset, config, typed_settings(parsed, epochs, steps), model_there)
 
     from minigpt.config import load_preset, with_model
-    from minigpt.data import Dataset
+    from minigpt.data.report import Report
     from minigpt.device import choose
     from minigpt.training.plan import make_plan
 
-    dataset = Dataset.open(data) if data else None
-    if dataset:
-        settings = with_model(settings, vocab_size=dataset.tokenizer.vocab_size)
+    report = Report.load(data) if data else None
+    if report:
+        settings = with_model(settings, vocab_size=report.vocab_size)
     elif config is None:  # a file has its own
         name = load_preset(preset or "seed").tokenizer
         settings = with_model(settings, vocab_size=_vocabulary(name))
@@ -79,7 +79,7 @@ def plan_command(
             + "; --data DATA takes its own\n"
         )
     chosen = choose(settings.machine.device, settings.machine.precision, settings.machine.threads)
-    _show(make_plan(settings, chosen, dataset), settings, chosen)
+    _show(make_plan(settings, chosen, report), settings, chosen)
 
 
 def _vocabulary(tokenizer: str) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 
 from minigpt.data.report import Report
 from minigpt.data.shards import Shard
-from minigpt.errors import DataError, TokenizerError
+from minigpt.errors import TokenizerError
 from minigpt.tokenizers import Tokenizer, load_tokenizer
 
 TRAIN_FILE = "train.tokens"
@@ -53,16 +53,6 @@ class Dataset:
             TokenizerError: the tokenizer is damaged, or is not the one that made the tokens.
         """
         folder = Path(folder)
-        if not folder.is_dir():
-            raise DataError(
-                "There is no such data set", seen=folder, remedy=f"Make it: minigpt prepare pylib --out {folder}"
-            )
-        if not any((folder / name).exists() for name in (TRAIN_FILE, VAL_FILE, "meta.json")):
-            raise DataError(
-                "The folder holds no prepared data",
-                seen=folder,
-                remedy=f"If it holds your text: minigpt prepare {folder} --out data/{folder.absolute().name}",
-            )
         report = Report.load(folder)
         tokenizer = load_tokenizer(folder)
         train, val = (Shard.open(folder / name, verify=verify) for name in (TRAIN_FILE, VAL_FILE))

@@ -139,7 +139,7 @@ class Report:
         """Reads meta.json.
 
         Raises:
-            DataError: it is missing, damaged, or of a newer version.
+            DataError: it, or the folder, is missing; it is damaged, or of a newer version.
         """
         path = folder / FILE
         remedy = "Prepare the data again."
@@ -151,7 +151,14 @@ class Report:
                 sources, notes = tuple(content.pop("sources")), tuple(content.pop("notes"))
                 return cls(sources=sources, train=train, val=val, notes=notes, **content)
         except FileNotFoundError as error:
-            raise DataError(f"{folder} holds no prepared data", seen=f"no {FILE}", remedy=remedy) from error
+            if not folder.is_dir():
+                what, remedy = "There is no such data set", f"Make it: minigpt prepare pylib --out {folder}"
+            elif any(folder.glob("*.tokens")):
+                what = f"{FILE} is missing in the data set"
+            else:
+                what = "The folder holds no prepared data"
+                remedy = f"If it holds your text: minigpt prepare {folder} --out data/{folder.absolute().name}"
+            raise DataError(what, seen=folder, remedy=remedy) from error
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise DataError(f"{path} is damaged", seen=error, remedy=remedy) from error
         raise DataError(

@@ -7,7 +7,6 @@ reckoned from the machine's rate of matrix products.
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from minigpt.config import Config
-from minigpt.data import Batch, Dataset
+from minigpt.data import Batch
+from minigpt.data.report import Report
 from minigpt.device import Machine, matmul_rate, synchronise
 from minigpt.model import GPT
 from minigpt.model.cost import TrainingMemory, flops_per_token, parameter_count, training_memory
@@ -75,13 +75,13 @@ class Plan:
         return self.program + self.memory.total
 
 
-def make_plan(config: Config, machine: Machine, dataset: Dataset | None = None) -> Plan:
+def make_plan(config: Config, machine: Machine, data: Report | None = None) -> Plan:
     """Returns what a run with these settings will cost. The global random state is left as it was.
 
     Args:
         config: the settings, the vocabulary size among them.
         machine: as `device.choose` returns it.
-        dataset: the data; without it, and without `train.steps`, the run's length is not known.
+        data: how the data was prepared; without it, and without `train.steps`, the run's length is not known.
     """
     shape, settings = config.model, config.train
     kind = machine.device.type
@@ -90,14 +90,13 @@ def make_plan(config: Config, machine: Machine, dataset: Dataset | None = None) 
     with machine.fork_random():
         rate = matmul_rate(machine.device, machine.dtype, 1024)
         step_seconds, token_seconds, how = _pace(config, machine, rate)
-    gc.collect()  # the model that was tried holds on to itself through its optimizer
     steps, validations, held_out = settings.steps, 0, 0
-    if dataset is not None:
-        per_epoch = -(-(dataset.train.n_tokens - 1) // (shape.block_size * settings.batch_size))
+    if data is not None:
+        per_epoch = -(-(data.train.tokens - 1) // (shape.block_size * settings.batch_size))
         steps = steps or settings.epochs * per_epoch
         every = settings.validate_every or per_epoch
         ends = {steps, *range(per_epoch, steps, per_epoch), *range(every, steps, every)}
-        validations, held_out = len(ends), dataset.val.n_tokens
+        validations, held_out = len(ends), data.val.tokens
     return Plan(
         steps=steps,
         tokens=None if steps is None else steps * settings.batch_size * shape.block_size,
@@ -144,21 +143,18 @@ def _pace(config: Config, machine: Machine, rate: float) -> tuple[float, float, 
         with torch.no_grad(), machine.autocast():
             model.eval().loss_sum(tokens, tokens)
 
-    step(1)
-    one, two = _quickest([lambda: step(1), lambda: step(2)], machine)
-    validate()
+    two, one = _quickest([lambda: step(2), lambda: step(1)], machine)
     (validation,) = _quickest([validate], machine)
-    each = min(
-        one, max(two - one, 0.3 * one)
-    )  # a second sequence costs something; a clock that denies it was disturbed
+    # A second sequence costs something; a clock that denies it was disturbed.
+    each = min(one, max(two - one, 0.3 * one))
     seconds = config.train.accumulate * (one - each) + batch * each
     return seconds, validation / (2 * time_steps), "measured here with one and two sequences"
 
 
-def _quickest(tasks: list[Callable[[], None]], machine: Machine, times: int = 3) -> list[float]:
-    """Returns the least time of each task, taken in turns so that a disturbance does not hit one of them alone."""
+def _quickest(tasks: list[Callable[[], None]], machine: Machine) -> list[float]:
+    """Returns the time of each task once everything is warm: the lesser of two, taken in turns."""
     best = [float("inf")] * len(tasks)
-    for _ in range(times):
+    for _ in range(2):
         for number, task in enumerate(tasks):
             began = time.perf_counter()
             task()

@@ -73,7 +73,7 @@ def start(
     config = with_model(config, vocab_size=dataset.tokenizer.vocab_size)
     machine = device.choose(config.machine.device, config.machine.precision, config.machine.threads)
     parent = _checked_parent(init, config, dataset) if init is not None else None
-    plan = make_plan(config, machine, dataset)
+    plan = make_plan(config, machine, dataset.report)
     machine = decide_compiling(machine, config, plan.steps or 0)
     training = Training(config, dataset, machine, folder, watchers, should_stop, plan)
     facts = (dataset.tokenizer, dataset.identity(), device.environment(machine))

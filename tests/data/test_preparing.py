@@ -222,6 +222,9 @@ def test_a_data_set_whose_parts_do_not_belong_together_is_refused(stories: Path,
     make_tokenizer("byte").save(tmp_path / "a")
     with pytest.raises(TokenizerError, match="not made by the tokenizer beside it"):
         Dataset.open(tmp_path / "a")
+    (tmp_path / "a" / "meta.json").unlink()
+    with pytest.raises(DataError, match=r"meta\.json is missing"):
+        Dataset.open(tmp_path / "a")
 
 
 @pytest.mark.parametrize(

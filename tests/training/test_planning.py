@@ -21,7 +21,7 @@ CPU = choose("cpu", "float32")
 
 
 def test_steps_and_validations_are_those_of_the_run(run_folder, dataset):
-    plan = make_plan(RunFolder(run_folder).config(), CPU, dataset)
+    plan = make_plan(RunFolder(run_folder).config(), CPU, dataset.report)
     records = read_metrics(run_folder / "metrics.jsonl")
     assert plan.steps == max(record["step"] for record in records)
     assert plan.validations == sum(record["kind"] == "validation" for record in records)
@@ -34,11 +34,11 @@ def test_validations_between_epochs_are_counted(changes, dataset, data_folder, t
 
     train(data_folder, tmp_path / "run", tiny(**changes))
     validations = read_metrics(tmp_path / "run" / "metrics.jsonl", "validation")
-    assert make_plan(tiny(**changes), CPU, dataset).validations == len(validations)
+    assert make_plan(tiny(**changes), CPU, dataset.report).validations == len(validations)
 
 
 def test_a_checkpoint_is_as_large_as_planned(run_folder, dataset):
-    plan = make_plan(RunFolder(run_folder).config(), CPU, dataset)
+    plan = make_plan(RunFolder(run_folder).config(), CPU, dataset.report)
     folder = RunFolder(run_folder).find_checkpoint("latest")
     size = sum(t.nbytes for part in ("model", "optimizer") for t in checkpoint.load_tensors(folder, part).values())
     assert plan.checkpoint_bytes == pytest.approx(size, rel=0.01)  # beside Adam's counters
