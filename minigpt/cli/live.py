@@ -227,7 +227,9 @@ class TrainView:
     def summary(self, outcome: Outcome) -> None:
         """Prints the table of the epochs, and what to do next."""
         self._print("")
-        self.console.print(epoch_table(outcome.run / "metrics.jsonl"))
+        table = epoch_table(outcome.run / "metrics.jsonl")
+        if table.rows:
+            self.console.print(table)
         if outcome.stopped:
             self._print(f"stopped and saved after step {outcome.steps:,}, as asked")
         if outcome.best_loss is not None:

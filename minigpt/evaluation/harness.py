@@ -79,6 +79,8 @@ def run_harness(
         DataError: if a task or its data cannot be read.
     """
     own = [task for task in tasks if Path(task).is_file()]
+    if missing := [task for task in tasks if task not in own and task.endswith((".yaml", ".yml"))]:
+        raise ConfigError("There is no such task file", seen=", ".join(missing), remedy="Check its path.")
     manager = TaskManager(include_defaults=len(own) < len(tasks))  # looking through all of its own takes seconds
     for task in tasks:
         if task not in own and task not in manager.all_tasks:

@@ -200,6 +200,8 @@ def test_an_unknown_task_is_named(loaded, task, tmp_path, monkeypatch):
     monkeypatch.setattr(harness, "TaskManager", lambda include_defaults: own(include_defaults=not include_defaults))
     with pytest.raises(ConfigError, match=r"hellaswg.*Did you mean hellaswag"):
         run_harness(*loaded, CPU, ["hellaswg"], write=writer("")[0])
+    with pytest.raises(ConfigError, match=r"no such task file.*nowhere\.yaml"):
+        run_harness(*loaded, CPU, ["hellaswag", "nowhere.yaml"], write=writer("")[0])
 
 
 def test_a_task_that_runs_what_a_model_writes_is_refused(loaded, task):

@@ -50,6 +50,7 @@ def test_a_signal_saves_and_ends_with_its_code(data_folder, tmp_path, number, co
     out, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert "stopped and saved after step" in out
+    assert ("train ppl" in out) == bool(read_metrics(run / "metrics.jsonl", "validation"))  # no table without rows
     assert "Traceback" not in err
     steps = read_metrics(run / "metrics.jsonl", "step")
     latest = RunFolder.open(run).find_checkpoint("latest")
