@@ -146,8 +146,7 @@ def _fast_precision(device: torch.device, device_reason: str) -> tuple[str, str,
         return "float32", device_reason, f"nothing faster at compute capability {major}.{minor}"
     if device.type == "cpu":
         # Measured in turns, so that another program's burst does not hit one of them alone.
-        both = (torch.bfloat16, torch.float32)
-        rates = [[matmul_rate(device, dtype, seconds=0.015) for dtype in both] for _ in range(3)]
+        rates = [[matmul_rate(device, dtype) for dtype in (torch.bfloat16, torch.float32)] for _ in range(3)]
         bfloat16, float32 = (max(column) for column in zip(*rates, strict=True))
         gain = bfloat16 / float32
         fast = gain > 1.3  # native bfloat16 gains 2 times and more; emulation loses
@@ -159,7 +158,7 @@ def _fast_precision(device: torch.device, device_reason: str) -> tuple[str, str,
     return "float32", device_reason, "the safe choice on this kind of device"
 
 
-def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 512, seconds: float = 0.03) -> float:
+def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 512, seconds: float = 0.015) -> float:
     """Returns the measured rate of square matrix products in FLOP/s: the best of a few, after one to warm up."""
     a = torch.randn(size, size, device=device).to(dtype)
     best, deadline = float("inf"), 0.0

@@ -30,7 +30,7 @@ def test_a_gpu_gets_what_its_generation_really_has(monkeypatch, capability, prec
 @pytest.mark.parametrize(("gain", "precision"), [(0.1, "float32"), (1.1, "float32"), (2.0, "bfloat16")])
 def test_a_cpu_gets_bfloat16_only_where_it_is_fast(monkeypatch, gain, precision):
     rates = {torch.float32: 100.0, torch.bfloat16: 100.0 * gain}
-    monkeypatch.setattr(device, "matmul_rate", lambda where, dtype, **_: rates[dtype])
+    monkeypatch.setattr(device, "matmul_rate", lambda where, dtype: rates[dtype])
     machine = device.choose("cpu")
     assert machine.precision == precision
     assert f"{gain:.1f} times" in machine.precision_reason

@@ -88,7 +88,7 @@ def make_plan(config: Config, machine: Machine, data: Report | None = None) -> P
     rows = settings.batch_size // settings.accumulate
     program = psutil.Process().memory_info().rss + PICTURE_BYTES if kind == "cpu" else 0
     with machine.fork_random():
-        rate = matmul_rate(machine.device, machine.dtype, 1024)
+        rate = matmul_rate(machine.device, machine.dtype, 1024, 0.03)
         step_seconds, token_seconds, how = _pace(config, machine, rate)
     steps, validations, held_out = settings.steps, 0, 0
     if data is not None:
