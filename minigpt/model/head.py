@@ -74,10 +74,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         h, tokens = hidden.float(), hidden.size(0)
         counts = (targets != IGNORE).float()
         targets = targets.clamp(min=0)
-        # Taking the mean word off every word moves a token's logits all alike, which softmax does not see; but what
-        # the words have in common no longer eats the few digits of bfloat16.
-        mean = weight.mean(dim=0)
-        target_words = weight[targets] - mean  # (tokens, n_embd)
+        # Taking one vector off every word moves a token's logits all alike, which softmax does not see. With the mean
+        # of the targets the likely words' logits are small, and bfloat16's few digits go to what tells them apart.
+        target_words = weight[targets]  # (tokens, n_embd)
+        mean = target_words.mean(dim=0)
+        target_words -= mean
         target_logits = (h * target_words).sum(dim=1)  # in float32: loss and gradient keep their digits
 
         head = _Blocks(weight, mean, dtype, min(rows, tokens), needs_gradient)
