@@ -127,7 +127,7 @@ class TrainView:
         )
         self._print(
             f"{record['sequences']:,} sequences of {config.model.block_size} tokens, "
-            f"{self.per_epoch:,} steps an epoch, {self.total:,} steps in all"
+            f"{self.per_epoch:,} step{'' if self.per_epoch == 1 else 's'} an epoch, {self.total:,} in all"
         )
         if record["step"] >= self.total:
             self._print(f"finished: all {self.total:,} steps are taken; --epochs or --steps train it further")
@@ -162,8 +162,8 @@ class TrainView:
     def _on_validation(self, record: Record) -> None:
         self._print(
             f"epoch {record['epoch']:.2f}  step {record['step']:,}: train loss {record['train_loss']:.4f} (perplexity "
-            f"{record['train_perplexity']:,.1f}), validation loss {record['val_loss']:.4f} (perplexity "
-            f"{record['val_perplexity']:,.1f}, {record['val_bits_per_byte']:.3f} bits per byte)"
+            f"{perplexity_text(record['train_perplexity'])}), validation loss {record['val_loss']:.4f} (perplexity "
+            f"{perplexity_text(record['val_perplexity'])}, {record['val_bits_per_byte']:.3f} bits per byte)"
             + ("  best so far" if record["best"] else "")
         )
 
@@ -242,9 +242,10 @@ class TrainView:
         self._print(f"everything is in {outcome.run}")
         self._print(f"curves:     {outcome.run / 'training_metrics.png'}")
         run = shlex.quote(str(outcome.run))
-        self._print(f'try next:   minigpt generate {run} --prompt "..."')
-        self._print(f"            minigpt doctor {run}")
-        self._print(f"            minigpt report {run}")
+        on = [f"minigpt resume {run}"] if outcome.stopped else []
+        then = [*on, f'minigpt generate {run} --prompt "..."', f"minigpt doctor {run}", f"minigpt report {run}"]
+        for number, command in enumerate(then):
+            self._print(f"{'' if number else 'try next:':12}{command}")
 
 
 def watchers(view: TrainView, run: Path, with_tensorboard: bool) -> list[Watcher]:
@@ -262,7 +263,7 @@ def epoch_table(metrics_file: Path) -> Table:
             _short(r["epoch"]),
             f"{r['step']:,}",
             *(_number(r[name], ".4f") for name in ("train_loss", "val_loss")),
-            *(_number(r[name], ",.1f") for name in ("train_perplexity", "val_perplexity")),
+            *(perplexity_text(r[name]) for name in ("train_perplexity", "val_perplexity")),
             _number(r["val_bits_per_byte"], ".3f"),
             "best" if r["best"] else "",
         )
@@ -297,6 +298,11 @@ def duration(seconds: float) -> str:
 def _short(number: float) -> str:
     """Returns a number with two digits behind the point at the most: 10, 0.27."""
     return f"{number:.2f}".rstrip("0").rstrip(".")
+
+
+def perplexity_text(value: float | None) -> str:
+    """Returns a perplexity as people write it, one beyond all vocabularies with its power of ten."""
+    return _number(value, ",.1f" if value is None or value < 1e7 else ".2g")
 
 
 def _number(value: float | None, form: str) -> str:

@@ -121,6 +121,9 @@ def _show(plan: Plan, settings: Config, machine: Machine) -> None:
         if size:
             console.print(f"  {part:36}{size / 1e6:>12,.0f}")
 
+    if not plan.fits:
+        console.print(f"  more than this machine has: {(plan.room or 0) / 1e6:,.0f}")
+
     a_step = settings.train.batch_size * settings.model.block_size
     console.print(f"\ntime on {machine.device}, {plan.how}")
     console.print(

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minigpt.data.permutation import U64, mix
-from minigpt.data.shards import Shard
+from minigpt.data.shards import Shard, Tokens
 from minigpt.tokenizers import usable_cores
 
 WINDOW = 32  # a power of two, for `window_hashes`; some 25 words of English, which do not come about by chance
@@ -27,25 +27,28 @@ TABLE_BITS = 24
 _BASE = 0x9E3779B97F4A7C15  # odd, so multiplying by it loses nothing
 
 
-def overlap(train: Shard, val: Shard, on_progress: Callable[[int], None] = lambda n_tokens: None) -> tuple[float, int]:
+def overlap(
+    train: Shard, val: Shard | Tokens, on_progress: Callable[[int], None] = lambda n_tokens: None
+) -> tuple[float, int]:
     """The share of validation's windows that occur anywhere in the training tokens.
 
     Args:
         train: the training tokens, read in stretches.
-        val: the validation tokens.
+        val: the validation tokens, or those of any text.
         on_progress: told how many training tokens are done.
 
     Returns:
         The share, from 0 to 1, and how many windows it is a share of: at most a million, evenly spaced. No window at
         all gives (0.0, 0).
     """
-    starts = np.arange(0, val.n_tokens - WINDOW + 1, WINDOW, dtype=np.int64)
+    n_tokens, read = (val.n_tokens, val.read) if isinstance(val, Shard) else (len(val), lambda a, b: val[a:b])
+    starts = np.arange(0, n_tokens - WINDOW + 1, WINDOW, dtype=np.int64)
     if len(starts) > MAX_WINDOWS:
         starts = starts[np.linspace(0, len(starts) - 1, MAX_WINDOWS).astype(np.int64)]
     if not len(starts):
         return 0.0, 0
     names = mix(np.arange(train.vocab_size, dtype=np.uint64) ^ np.uint64(_BASE))  # a random number for every id
-    wanted, window_of = np.unique(_hashes_at(val, starts, names), return_inverse=True)
+    wanted, window_of = np.unique(_hashes_at(read, starts, names), return_inverse=True)
     found = np.zeros(len(wanted), dtype=bool)
     # Most windows are told apart by 24 bits of their hash, which costs one look into a table that fits the cache.
     shift = np.uint64(64 - TABLE_BITS)
@@ -82,12 +85,12 @@ def window_hashes(names: U64) -> U64:
     return hashes
 
 
-def _hashes_at(shard: Shard, starts: npt.NDArray[np.int64], names: U64) -> U64:
+def _hashes_at(read: Callable[[int, int], Tokens], starts: npt.NDArray[np.int64], names: U64) -> U64:
     """The hashes of some windows only, shape (len(starts),), in stretches so that memory stays small."""
     powers = np.array([pow(_BASE, WINDOW - 1 - j, 2**64) for j in range(WINDOW)], dtype=np.uint64)
     hashes = []
     for part in np.array_split(starts, -(-len(starts) // WINDOWS_AT_ONCE)):
-        stretch = shard.read(int(part[0]), int(part[-1]) + WINDOW)
+        stretch = read(int(part[0]), int(part[-1]) + WINDOW)
         places = (part - part[0])[:, None] + np.arange(WINDOW)  # (part, WINDOW)
         hashes.append((names[stretch[places]] * powers).sum(axis=1, dtype=np.uint64))  # (part,)
     return np.concatenate(hashes)

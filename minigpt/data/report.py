@@ -110,7 +110,7 @@ class Report:
 
     def rows(self) -> list[tuple[str, str]]:
         """The report as pairs of a name and a value, for a table."""
-        left_out = f" ({self.duplicates:,} duplicates and {self.empty:,} empty ones left out)"
+        left_out = f" (left out: {self.duplicates:,} copies, {self.empty:,} empty)"
         rows = [
             ("sources", ", ".join(self.sources)),
             ("documents", f"{self.documents:,}{left_out if self.duplicates or self.empty else ''}"),

@@ -15,6 +15,7 @@ import numpy as np
 
 from minigpt.config import MachineConfig
 from minigpt.data import Dataset, Shard
+from minigpt.data.overlap import WINDOW, overlap
 from minigpt.device import choose_again
 from minigpt.errors import ConfigError, MiniGPTError
 from minigpt.evaluation.baselines import Baselines, baselines
@@ -24,6 +25,9 @@ from minigpt.evaluation.scores import Scores, score
 from minigpt.run import RunFolder, load_model
 
 Progress = Callable[[str, int, int], None]
+
+NOTEWORTHY = 0.01
+"""A text of which a larger share stands in the training text is said to be no fair test."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,7 @@ def measure(
     on_progress("resampling", 0, 1)
     found = figures(material, scores, simple)
     on_progress("resampling", 1, 1)
+    seen = _seen(train, material, on_progress) if train and dataset is None else 0.0
     return Evaluation(
         run=str(run),
         step=int(place.name.removeprefix("step-")),
@@ -130,7 +135,7 @@ def measure(
         block_size=config.model.block_size,
         stride=config.model.block_size if stride is None else stride,
         figures=found,
-        notes=tuple(_notes(found, material, scores, reason, dataset is not None and split == "train")),
+        notes=tuple(_notes(found, material, scores, reason, dataset is not None and split == "train", seen)),
     )
 
 
@@ -153,12 +158,22 @@ def _simple_models(train: Shard, material: Material, scores: Scores, on_progress
     return baselines(train, previous, targets, lambda done, total: on_progress("counting", done, total))
 
 
-def _notes(found: Figures, material: Material, scores: Scores, reason: str, trained_on: bool) -> list[str]:
+def _seen(train: Shard, material: Material, on_progress: Progress) -> float:
+    """Returns the share of a text's passages that stand in the training text; what `prepare` tells of its own split."""
+    return overlap(train, material.tokens, lambda done: on_progress("comparing", done, train.n_tokens))[0]
+
+
+def _notes(found: Figures, material: Material, scores: Scores, reason: str, trained_on: bool, seen: float) -> list[str]:
     notes = []
     if reason:
         notes.append(f"No unigram, bigram or token frequency: the training data is not at hand ({reason}).")
     if trained_on:
         notes.append("This is the training split: the model, the unigram and the bigram have all seen it.")
+    if seen >= NOTEWORTHY:
+        notes.append(
+            f"{seen:.0%} of the text's passages of {WINDOW} tokens stand in the training text: of them the figures say "
+            "how well the model remembers, not how well it predicts."
+        )
     if found.interval_from is None:
         notes.append("The text is one document and too short for an interval.")
     elif found.documents == 1:

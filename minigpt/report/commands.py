@@ -20,6 +20,9 @@ from minigpt.run import RunFolder
 FEW = 4
 """So many settings that are not the preset's are given as options; of more, the run's file is named."""
 
+USUAL_BLOCK_SIZE = 512
+"""What `minigpt prepare` takes when nothing is said."""
+
 MEANINGS = {
     "RUN": "the run's folder",
     "DATA": "its data set's",
@@ -78,7 +81,8 @@ def _commands(run: RunFacts) -> list[list[str]]:
         if made:
             lines[0] += ["--seed", str(made.seed), "--val-fraction", f"{made.val_fraction:g}"]
             lines[0] += ["--split-by", made.split_by]
-            lines[0] += ["--block-size", str(made.block_size)] if made.split_by == "sequence" else []
+            cut = made.split_by == "sequence" or made.block_size != USUAL_BLOCK_SIZE
+            lines[0] += ["--block-size", str(made.block_size)] if cut else []
         init = ["--init", "ORIGIN"] if run.origin else []
         lines.append(["minigpt", "train", *_settings(run), "--data", "DATA", "--run", "NEW", *init])
     where = [] if run.data["splits"] else ["--data", "DATA"]

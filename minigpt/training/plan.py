@@ -48,6 +48,7 @@ class Plan:
         matrix_rate: floating-point operations a second in this machine's matrix products.
         memory: a step's memory, by part.
         program: bytes of the process without it; 0 on a GPU, whose memory holds no program.
+        room: bytes of memory that a CPU has, swap included; None elsewhere.
         checkpoint_bytes: of one checkpoint.
     """
 
@@ -60,6 +61,7 @@ class Plan:
     matrix_rate: float
     memory: TrainingMemory
     program: int
+    room: int | None
     checkpoint_bytes: int
 
     @property
@@ -73,6 +75,11 @@ class Plan:
     def bytes(self) -> int:
         """The most memory that the process, or on a GPU its tensors, will hold."""
         return self.program + self.memory.total
+
+    @property
+    def fits(self) -> bool:
+        """Whether a CPU has the memory; a GPU that has not takes smaller parts (loop.py)."""
+        return self.room is None or self.bytes <= self.room
 
 
 def make_plan(config: Config, machine: Machine, data: Report | None = None) -> Plan:
@@ -107,6 +114,7 @@ def make_plan(config: Config, machine: Machine, data: Report | None = None) -> P
         matrix_rate=rate,
         memory=training_memory(shape, rows=rows, dtype=machine.dtype, optimizer=config.optimizer.name, kind=kind),
         program=program,
+        room=psutil.virtual_memory().total + psutil.swap_memory().total if kind == "cpu" else None,
         checkpoint_bytes=_checkpoint_bytes(config),
     )
 

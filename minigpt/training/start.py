@@ -74,6 +74,12 @@ def start(
     machine = device.choose(config.machine.device, config.machine.precision, config.machine.threads)
     parent = _checked_parent(init, config, dataset) if init is not None else None
     plan = make_plan(config, machine, dataset.report)
+    if not plan.fits:
+        raise ConfigError(
+            "The training needs more memory than this machine has",
+            seen=f"{plan.bytes / 1e9:,.1f} GB planned, {(plan.room or 0) / 1e9:,.1f} GB there",
+            remedy="Try --train.accumulate 2, 4, ... or a smaller model or --model.block-size; see `minigpt plan`.",
+        )
     machine = decide_compiling(machine, config, plan.steps or 0)
     training = Training(config, dataset, machine, folder, watchers, should_stop, plan)
     facts = (dataset.tokenizer, dataset.identity(), device.environment(machine))

@@ -121,6 +121,16 @@ def test_few_documents_are_said_to_be_few(run_folder, tmp_path):
     assert "only 2 documents" in " ".join(measure(run_folder, texts=[str(tmp_path)]).notes)
 
 
+def test_a_text_that_was_trained_on_is_said_to_be_no_fair_test(run_folder, dataset, tmp_path):
+    tokens = dataset.train.tokens
+    half = bytes(dataset.tokenizer.decode(tokens[: len(tokens) // 2].tolist()), "utf-8")
+    (tmp_path / "seen.txt").write_bytes(half)
+    [note] = [note for note in measure(run_folder, texts=[str(tmp_path / "seen.txt")]).notes if "training text" in note]
+    assert int(note.split("%")[0]) > 80  # windows across the end of a document are not there
+    (tmp_path / "new.txt").write_text("".join(chr(97 + i * i % 23) for i in range(3000)))
+    assert "training text" not in " ".join(measure(run_folder, texts=[str(tmp_path / "new.txt")]).notes)
+
+
 def test_plain_values_survive_json(run_folder):
     plain = measure(run_folder).to_dict()
     assert json.loads(json.dumps(plain, allow_nan=False)) == json.loads(json.dumps(plain))

@@ -105,7 +105,9 @@ def test_what_the_doctor_advises_says_where_its_words_are_explained(facts):
 
 def test_commands_name_what_decides_the_split_and_the_data_of_imported_runs(run):
     [facts] = gather([run], Wishes(evaluate=False, samples=False))
-    assert "--block-size" not in commands([facts])[0].text
+    assert "--split-by document --block-size 32" in commands([facts])[0].text
+    usual = replace(facts, prepared=replace(facts.prepared, block_size=512))
+    assert "--block-size" not in commands([usual])[0].text
     by_sequence = replace(facts, prepared=replace(facts.prepared, split_by="sequence"))
     assert "--split-by sequence --block-size 32" in commands([by_sequence])[0].text
     imported = replace(facts, data={**facts.data, "splits": {}})

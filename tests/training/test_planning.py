@@ -12,6 +12,7 @@ import torch
 from minigpt import checkpoint
 from minigpt.config import with_model
 from minigpt.device import choose
+from minigpt.errors import ConfigError
 from minigpt.metrics import read_metrics
 from minigpt.run import RunFolder
 from minigpt.training.plan import make_plan
@@ -60,6 +61,16 @@ def test_the_random_state_stays_as_it_was():
 def test_a_model_too_large_to_try_is_reckoned():
     plan = make_plan(with_model(tiny(), vocab_size=60_000_000), CPU)
     assert "reckoned" in plan.how
+
+
+def test_what_this_machine_cannot_hold_is_refused_before_it_begins(data_folder, tmp_path):
+    from minigpt.training import train
+
+    config = tiny(model__block_size=500_000, train__batch_size=64)
+    with pytest.raises(ConfigError, match=r"more memory than this machine has.*GB planned.*accumulate"):
+        train(data_folder, tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
+    assert make_plan(tiny(), CPU).fits
 
 
 def test_the_run_keeps_its_plan_and_its_measure(run_folder):
