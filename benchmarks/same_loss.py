@@ -1,10 +1,14 @@
 """Is the fast training the same training? Ours in its quick precision against the plain float32 model of peers.py.
 
     python benchmarks/same_loss.py --data data/books --steps 300
+    python benchmarks/same_loss.py --data data/pylib --steps 120 --seeds 8
 
 Three runs take the same batches from the same weights: ours, the plain model, and the plain model with other dropout.
 What ours differs from the plain one should be no more than what the two plain ones differ. After it, the loss that
 ours reports is compared with the plain model's for the same weights, without dropout.
+
+One curve says little: where dropout has led it, it stays for hundreds of steps. So --seeds trains ours so many times in
+each of two precisions, from the same weights with other dropout, and gives the mean difference with its standard error.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from peers import NanoStyle, Shape
 from torch import Tensor, nn
 
 from minigpt import device
-from minigpt.config import Config, resolve
+from minigpt.config import Config, resolve, with_model
 from minigpt.data import Batches, Dataset
 from minigpt.model import GPT
 from minigpt.training.optimizers import make_optimizers
@@ -78,20 +82,54 @@ def mean_loss(model: nn.Module, ids: Tensor, targets: Tensor, machine: device.Ma
     return model(ids, targets)
 
 
+def windows_of(losses: list[float]) -> list[float]:
+    """Returns the means of each `WINDOW` steps."""
+    return [statistics.fmean(losses[i : i + WINDOW]) for i in range(0, len(losses), WINDOW)]
+
+
+def precisions(config: Config, batches: Batches, steps: int, machine: device.Machine, seeds: int) -> dict[str, object]:
+    """Trains ours with several seeds of dropout, quick and in float32, and prints what the precision changes."""
+    found: dict[str, list[list[float]]] = {}
+    for chosen in (machine, device.choose("cpu", "float32")):
+        for seed in range(1, seeds + 1):
+            print(f"{chosen.precision}, dropout {seed}", flush=True)
+            torch.manual_seed(config.train.seed)
+            losses = curve(GPT(config.model), config, batches, steps, chosen, seed)
+            found.setdefault(chosen.precision, []).append(windows_of(losses))
+    print(f"\nmean loss of {WINDOW} steps | {' | '.join(found)} | difference | its standard error")
+    for window, values in enumerate(zip(*(zip(*curves, strict=True) for curves in found.values()), strict=True)):
+        quick, exact = (statistics.fmean(v) for v in values)
+        error = sum(statistics.variance(v) / len(v) for v in values) ** 0.5
+        until = min((window + 1) * WINDOW, steps)
+        print(f"  until step {until}: {quick:.4f} | {exact:.4f} | {quick - exact:+.4f} | {error:.4f}")
+    return dict(found)
+
+
 def main() -> None:
-    """Runs the three, and prints and saves what they differ by."""
+    """Runs them, and prints and saves what they differ by."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="a folder that minigpt prepare made")
     parser.add_argument("--preset", default="seed", help="of GPT-2's kind: learned positions, layernorm, gelu")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--seeds", type=int, default=0, help="compare precisions over so many seeds, 2 at least")
+    parser.add_argument("--dropout", type=float, help="instead of the preset's")
     parser.add_argument("--out", type=Path, default=Path("build/same_loss.json"))
     arguments = parser.parse_args()
 
     dataset = Dataset.open(arguments.data)
     config = resolve(arguments.preset, overrides={"model.vocab_size": dataset.tokenizer.vocab_size})
+    if arguments.dropout is not None:
+        config = with_model(config, dropout=arguments.dropout)
     machine = device.choose("cpu", arguments.precision)
     batches = Batches(dataset.train, config.model.block_size, config.train.batch_size, config.train.seed)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    if arguments.seeds:
+        if arguments.seeds < 2 or machine.precision == "float32":
+            parser.error("--seeds wants 2 at least, and a --precision to compare with float32: bfloat16")
+        found = precisions(config, batches, arguments.steps, machine, arguments.seeds)
+        arguments.out.write_text(json.dumps(found, indent=1))
+        return
     torch.manual_seed(config.train.seed)
     ours = GPT(config.model)
     plain, other = as_plain(ours), as_plain(ours)
@@ -100,10 +138,7 @@ def main() -> None:
         print(title, flush=True)
         curves[title] = curve(model, config, batches, arguments.steps, machine, seed)
 
-    windows = {
-        title: [statistics.fmean(losses[i : i + WINDOW]) for i in range(0, len(losses), WINDOW)]
-        for title, losses in curves.items()
-    }
+    windows = {title: windows_of(losses) for title, losses in curves.items()}
     print(f"\nmean loss of {WINDOW} steps | ours ({machine.precision}) | plain float32 | plain, other dropout")
     for i, row in enumerate(zip(*windows.values(), strict=True)):
         print(f"  until step {min((i + 1) * WINDOW, arguments.steps)}: " + " | ".join(f"{loss:.4f}" for loss in row))
@@ -124,7 +159,6 @@ def main() -> None:
         result["plain float32 loss of the same weights"] = exact(ids, targets).item()
     for title, value in result.items():
         print(f"{title}: {value:.6f}")
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps({"curves": curves, **result}, indent=1))
 
 
