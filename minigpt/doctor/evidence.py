@@ -99,8 +99,13 @@ class Evidence:
             kinds[kind].append(record)
 
     def has(self, need: str) -> bool:
-        """Whether there is any of: steps, validations, health, report."""
+        """Whether there is any of: steps, health, report, two_validations."""
         return bool(getattr(self, need))
+
+    @property
+    def two_validations(self) -> bool:
+        """Whether one validation can be compared with another."""
+        return len(self.validations) > 1
 
     @property
     def train_tokens(self) -> int:
@@ -235,9 +240,10 @@ def read_evidence(run: Path | str, data: Path | str | None = None) -> Evidence:
         evidence.last_step = newest
         evidence.epochs = evidence.last_step / evidence.steps_per_epoch
     none_told = "has no steps yet" if not evidence.last_step else "has no records of its steps"
+    few = "it has one validation" if evidence.validations else "it has no validations yet"
     evidence.absent |= {
         "steps": f"it {none_told}",
-        "validations": "it has no validations yet" if evidence.steps else f"it {none_told}",
+        "two_validations": few if evidence.steps or evidence.validations else f"it {none_told}",
         "health": "it was trained without looks inside (--train.health-every)" if evidence.steps else f"it {none_told}",
     }
     return evidence

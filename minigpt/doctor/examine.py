@@ -23,7 +23,7 @@ class Check:
     Attributes:
         name: the short name of its findings.
         look: makes it.
-        needs: what must be known: of steps, validations, health, report.
+        needs: what must be known: of steps, two_validations, health, report.
         live: whether it is made while a run goes on, too.
         explains: names of findings that are its consequences.
     """
@@ -35,26 +35,32 @@ class Check:
     explains: tuple[str, ...] = ()
 
 
+SPOILT = (
+    "vanishing gradient",
+    "exploding gradient",
+    "dead units",
+    "saturated heads",
+    "not moving",
+    "ended too early",
+    "nothing saved",
+    "stopped",
+)
+"""What follows from steps that were too large. To go on would take them again."""
+
 CHECKS = (
-    Check("no checkpoint", saved_checks.no_checkpoint, live=False, explains=("stopped",)),
-    Check("damaged checkpoint", saved_checks.damaged_checkpoint, live=False),
-    Check("no metrics", saved_checks.no_metrics, live=False),
     Check("first loss", loss_checks.first_loss, ("steps",)),
-    Check("bad steps", loss_checks.bad_steps, explains=("learning rate too high",)),
     Check(
         "learning rate too high",
         inner_checks.rate_too_high,
         ("steps",),
-        explains=(
-            "learning rate too low",
-            "vanishing gradient",
-            "exploding gradient",
-            "dead units",
-            "saturated heads",
-            "not moving",
-            "ended too early",
-        ),
+        explains=("diverged", "bad steps", "learning rate too low", *SPOILT),
     ),
+    Check("diverged", loss_checks.diverged, live=False, explains=("bad steps", *SPOILT)),
+    Check("bad steps", loss_checks.bad_steps, explains=("nothing saved",)),
+    Check("nothing saved", saved_checks.nothing_saved, live=False, explains=("stopped",)),
+    Check("no checkpoint", saved_checks.no_checkpoint, live=False, explains=("stopped",)),
+    Check("damaged checkpoint", saved_checks.damaged_checkpoint, live=False),
+    Check("no metrics", saved_checks.no_metrics, live=False),
     Check(
         "learning rate too low",
         inner_checks.rate_too_low,
@@ -66,11 +72,11 @@ CHECKS = (
     Check("dead units", inner_checks.dead_units, ("health",)),
     Check("saturated heads", inner_checks.saturated_heads, ("health",)),
     Check("not moving", loss_checks.not_moving, ("steps",), explains=("ended too early", "repetition")),
-    Check("overfitting", loss_checks.overfitting, ("validations",), explains=("repetition",)),
-    Check("repetition", loss_checks.repetition, ("validations",)),
-    Check("ended too early", loss_checks.too_early, ("steps", "validations"), live=False),
+    Check("overfitting", loss_checks.overfitting, ("two_validations",), explains=("repetition",)),
+    Check("repetition", loss_checks.repetition, ("two_validations",)),
+    Check("ended too early", loss_checks.too_early, ("steps", "two_validations"), live=False),
     Check("stopped", loss_checks.stopped, ("steps",), live=False),
-    Check("too little text", text_checks.too_little_text, ("validations",)),
+    Check("too little text", text_checks.too_little_text, ("two_validations",)),
     Check("overlap", text_checks.overlap, ("report",)),
     Check("vocabulary", text_checks.idle_vocabulary, ("report",)),
     Check("small validation", text_checks.small_validation),

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from minigpt.doctor.evidence import Evidence
-from minigpt.doctor.finding import Finding
-from minigpt.doctor.references import usual_rate
+from minigpt.doctor.finding import Finding, counted
+from minigpt.doctor.references import higher_rate, lower_rate
 from minigpt.metrics import Record
 
 EARLY_STEPS = 1000
@@ -71,14 +71,13 @@ def rate_too_high(evidence: Evidence) -> Finding | None:
     if what is None:
         return None
     seen, record = what
-    lr = evidence.config.train.lr
-    usual = usual_rate(evidence.config)
-    lower = usual if usual and usual < lr else lr / 10
+    lower = lower_rate(evidence.config)
     return Finding(
         "learning rate too high",
         "problem",
         seen,
-        f"The learning rate {lr:g} is too high: each step undoes what the ones before have learned.",
+        f"The learning rate {evidence.config.train.lr:g} is too high: each step undoes what the ones before have "
+        "learned.",
         f"Train anew at a lower rate: `{evidence.again('slower', '--train.lr', f'{lower:g}')}`",
         step=record["step"],
         epoch=record["epoch"],
@@ -92,17 +91,24 @@ def _swollen(evidence: Evidence) -> tuple[str, Record] | None:
     first = evidence.health[0] if evidence.health else {}
     if evidence.origin and first.get("step") != 1:
         return None
-    for record in evidence.health[1:]:
+    for record in evidence.health:
+        if record["step"] > EARLY_STEPS:
+            return None
         sizes = [
-            part["weight"] * math.sqrt(model.n_embd / numbers[part["part"].split(".")[-1]]) for part in _layers(record)
+            _grown(part) * math.sqrt(model.n_embd / numbers[part["part"].split(".")[-1]]) for part in _layers(record)
         ]
-        growth = median(now["weight"] / max(then["weight"], 1e-12) for then, now in _pairs(evidence, record))
-        if record["step"] <= EARLY_STEPS and (growth if evidence.origin else median(sizes)) > SWOLLEN:
-            return (
-                f"The layers' weights were {growth:.0f} times their first size after {record['step']:,} steps.",
-                record,
-            )
+        growth = median(_grown(now) / max(then["weight"], 1e-12) for then, now in _pairs(evidence, record))
+        judged = [growth] * bool(evidence.origin or record is first) + [median(sizes)] * (not evidence.origin)
+        if min(judged) > SWOLLEN:
+            times = f"{growth:,.0f}" if growth < 1e6 else "more than a million"
+            steps = counted(record["step"], "step")
+            return f"The layers' weights were {times} times their first size after {steps}.", record
     return None
+
+
+def _grown(part: Part) -> float:
+    """Returns the size of a part's weights at a look, or the least that the step then taken has left of them."""
+    return float(part["weight"] * max(1.0, part["update"] - 1))
 
 
 def _pairs(evidence: Evidence, record: Record) -> Iterable[tuple[Part, Part]]:
@@ -142,7 +148,7 @@ def _rate_rose_anew(lines: Sequence[Record]) -> int:
 
 def rate_too_low(evidence: Evidence) -> Finding | None:
     """Weights that hardly change from step to step, while the loss is far from anything learned."""
-    lr, peaks = evidence.config.train.lr, []
+    lr, higher, peaks = evidence.config.train.lr, higher_rate(evidence.config), []
     rates = {line["step"]: line["lr"] for line in evidence.steps if line["step"] <= EARLY_STEPS}
     for record in evidence.health:
         if max(1, evidence.warmup_steps) < record["step"] <= EARLY_STEPS and rates:
@@ -152,8 +158,6 @@ def rate_too_low(evidence: Evidence) -> Finding | None:
     if evidence.origin or not peaks or median(update for update, _ in peaks) >= SMALL_UPDATE:
         return None
     update, record = peaks[-1]
-    usual = usual_rate(evidence.config)
-    higher = usual if usual and usual > lr else 10 * lr
     return Finding(
         "learning rate too low",
         "problem",
@@ -218,7 +222,7 @@ def exploding(evidence: Evidence) -> Finding | None:
 
 def _gentler(evidence: Evidence) -> str:
     warmup = max(100, 2 * evidence.config.schedule.warmup_steps)
-    lower = evidence.config.train.lr / 3
+    lower = lower_rate(evidence.config)
     return evidence.again("gentler", "--train.lr", f"{lower:g}", "--schedule.warmup-steps", str(warmup))
 
 
@@ -234,9 +238,9 @@ def dead_units(evidence: Evidence) -> Finding | None:
         "dead units",
         "problem",
         f"{worst['dead']:.0%} of the hidden units of {worst['part']} were silent on every token of the last look"
-        + (f", and more than {DEAD:.0%} in {len(parts) - 1} other layers." if len(parts) > 1 else "."),
+        + (f", and more than {DEAD:.0%} in {counted(len(parts) - 1, 'other layer')}." if len(parts) > 1 else "."),
         "They take time and learn nothing any more; a learning rate too high early on kills units.",
-        f"A lower rate: `{evidence.again('revived', '--train.lr', f'{evidence.config.train.lr / 3:g}')}`"
+        f"A lower rate: `{evidence.again('revived', '--train.lr', f'{lower_rate(evidence.config):g}')}`"
         + ("" if evidence.origin else f", or --model.mlp {other}"),
         step=since["step"],
         epoch=since["epoch"],

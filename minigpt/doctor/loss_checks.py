@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 
 from minigpt.doctor.evidence import Evidence
-from minigpt.doctor.finding import Finding
-from minigpt.doctor.references import usual_rate
+from minigpt.doctor.finding import Finding, counted
+from minigpt.doctor.references import higher_rate, lower_rate
 from minigpt.metrics import Record
 
 FIRST_LOSS = 0.1
@@ -55,6 +55,12 @@ these, as a share of it, all together."""
 REPEATED = 4
 """Up to so many epochs are nearly as good as new text (Muennighoff et al. 2023)."""
 
+BAD_IN_A_ROW = 5
+"""So many bad steps end a run (minigpt/training/trouble.py)."""
+
+NOT_APPLIED = "the step is not applied"
+"""What the note of a bad step says."""
+
 
 def first_loss(evidence: Evidence) -> Finding | None:
     """A model that knows nothing gives every token of the vocabulary the same chance: ln(vocabulary) nats."""
@@ -85,7 +91,6 @@ def not_moving(evidence: Evidence) -> Finding | None:
     first = evidence.steps[0]
     if evidence.origin or first["step"] != 1 or recent is None or steps < STILL_STEPS:
         return None
-    lr = usual_rate(evidence.config) or 10 * evidence.config.train.lr
     learned = evidence.unigram is not None and recent < 1.01 * evidence.unigram  # of few letters that is little
     if first["loss"] - recent < STILL_FALL * first["loss"] and not learned:
         return Finding(
@@ -94,7 +99,7 @@ def not_moving(evidence: Evidence) -> Finding | None:
             f"The loss was {first['loss']:.3f} at the first step and is {recent:.3f} after {last:,}.",
             "The model does not learn: its weights hardly change, or the targets have nothing to do with the text.",
             f"If the rate {evidence.config.train.lr:g} was meant to be higher: "
-            f"`{evidence.again('faster', '--train.lr', f'{lr:g}')}`",
+            f"`{evidence.again('faster', '--train.lr', f'{higher_rate(evidence.config):g}')}`",
             step=1,
             epoch=first["epoch"],
         )
@@ -106,7 +111,7 @@ def not_moving(evidence: Evidence) -> Finding | None:
     error = stdev(lines) / math.sqrt(len(lines)) if len(lines) > 2 else 0.0
     if recent < counted - max(PLATEAU_NOISE * counted, 2 * error):
         return None
-    lower = evidence.config.train.lr / 10
+    lower = lower_rate(evidence.config)
     return Finding(
         "not moving",
         "problem",
@@ -144,8 +149,7 @@ def overfitting(evidence: Evidence) -> Finding | None:
         more = f"{min(MOST_DROPOUT, dropout + 0.1):g}"
         remedies.append(f"more dropout: `{evidence.again('dropout', '--model.dropout', more)}`")
     if epochs < evidence.total_steps / evidence.steps_per_epoch:
-        some = f"{epochs} epoch{'s' * (epochs > 1)}"
-        remedies.append(f"{some}, which is shorter: `{evidence.again('shorter', epochs=epochs)}`")
+        remedies.append(f"{counted(epochs, 'epoch')}, which is shorter: `{evidence.again('shorter', epochs=epochs)}`")
     return Finding(
         "overfitting",
         "problem",
@@ -191,7 +195,7 @@ def _last_that_paid(ends: Sequence[Record]) -> Record | None:
 
 def too_early(evidence: Evidence) -> Finding | None:
     """Validation loss still falls when the run ends."""
-    if len(evidence.validations) < 2 or evidence.last_step < evidence.total_steps:
+    if evidence.last_step < evidence.total_steps:
         return None
     last = evidence.validations[-1]
     before = next((r for r in reversed(evidence.validations) if last["tokens"] > 1.2 * r["tokens"]), None)
@@ -242,25 +246,54 @@ def stopped(evidence: Evidence) -> Finding | None:
     )
 
 
+def diverged(evidence: Evidence) -> Finding | None:
+    """Bad steps in a row that have ended the run."""
+    bad = {note["step"]: note for note in evidence.notes if NOT_APPLIED in note["text"]}
+    first = bad.get(evidence.last_step - BAD_IN_A_ROW + 1)
+    if evidence.running or first is None or not bad.keys() >= set(range(first["step"], evidence.last_step + 1)):
+        return None
+    return Finding(
+        "diverged",
+        "problem",
+        f"The last {BAD_IN_A_ROW} steps had no finite loss or gradient, and the run ended itself.",
+        _grown_too_large(evidence) + " To go on would take the same steps again.",
+        _finite_again(evidence),
+        step=first["step"],
+        epoch=first["epoch"],
+    )
+
+
 def bad_steps(evidence: Evidence) -> Finding | None:
     """Steps without a finite loss or gradient. (A few in a row end the run by themselves.)"""
     gone = [note for note in evidence.notes if note["text"].startswith("went back from step")]  # and what it was for
-    bad = [note for note in evidence.notes if "the step is not applied" in note["text"]] or gone
+    bad = [note for note in evidence.notes if NOT_APPLIED in note["text"]] or gone
     if not bad:
         return None
-    half = evidence.environment.get("precision") == "float16"
-    slower = ("--train.lr", f"{evidence.config.train.lr / 3:g}")
     return Finding(
         "bad steps",
         "problem",
-        f"{len(bad)} step{'s' * (len(bad) > 1)} had no finite loss or gradient, the first one {bad[0]['step']:,}."
+        f"{counted(len(bad), 'step')} had no finite loss or gradient, the first one {bad[0]['step']:,}."
         if bad is not gone
-        else f"Several steps in a row had no finite loss or gradient, {len(gone)} time{'s' * (len(gone) > 1)}: the run "
+        else f"Several steps in a row had no finite loss or gradient, {counted(len(gone), 'time')}: the run "
         f"{gone[0]['text'].split(',')[0]}.",
-        "Numbers grew too large"
-        + (" for float16." if half else ": the learning rate is too high, or a weight is broken."),
-        f"Train anew {'in float32' if half else 'at a lower rate'}: "
-        f"`{evidence.again('again', *(('--machine.precision', 'float32') if half else slower))}`",
+        _grown_too_large(evidence),
+        _finite_again(evidence),
         step=bad[0]["step"],
         epoch=bad[0]["epoch"],
     )
+
+
+def _in_half(evidence: Evidence) -> bool:
+    return evidence.environment.get("precision") == "float16"
+
+
+def _grown_too_large(evidence: Evidence) -> str:
+    why = " for float16." if _in_half(evidence) else ": the learning rate is too high, or a weight is broken."
+    return f"Numbers grew too large{why}"
+
+
+def _finite_again(evidence: Evidence) -> str:
+    if _in_half(evidence):
+        return f"Train anew in float32: `{evidence.again('again', '--machine.precision', 'float32')}`"
+    lower = lower_rate(evidence.config)
+    return f"Train anew at a lower rate: `{evidence.again('again', '--train.lr', f'{lower:g}')}`"

@@ -10,7 +10,7 @@ import re
 from statistics import median
 
 from minigpt.doctor.evidence import Evidence
-from minigpt.doctor.finding import Finding
+from minigpt.doctor.finding import Finding, counted
 from minigpt.metrics import Record
 from minigpt.model.cost import flops_per_token
 
@@ -120,9 +120,8 @@ def out_of_memory(evidence: Evidence) -> Finding | None:
     return Finding(
         "out of memory",
         "hint",
-        f"Memory ran out at step {notes[0]['step'] + 1:,}; since then the batch is taken {rows} sequence"
-        f"{'s' * (rows > 1)} at a time"
-        + (", and activations are computed twice." if recomputed else f", {settings.batch_size} in all."),
+        f"Memory ran out at step {notes[0]['step'] + 1:,}; since then the batch is taken {counted(rows, 'sequence')} "
+        "at a time" + (", and activations are computed twice." if recomputed else f", {settings.batch_size} in all."),
         "Nothing is lost: the parts together are the same batch. "
         + (
             "But a single sequence hardly fits, and computing twice takes about a third longer."

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from minigpt.doctor.evidence import Evidence
+from minigpt.doctor.finding import counted
 from minigpt.doctor.references import Reference, nearest_preset, usual_rate
 
 LEAST_BAND = 0.02
@@ -73,7 +74,7 @@ def is_normal(evidence: Evidence, references: Sequence[Reference]) -> Normality:
     if preset is None:
         return Normality("unknown", "The settings are no preset's, so no reference curve fits them.")
     if evidence.last_step < EARLIEST_STEP:
-        return Normality("unknown", f"The run is too short to be compared: {evidence.last_step} steps.")
+        return Normality("unknown", f"The run is too short to be compared: {counted(evidence.last_step, 'step')}.")
     train = evidence.data["splits"]["train"]
     own = [r for r in references if r.preset == preset and r.sha256 == train["sha256"]]
     found = next((n for r in own if _same_schedule(evidence, r) and (n := _compare(evidence, r))), None)

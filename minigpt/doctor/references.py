@@ -32,6 +32,10 @@ POINTS = 48
 NEAR = 0.05
 """Steps within this share of a point's tokens count for it, and points closer than this are one."""
 
+NEAR_PRESET, NEAR_OPTIMIZER = 3.0, 10.0
+"""A rate is far from the one that a preset was measured with beyond this factor; with another model, beyond the second:
+ten times the rate of preset laptop did no harm."""
+
 Point = tuple[int, float, float | None]
 
 
@@ -113,6 +117,32 @@ def usual_rate(config: Config) -> float | None:
     """Returns the learning rate of the nearest preset, if there is one."""
     name = nearest_preset(config)
     return resolve(name).train.lr if name else None
+
+
+def lower_rate(config: Config) -> float:
+    """Returns the rate to try where one is too high: the usual one from far above it, else a third."""
+    lr, (usual, near) = config.train.lr, _known_rate(config)
+    return usual if lr > near * usual else _two_digits(lr / 3)
+
+
+def higher_rate(config: Config) -> float:
+    """Returns the rate to try where one is too low: the usual one from far below it, else ten times as much."""
+    lr, (usual, near) = config.train.lr, _known_rate(config)
+    return usual if near * lr < usual else _two_digits(10 * lr)
+
+
+def _known_rate(config: Config) -> tuple[float, float]:
+    """Returns the rate of the nearest preset, or of one with the same optimizer, and how near to it is not far."""
+    usual = usual_rate(config)
+    if usual is not None:
+        return usual, NEAR_PRESET
+    presets = map(resolve, preset_names())
+    return min(preset.train.lr for preset in presets if preset.optimizer.name == config.optimizer.name), NEAR_OPTIMIZER
+
+
+def _two_digits(rate: float) -> float:
+    """Returns a rate that a person would type."""
+    return float(f"{rate:.2g}")
 
 
 def _decisive(config: Config) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.doctor.evidence import Evidence, free_folder
-from minigpt.doctor.finding import Finding
+from minigpt.doctor.finding import Finding, counted
 
 ENOUGH = 20
 """Tokens for each parameter at which model and text are in balance (Hoffmann et al. 2022, "Chinchilla")."""
@@ -118,7 +118,7 @@ def small_validation(evidence: Evidence) -> Finding | None:
     return Finding(
         "small validation",
         "hint",
-        f"The validation split holds {tokens:,} tokens.",
+        f"The validation split holds {counted(tokens, 'token')}.",
         "Its loss depends on which few passages they are; small differences between runs mean nothing.",
         "More text helps" + (f", or a larger share of it: {larger}" if larger else "."),
     )

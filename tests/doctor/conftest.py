@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from minigpt.config import resolve
 from minigpt.data import prepare
 from minigpt.doctor import Diagnosis, Evidence, Finding, examine, read_evidence
+from minigpt.errors import MiniGPTError
 from minigpt.metrics import read_metrics
 from minigpt.training import train
 from minigpt.training.loop import Training
@@ -128,6 +130,7 @@ def treat(data: Path, tmp_path: Path) -> Callable[..., Patient]:
         before: Callable[[Training], Any] = lambda training: None,
         after_step: Callable[[Training], Any] = lambda training: False,
         name: str = "run",
+        diverges: bool = False,
         **changes: Any,
     ) -> Patient:
         patient = Patient(tmp_path / name)
@@ -142,7 +145,8 @@ def treat(data: Path, tmp_path: Path) -> Callable[..., Patient]:
         )
         trainings.append(training)
         before(training)
-        training.run()
+        with pytest.raises(MiniGPTError, match="5 steps in a row") if diverges else nullcontext():
+            training.run()
         return patient
 
     return run

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from minigpt.config import resolve
 from minigpt.data import Batch, prepare
 from minigpt.doctor import examine, loss_checks, machine_checks, read_evidence, references
 from minigpt.doctor.references import collect
@@ -51,7 +52,7 @@ def test_a_loss_that_does_not_move(treat):
     assert "not moving" in patient.live
     finding = patient.found["not moving"]
     assert finding.severity == "problem"
-    assert "--train.lr 1e-08" in finding.remedy
+    assert "--train.lr 0.0005" in finding.remedy
 
 
 def test_a_loss_that_stands_where_counting_brings_it(treat, monkeypatch):
@@ -74,7 +75,7 @@ def test_a_learning_rate_far_too_high(treat, preset):
     assert list(patient.found) == ["learning rate too high"]
     finding = patient.found["learning rate too high"]
     assert "times their first size" in finding.seen
-    assert "--train.lr 0.2" in finding.remedy
+    assert f"--train.lr {resolve(preset).train.lr:g}`" in finding.remedy
 
 
 def test_a_loss_that_rises_again(treat):
@@ -91,7 +92,7 @@ def test_a_learning_rate_far_too_low(treat):
     patient = treat(train__lr=1e-6, train__steps=120)
     assert "learning rate too low" in patient.live
     assert "not moving" not in patient.found
-    assert "--train.lr 1e-05" in patient.found["learning rate too low"].remedy
+    assert "--train.lr 0.0005" in patient.found["learning rate too low"].remedy
 
 
 def test_overfitting(treat, little_data):
@@ -189,6 +190,35 @@ def test_steps_without_a_finite_gradient(treat):
     assert patient.found["bad steps"].step == 11
 
 
+def test_a_run_that_diverges_at_once_has_one_cause(treat):
+    """It has saved nothing, and going on would diverge again."""
+    patient = treat(diverges=True, train__lr=1e9, train__steps=30)
+    (finding,) = patient.diagnosis().findings
+    assert finding.check == "learning rate too high"
+    assert patient.live == ["learning rate too high"]
+    assert finding.command.endswith("--train.lr 0.0005")
+
+
+@pytest.mark.parametrize("save_every", [None, 5])
+def test_bad_steps_that_end_a_run_have_one_cause(treat, save_every):
+    """No rate that looks too high: a weight breaks, and stays broken."""
+
+    def break_for_good(training):
+        if training.at.step >= 10:
+            with torch.no_grad():
+                training.model.h[0].mlp.c_fc.bias[0] = float("nan")
+
+    patient = treat(
+        diverges=True, after_step=break_for_good, train__lr=1e-2, train__steps=30, train__save_every=save_every
+    )
+    assert patient.live == []
+    (finding,) = patient.diagnosis().findings
+    assert (finding.check, finding.step) == ("diverged", 11)
+    assert finding.seen == "The last 5 steps had no finite loss or gradient, and the run ended itself."
+    assert finding.command.startswith("minigpt train")
+    assert finding.command.endswith("--train.lr 0.0005")
+
+
 def test_a_run_that_was_stopped(treat):
     patient = treat(after_step=lambda training: training.at.step == 30, train__lr=1e-2, train__steps=300)
     assert patient.live == []
@@ -259,8 +289,7 @@ def test_a_check_that_fails_ends_no_run(treat, monkeypatch):
     ]
     diagnosis = patient.diagnosis()
     assert diagnosis.left_out["data-bound"] == "it failed (ZeroDivisionError: division by zero)"
-    (line,) = diagnosis.not_checked()
-    assert line.endswith("division by zero): data-bound, launch-bound, memory-bound, slow")
+    assert diagnosis.not_checked()[-1].endswith("division by zero): data-bound, launch-bound, memory-bound, slow")
 
 
 @pytest.mark.parametrize("number", [math.nan, None])
