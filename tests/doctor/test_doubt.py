@@ -6,16 +6,18 @@ import json
 import shlex
 import shutil
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
+from minigpt.config import Optimizer, resolve
 from minigpt.data import Dataset
 from minigpt.doctor import LiveDoctor, examine, inner_checks, loss_checks, read_evidence, references, text_checks
 from minigpt.doctor import evidence as evidence_module
 from minigpt.doctor.evidence import bigram_loss, unigram_loss
-from minigpt.doctor.references import collect
+from minigpt.doctor.finding import counted
+from minigpt.doctor.references import collect, higher_rate, lower_rate
 from minigpt.metrics import read_metrics
 from tests.test_docs import wrong_in
 
@@ -77,7 +79,7 @@ def test_odd_records_count_for_nothing(trained, tmp_path, odd):
     shutil.copytree(trained, run)
     with (run / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(odd) + "\n" + json.dumps({"kind": "note", "step": 60, "epoch": 1.0, "text": "-"}) + "\n")
-    assert examine(read_evidence(run)).left_out == {}
+    assert set(examine(read_evidence(run)).left_out.values()) == {"it has one validation"}
     complaints: list[str] = []
     doctor = LiveDoctor(read_evidence(trained), lambda finding: None, complaints.append)
     doctor.remember([odd])
@@ -91,7 +93,7 @@ def test_a_run_of_steps_that_lack_their_norm(evidence):
     for number in range(60, 100):
         evidence.add({**whole, "step": number, "grad_norm": 1.0 if number % 2 else None})
     assert len(evidence.steps) == 20
-    assert examine(evidence).left_out == {}
+    assert set(examine(evidence).left_out.values()) == {"it has one validation"}
 
 
 def test_a_rate_that_came_back(evidence):
@@ -216,6 +218,58 @@ def test_weights_that_were_large_from_the_beginning(evidence):
     assert inner_checks.rate_too_high(evidence) is None
 
 
+def test_a_first_step_as_large_as_many_weights(evidence):
+    for part in evidence.health[0]["parts"]:
+        part["update"] = 5.0  # of their size, which is a tenth of what is usual between layers
+    assert inner_checks.rate_too_high(evidence) is None
+    for part in evidence.health[0]["parts"]:
+        part["update"] = 1e8
+    finding = inner_checks.rate_too_high(evidence)
+    assert finding.step == 1
+    assert finding.seen == "The layers' weights were more than a million times their first size after 1 step."
+    for part in evidence.health[0]["parts"]:
+        part.update(update=1.0, weight=50 * part["weight"])  # large, and not by this step
+    del evidence.health[1:]
+    assert inner_checks.rate_too_high(evidence) is None
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "lr", "lower"),
+    [
+        ("laptop", {}, 0.12, 0.004),
+        ("laptop", {}, 0.01, 0.0033),
+        ("laptop", {"model.n_layer": 2}, 50.0, 0.004),
+        ("laptop", {"model.n_layer": 2}, 0.02, 0.0067),
+        ("seed", {"model.n_layer": 1}, 1e9, 0.0005),
+        ("seed", {}, 0.0005, 0.00017),
+        ("deep", {"model.n_layer": 1}, 16.7, 0.001),
+    ],
+)
+def test_a_rate_that_a_person_would_type(preset, changes, lr, lower):
+    assert lower_rate(resolve(preset, overrides={**changes, "train.lr": lr})) == lower
+    assert higher_rate(resolve(preset, overrides={**changes, "train.lr": 1.2345e-9})) == resolve(preset).train.lr
+
+
+def test_each_optimizer_has_a_known_rate():
+    for name in get_args(Optimizer):
+        assert lower_rate(resolve(overrides={"optimizer.name": name, "model.n_layer": 1, "train.lr": 1e9})) < 0.01
+
+
+def test_bad_steps_here_and_there_end_no_run(evidence):
+    """Four in a row, and five of which one went well."""
+    for bad in ([57, 58, 59, 60], [55, 56, 58, 59, 60]):
+        evidence.notes = [
+            {"kind": "note", "step": step, "epoch": 0.2, "text": "the loss is nan: the step is not applied"}
+            for step in bad
+        ]
+        assert loss_checks.diverged(evidence) is None
+        assert [finding.check for finding in examine(evidence).findings] == ["bad steps"]
+
+
+def test_one_of_a_thing():
+    assert [counted(number, "step") for number in (0, 1, 2000)] == ["0 steps", "1 step", "2,000 steps"]
+
+
 @pytest.mark.parametrize(
     ("loss", "bigram", "found"),
     [(1.376, 1.30, True), (1.353, 1.30, False), (1.376, 1.377, False), (1.376, None, False)],
@@ -284,7 +338,7 @@ def test_live_and_afterwards_one_opinion_of_too_little_text(evidence, losses, sa
     evidence.config = replace(evidence.config, model=replace(evidence.config.model, n_embd=2000, n_hidden=9000))
     for evidence.last_step in (30, 60):
         assert (text_checks.too_little_text(evidence) is not None) == said
-    evidence.validations = []
+    evidence.validations = evidence.validations[:1]
     assert "too little text" in examine(evidence).left_out
 
 

@@ -43,6 +43,39 @@ def test_a_run_of_which_nothing_is_left(run, gone):
     assert finding.command == f"minigpt resume {run.path}"
 
 
+def test_a_run_that_was_killed_before_its_first_step(run):
+    shutil.rmtree(run.checkpoints)
+    run.metrics_file.unlink()
+    with run.lock():
+        assert found(run) == {}  # it may just begin
+    (finding,) = found(run).values()
+    assert (finding.check, finding.severity) == ("nothing saved", "problem")
+    assert finding.seen == "The run never took a step of its 60; nobody is training it."
+    assert finding.command == f"minigpt resume {run.path}"
+    run.origin_file.write_text(json.dumps({"kind": "run", "folder": "elsewhere", "checkpoint": "step-000000001"}))
+    assert "--init elsewhere" in found(run)["nothing saved"].command  # resume needs what it began with
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint(run):
+    shutil.rmtree(run.checkpoints)
+    records = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
+    kept = [record for record in records if record["step"] <= 1]
+    run.metrics_file.write_text("".join(json.dumps(record) + "\n" for record in kept))
+    (finding,) = found(run).values()
+    assert finding.check == "nothing saved"
+    assert "has taken 1 step and saved none" in finding.seen
+    assert finding.command == f"minigpt resume {run.path}"
+
+
+@pytest.mark.parametrize("setting", ["save_every = 1", "save_minutes = 1e-9"])
+def test_a_checkpoint_that_must_have_been_is_lost(run, setting):
+    test_a_run_that_was_killed_before_its_first_checkpoint(run)
+    name = setting.split()[0]
+    settings = [line for line in run.config_file.read_text().splitlines() if not line.startswith(name)]
+    run.config_file.write_text("\n".join(settings).replace("[train]", f"[train]\n{setting}"))
+    assert list(found(run)) == ["no checkpoint"]
+
+
 def test_a_newest_checkpoint_that_is_damaged(run):
     (newest,) = run.checkpoint_folders()
     shutil.copytree(newest, run.checkpoint_folder(40))
