@@ -8,7 +8,7 @@ from pathlib import Path
 
 from minigpt import checkpoint, device
 from minigpt.config import Config, with_model
-from minigpt.data import Dataset
+from minigpt.data import Batches, Dataset
 from minigpt.errors import ConfigError
 from minigpt.metrics import Watcher
 from minigpt.run import MODEL, RunFolder
@@ -73,6 +73,7 @@ def start(
     config = with_model(config, vocab_size=dataset.tokenizer.vocab_size)
     machine = device.choose(config.machine.device, config.machine.precision, config.machine.threads)
     parent = _checked_parent(init, config, dataset) if init is not None else None
+    Batches(dataset.train, config.model.block_size, batch_size=1).batch(0)  # refuses a split too short for a sequence
     plan = make_plan(config, machine, dataset.report)
     if not plan.fits:
         raise ConfigError(

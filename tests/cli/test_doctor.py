@@ -43,7 +43,7 @@ def test_its_remedy_is_carried_out(call, sick_run):
     code, _, _ = call(*words)
     assert code == 0
     made = RunFolder.open(words[words.index("--run") + 1])
-    assert made.config().train.lr == pytest.approx(0.5)
+    assert made.config().train.lr == pytest.approx(0.0005)
     again = json.loads(call("doctor", sick_run, "--json")[1])
     assert str(made.path) + "2" in again["findings"][0]["command"]  # the name is taken now
 

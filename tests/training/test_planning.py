@@ -66,7 +66,7 @@ def test_a_model_too_large_to_try_is_reckoned():
 def test_what_this_machine_cannot_hold_is_refused_before_it_begins(data_folder, tmp_path):
     from minigpt.training import train
 
-    config = tiny(model__block_size=500_000, train__batch_size=64)
+    config = tiny(train__batch_size=100_000_000)
     with pytest.raises(ConfigError, match=r"more memory than this machine has.*GB planned.*accumulate"):
         train(data_folder, tmp_path / "run", config)
     assert not (tmp_path / "run").exists()
