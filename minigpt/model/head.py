@@ -118,9 +118,8 @@ class _Block:
         gradient: (n_embd, words), float32; None before the first chunk.
     """
 
-    def __init__(self, start: int, words: Tensor, rows: int) -> None:
-        self.start, self.words = start, words
-        self.e = torch.empty(rows, words.size(1), dtype=words.dtype, device=words.device)
+    def __init__(self, start: int, words: Tensor, e: Tensor) -> None:
+        self.start, self.words, self.e = start, words, e
         self.gradient: Tensor | None = None
 
     def logits(self, h: Tensor) -> Tensor:
@@ -144,12 +143,14 @@ class _Blocks:
         self.needs_gradient = needs_gradient
         self.take_off_maximum = kind != "cpu" or dtype == torch.float16
         self.blocks = []
-        start = 0
+        # In one piece, which leaves room for the gradient in one piece when it is let go.
+        room, start = torch.empty(rows * weight.size(0), dtype=dtype, device=weight.device), 0
         for part in weight.split(words_at_once(kind, weight.size(0))):
             words = (part - mean).t().to(dtype)
             words = words.contiguous() if dtype != torch.float32 else words  # each dtype's fast layout on a CPU
-            self.blocks.append(_Block(start, words, rows))
-            start += part.size(0)
+            count = part.size(0)
+            self.blocks.append(_Block(start, words, room[rows * start : rows * (start + count)].view(rows, count)))
+            start += count
 
     def exponentials(self, h: Tensor, targets: Tensor, target_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Leaves exp(logits) of a chunk in the blocks, with 0 at each target.
