@@ -1,14 +1,16 @@
-"""A small text, the data set made of it, and a run trained on it: shared, since tests only read them."""
+"""What tests share, since they only read it: a small text, its data set, a run trained on it; and the command line."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from minigpt.cli.app import main
 from minigpt.config import Config, resolve
 from minigpt.data import Dataset, prepare
 from minigpt.training import train
@@ -77,4 +79,17 @@ def run_folder(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """A finished run on it."""
     run = tmp_path_factory.mktemp("runs") / "tiny"
     train(data_folder, run, tiny())
+    return run
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command; returns its exit code, standard output and standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return int(end.value.code or 0), captured.out, captured.err
+
     return run

@@ -6,7 +6,6 @@ Not here: the measuring (minigpt.evaluation).
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -156,6 +155,8 @@ def _evaluate_tasks(
 def _show(evaluation: Evaluation) -> None:
     from rich.console import Console
 
+    from minigpt.evaluation.figures import compared, described
+
     found = evaluation.figures
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(
@@ -165,38 +166,13 @@ def _show(evaluation: Evaluation) -> None:
             f"{evaluation.block_size}, {evaluation.stride} apart, in {evaluation.precision}\n"
         )
     )
-    rows = [
-        ("loss", *_pair(found.loss, "{:.4f}"), "mean surprise per token, in nats"),
-        ("perplexity", *_pair(found.perplexity, "{:,.2f}"), "as if guessing among so many"),
-        ("bits per byte", *_pair(found.bits_per_byte, "{:.4f}"), "compares between tokenizers"),
-        ("accuracy", *_pair(found.accuracy, "{:.2%}"), "its first guess was right"),
-        ("top-5 accuracy", *_pair(found.top5_accuracy, "{:.2%}"), "one of its first five was right"),
-        ("calibration error", f"{found.calibration_error:.2%}", "", "how far off its certainty is"),
-    ]
+    rows = [(title, *_pair(estimate, form), meaning) for title, estimate, form, meaning in described(found)]
     _table(console, ["", "value", "95 % interval", "what it means"], rows, (0, 3))
-    _show_yardsticks(console, evaluation)
+    others = compared(found, "this model", evaluation.block_size)
+    _table(console, ["compared with", "loss", "perplexity", "bits/byte", "what it knows"], others, (0, 4))
     _show_parts(console, found)
     for note in evaluation.notes:
         console.print(_visible(f"Note: {note}"))
-
-
-def _show_yardsticks(console: Console, evaluation: Evaluation) -> None:
-    """Prints what simple models reach on the same text, and this one."""
-    from minigpt.evaluation import perplexity
-
-    found = evaluation.figures
-    knows = {
-        "uniform": "nothing",
-        "unigram": "how often each token occurs",
-        "bigram": "and what follows the one before",
-        "this model": f"up to {evaluation.block_size} tokens before",
-    }
-    bits = 1 / math.log(2) / found.bytes_per_token
-    compared = [
-        (name, f"{loss.value:.4f}", f"{perplexity(loss.value):,.1f}", f"{loss.value * bits:.3f}", knows[name])
-        for name, loss in {**found.yardsticks, "this model": found.loss}.items()
-    ]
-    _table(console, ["compared with", "loss", "perplexity", "bits/byte", "what it knows"], compared, (0, 4))
 
 
 def _show_parts(console: Console, found: Figures) -> None:

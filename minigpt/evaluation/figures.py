@@ -115,6 +115,33 @@ class Figures:
     interval_from: str | None
 
 
+def described(found: Figures) -> list[tuple[str, Estimate, str, str]]:
+    """Returns the figures for people: each one's name, value, usual form, and what it means."""
+    return [
+        ("loss", found.loss, "{:.4f}", "mean surprise per token, in nats"),
+        ("perplexity", found.perplexity, "{:,.2f}", "as if guessing among so many"),
+        ("bits per byte", found.bits_per_byte, "{:.4f}", "compares between tokenizers"),
+        ("accuracy", found.accuracy, "{:.2%}", "its first guess was right"),
+        ("top-5 accuracy", found.top5_accuracy, "{:.2%}", "one of its first five was right"),
+        ("calibration error", Estimate(found.calibration_error), "{:.2%}", "how far off its certainty is"),
+    ]
+
+
+def compared(found: Figures, model: str, block_size: int) -> list[tuple[str, str, str, str, str]]:
+    """Returns the simple models and this one for people: name, loss, perplexity, bits per byte, and what each knows."""
+    knows = {
+        "uniform": "nothing",
+        "unigram": "how often each token occurs",
+        "bigram": "and what follows the one before",
+    }
+    bits = 1 / math.log(2) / found.bytes_per_token
+    own = f"up to {block_size:,} tokens before"
+    return [
+        (name, f"{loss.value:.4f}", f"{perplexity(loss.value):,.1f}", f"{loss.value * bits:.3f}", what)
+        for name, loss, what in [*((n, e, knows[n]) for n, e in found.yardsticks.items()), (model, found.loss, own)]
+    ]
+
+
 def figures(material: Material, scores: Scores, simple: Baselines | None = None) -> Figures:
     """Returns the figures of a model on a text.
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-from minigpt.evaluation import Evaluation, perplexity
-from minigpt.evaluation.figures import Estimate, Figures, Group
+from minigpt.evaluation import Evaluation
+from minigpt.evaluation.figures import Figures, Group, compared, described
 from minigpt.report import words
 from minigpt.report.facts import RunFacts, one_tokenizer
 from minigpt.report.html import Child, Html, element, folded, name, table
@@ -50,33 +49,16 @@ def _how(found: Evaluation) -> str:
 
 
 def _estimates(found: Figures) -> Html:
-    def row(title: str, estimate: Estimate, form: str, meaning: str) -> list[Child]:
-        return [title, words.figure(estimate.value, form), words.interval(estimate, form), meaning]
-
-    rows = [
-        row("loss", found.loss, "{:.4f}", "mean surprise per token, in nats"),
-        row("perplexity", found.perplexity, "{:,.2f}", "as if guessing among so many"),
-        row("bits per byte", found.bits_per_byte, "{:.4f}", "compares between tokenizers"),
-        row("accuracy", found.accuracy, "{:.2%}", "its first guess was right"),
-        row("top-5 accuracy", found.top5_accuracy, "{:.2%}", "one of its first five was right"),
-        row("calibration error", Estimate(found.calibration_error), "{:.2%}", "how far off its certainty is"),
+    rows: list[list[Child]] = [
+        [title, words.figure(estimate.value, form), words.interval(estimate, form), meaning]
+        for title, estimate, form, meaning in described(found)
     ]
     return table(["figure", "value", "95 % interval", "what it means"], rows, words=(0, 3))
 
 
 def _yardsticks(run: RunFacts, measured: Evaluation) -> Html:
-    found = measured.figures
-    knows = {
-        "uniform": "nothing",
-        "unigram": "how often each token occurs",
-        "bigram": "and what follows the one before",
-        run.label: f"up to {measured.block_size:,} tokens before",
-    }
-    bits = 1 / math.log(2) / found.bytes_per_token
-    rows: list[list[Child]] = [
-        [name(who), f"{loss.value:.4f}", f"{perplexity(loss.value):,.1f}", f"{loss.value * bits:.3f}", knows.get(who)]
-        for who, loss in {**found.yardsticks, run.label: found.loss}.items()
-    ]
+    found = compared(measured.figures, run.label, measured.block_size)
+    rows: list[list[Child]] = [[name(who), *figures] for who, *figures in found]
     head = ["compared with", "loss", "perplexity", "bits per byte", "what it knows"]
     return table(head, rows, words=(0, 4), marked=[len(rows) - 1])
 

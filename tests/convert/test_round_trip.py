@@ -6,22 +6,7 @@ import json
 
 import pytest
 
-from minigpt.cli.app import main
-
 SHORT = ["--train.batch-size=4", "--train.lr=1e-2", "--machine.device=cpu", "--machine.precision=float32"]
-
-
-@pytest.fixture
-def call(capsys):
-    """Runs a command; returns its exit code, standard output and standard error."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 def test_out_and_in_and_on(call, run_folder, data_folder, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from functools import partial
 
 import pytest
 
@@ -15,16 +16,9 @@ from tests.evaluation.test_harness import CHOICE, RECORDS, WRITING
 
 
 @pytest.fixture
-def call(capsys):
+def call(call):
     """Runs `minigpt evaluate`; returns its exit code, standard output and standard error."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            main(["evaluate", *map(str, arguments)])
-        captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out, captured.err
-
-    return run
+    return partial(call, "evaluate")
 
 
 def test_the_tables_say_what_each_figure_means(call, run_folder):
