@@ -1,4 +1,4 @@
-"""Words of strangers, made fit to be shown: what a model writes, names of documents, places of files.
+"""Words made fit to be shown: what a model writes, names of documents, places of files; and numbers of things.
 
 Not here: how they are shown (a terminal: cli/text_views.py; a page: report/html.py).
 """
@@ -31,3 +31,8 @@ def visible(text: str) -> str:
 def own_name(place: str) -> str:
     """Returns the last part of a path, of whichever system; a data set of the hub keeps its owner's name."""
     return place if place.startswith("hf:") and not place.startswith("hf:.") else PureWindowsPath(place).name or place
+
+
+def counted(number: int, noun: str) -> str:
+    """Returns a number of things in words: "1 step", "2,000 steps"."""
+    return f"{number:,} {noun}" + "s" * (number != 1)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from minigpt.characters import counted
 from minigpt.config import MachineConfig, Precision
 from minigpt.errors import ConfigError
 
@@ -162,7 +163,7 @@ def _show(evaluation: Evaluation) -> None:
     console.print(
         _visible(
             f"{evaluation.run}, step {evaluation.step:,}, on {evaluation.text}\n"
-            f"{_counted(found.tokens, 'token')} of {_counted(found.documents, 'document')}, in windows of "
+            f"{counted(found.tokens, 'token')} of {counted(found.documents, 'document')}, in windows of "
             f"{evaluation.block_size}, {evaluation.stride} apart, in {evaluation.precision}\n"
         )
     )
@@ -230,10 +231,6 @@ def _table(console: Console, header: Sequence[str], rows: Sequence[Sequence[str]
 def _pair(estimate: Estimate, form: str) -> tuple[str, str]:
     interval = estimate.interval
     return form.format(estimate.value), " to ".join(form.format(end) for end in interval) if interval else ""
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _visible(text: str) -> str:

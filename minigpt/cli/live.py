@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from minigpt.characters import visible
+from minigpt.characters import counted, visible
 from minigpt.metrics import Record, Watcher, read_metrics, tensorboard
 from minigpt.training.loop import Outcome
 
@@ -127,7 +127,7 @@ class TrainView:
         )
         self._print(
             f"{record['sequences']:,} sequences of {config.model.block_size} tokens, "
-            f"{self.per_epoch:,} step{'' if self.per_epoch == 1 else 's'} an epoch, {self.total:,} in all"
+            f"{counted(self.per_epoch, 'step')} an epoch, {self.total:,} in all"
         )
         if record["step"] >= self.total:
             self._print(f"finished: all {self.total:,} steps are taken; --epochs or --steps train it further")

@@ -7,11 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 
-def counted(number: int, noun: str) -> str:
-    """Returns a number of things in words: "1 step", "2,000 steps"."""
-    return f"{number:,} {noun}" + "s" * (number != 1)
-
-
 @dataclass(frozen=True)
 class Finding:
     """Something about a run that should be mended, or known.

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from minigpt.characters import counted
 from minigpt.doctor.evidence import Evidence
-from minigpt.doctor.finding import Finding, counted
+from minigpt.doctor.finding import Finding
 from minigpt.doctor.references import higher_rate, lower_rate
 from minigpt.metrics import Record
 

@@ -10,8 +10,9 @@ import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
+from minigpt.characters import counted
 from minigpt.doctor.evidence import Evidence
-from minigpt.doctor.finding import Finding, counted
+from minigpt.doctor.finding import Finding
 from minigpt.doctor.references import higher_rate, lower_rate
 from minigpt.metrics import Record
 

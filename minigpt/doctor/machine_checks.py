@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from statistics import median
 
+from minigpt.characters import counted
 from minigpt.doctor.evidence import Evidence
-from minigpt.doctor.finding import Finding, counted
+from minigpt.doctor.finding import Finding
 from minigpt.metrics import Record
 from minigpt.model.cost import flops_per_token
 

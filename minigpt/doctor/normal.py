@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from minigpt.characters import counted
 from minigpt.doctor.evidence import Evidence
-from minigpt.doctor.finding import counted
 from minigpt.doctor.references import Reference, nearest_preset, usual_rate
 
 LEAST_BAND = 0.02

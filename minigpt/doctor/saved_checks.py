@@ -6,8 +6,9 @@ removes checkpoints itself.
 
 from __future__ import annotations
 
+from minigpt.characters import counted
 from minigpt.doctor.evidence import Evidence
-from minigpt.doctor.finding import Finding, counted
+from minigpt.doctor.finding import Finding
 
 
 def nothing_saved(evidence: Evidence) -> Finding | None:

@@ -9,8 +9,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from minigpt.characters import counted
 from minigpt.doctor.evidence import Evidence, free_folder
-from minigpt.doctor.finding import Finding, counted
+from minigpt.doctor.finding import Finding
 
 ENOUGH = 20
 """Tokens for each parameter at which model and text are in balance (Hoffmann et al. 2022, "Chinchilla")."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from minigpt.characters import counted
 from minigpt.evaluation import Evaluation
 from minigpt.evaluation.figures import Figures, Group, compared, described
 from minigpt.report import words
@@ -42,7 +43,7 @@ def evaluation(runs: Sequence[RunFacts]) -> list[Html]:
 
 def _how(found: Evaluation) -> str:
     figures = found.figures
-    documents = f"{figures.documents:,} document{'' if figures.documents == 1 else 's'}"
+    documents = counted(figures.documents, "document")
     windows = f"in windows of {found.block_size:,}, {found.stride:,} apart, in {found.precision}"
     source = f" Intervals: 1,000 times resampled {figures.interval_from}." if figures.interval_from else ""
     return f"Step {found.step:,}; {figures.tokens:,} tokens of {documents}, {windows}.{source}"

@@ -7,13 +7,11 @@ from collections.abc import Sequence
 
 from minigpt.characters import own_name
 from minigpt.evaluation.figures import RESAMPLES, Estimate, Figures
+from minigpt.evaluation.measure import NOTEWORTHY
 from minigpt.report import words
 from minigpt.report.facts import RunFacts, measured_alike, number, one_tokenizer, same_text
 from minigpt.report.html import Child, Html, element, name, table, with_code
 from minigpt.report.paired import beats_bigram, difference, surely_best
-
-MUCH_OVERLAP = 0.01
-"""From this share of the validation text's passages on, the reader is told that they stand in training."""
 
 PAIRED = (
     f"The difference is of the same documents, {RESAMPLES:,} times resampled, so it is far surer than the two losses "
@@ -76,7 +74,7 @@ def _quality(run: RunFacts) -> list[Child]:
         return [said, f", after step {run.best['step']:,}."]
     found = run.evaluation.figures
     text = "that it was not trained on" if run.unseen else "of the text it was measured on"
-    if run.unseen and run.prepared and run.prepared.overlap > MUCH_OVERLAP:
+    if run.unseen and run.prepared and run.prepared.overlap > NOTEWORTHY:
         text += f" (but {run.prepared.overlap:.1%} of their passages stand in its training text too)"
     said = f"After step {run.evaluation.step:,}, on {words.amount(found.tokens)} tokens {text}, "
     between = f" (95 % interval {words.interval(found.loss)})" if found.loss.interval else ""

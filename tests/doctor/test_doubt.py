@@ -11,12 +11,12 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
+from minigpt.characters import counted
 from minigpt.config import Optimizer, resolve
 from minigpt.data import Dataset
 from minigpt.doctor import LiveDoctor, examine, inner_checks, loss_checks, read_evidence, references, text_checks
 from minigpt.doctor import evidence as evidence_module
 from minigpt.doctor.evidence import bigram_loss, unigram_loss
-from minigpt.doctor.finding import counted
 from minigpt.doctor.references import collect, higher_rate, lower_rate
 from minigpt.metrics import read_metrics
 from tests.test_docs import wrong_in
