@@ -27,15 +27,16 @@ WAYS += [("reduce-overhead", "bfloat16")]
 
 def check_head(device: torch.device, tiny: bool) -> list[dict[str, Any]]:
     """Compares the chunked head with the plain one, in each precision; a seventh of the targets is padding."""
-    from minigpt.model.head import IGNORE, cross_entropy_sum
+    from minigpt.config import IGNORE_INDEX
+    from minigpt.model.kernels.cross_entropy import cross_entropy_sum
 
     tokens, width, words = (70, 16, 300) if tiny else (3000, 128, 50_257)
     torch.manual_seed(0)
     hidden, weight = torch.randn(tokens, width), 0.1 * torch.randn(words, width)
     targets = torch.from_numpy(zipf_ids(words, tokens, seed=0))
-    targets[::7] = IGNORE
+    targets[::7] = IGNORE_INDEX
     h, w = (x.double().requires_grad_() for x in (hidden, weight))
-    exact = F.cross_entropy(h @ w.T, targets, ignore_index=IGNORE, reduction="sum")
+    exact = F.cross_entropy(h @ w.T, targets, ignore_index=IGNORE_INDEX, reduction="sum")
     exact.backward()
     rows = []
     for precision, dtype in TYPES.items():

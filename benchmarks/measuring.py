@@ -212,7 +212,7 @@ def machine_facts(device_name: str, size: int) -> dict[str, Any]:
 
 def training_flops(shape: Shape) -> int:
     """Returns the floating-point operations that a token of training takes: 41.7 million in preset `seed`."""
-    from minigpt.model.cost import flops_per_token
+    from minigpt.model.accounting import flops_per_token
 
     return sum(flops_per_token(our_config(shape).model).values())
 

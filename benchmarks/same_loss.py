@@ -78,7 +78,7 @@ def mean_loss(model: nn.Module, ids: Tensor, targets: Tensor, machine: device.Ma
     """Returns the mean loss of a batch, ours in the machine's precision, the plain model's in float32."""
     if isinstance(model, GPT):
         with machine.autocast():
-            return model.loss_sum(ids, targets) / targets.numel()
+            return model(ids, targets) / targets.numel()
     return model(ids, targets)
 
 

@@ -25,6 +25,9 @@ Norm: TypeAlias = Literal["layernorm", "rmsnorm"]
 MLP: TypeAlias = Literal["gelu", "relu2", "swiglu"]
 Optimizer: TypeAlias = Literal["adam", "adamw", "muon"]
 Schedule: TypeAlias = Literal["constant", "linear", "cosine", "wsd", "one-cycle"]
+IGNORE_INDEX = -1
+"""A target that does not count: padding, or a token that is not to be predicted."""
+
 BadSteps: TypeAlias = Literal["stop", "rewind"]
 Compile: TypeAlias = Literal["auto", "on", "off"]
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
@@ -42,6 +45,8 @@ class GPTConfig:
     "Number of transformer blocks."
     n_head: int = 4
     "Attention heads in each block; must divide n-embd."
+    n_kv_head: int | None = None
+    "Key and value heads, each shared by several heads (Ainslie 2023); must divide n-head, which is the default."
     n_embd: int = 128
     "Width of the residual stream: the length of each token's vector."
     n_hidden: int = 512
@@ -51,9 +56,11 @@ class GPTConfig:
     bias: bool = True
     "Whether linear layers and norms have a bias, as in GPT-2."
     position: Position = "learned"
-    "How the model knows where a token stands: learned vectors (GPT-2), sinusoidal (Vaswani 2017), rope (Su 2021)."
+    "How the model knows where a token is: learned vectors (GPT-2), sinusoidal (Vaswani 2017), rope (Su 2021)."
     norm: Norm = "layernorm"
     "Normalisation before each sub-layer: layernorm (Ba 2016) or rmsnorm (Zhang 2019)."
+    qk_norm: bool = False
+    "Whether each head's queries and keys are normalised, which keeps attention scores in bounds (Henry 2020)."
     mlp: MLP = "gelu"
     "Feed-forward layer: gelu (GPT-2), relu2 (So 2021) or swiglu (Shazeer 2020)."
     tied: bool = True
@@ -64,6 +71,11 @@ class GPTConfig:
         """Length of one head's query, key and value vectors."""
         return self.n_embd // self.n_head
 
+    @property
+    def kv_heads(self) -> int:
+        """Number of key and value heads."""
+        return self.n_head if self.n_kv_head is None else self.n_kv_head
+
     def problems(self) -> Iterator[str]:
         """Yields each mistake as a sentence with its remedy."""
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd", "n_hidden"):
@@ -73,6 +85,8 @@ class GPTConfig:
             yield f"model.n_embd {self.n_embd} is not divisible by model.n_head {self.n_head}; change either"
         elif self.n_head >= 1 and self.position == "rope" and self.head_dim % 2:
             yield f"rope turns pairs of numbers, and {self.n_embd} / {self.n_head} heads is odd; change model.n_head"
+        if self.kv_heads < 1 or self.n_head % self.kv_heads:
+            yield f"model.n_kv_head {self.n_kv_head} does not divide model.n_head {self.n_head}; change either"
         if self.position == "sinusoidal" and self.n_embd % 2:
             yield f"sinusoidal positions need an even model.n_embd, not {self.n_embd}"
         if not 0 <= self.dropout <= 0.99:

@@ -14,7 +14,7 @@ from torch import Tensor
 from minigpt.config import GPTConfig
 from minigpt.errors import CheckpointError
 from minigpt.model import GPT
-from minigpt.model.cost import parameter_count
+from minigpt.model.accounting import parameter_count
 
 SMALL = 50_000_000
 """So many parameters are built without asking whether the checkpoint has as many: a misfit is then told by name."""

@@ -25,7 +25,7 @@ from pathlib import Path
 import pytest
 
 from minigpt.config import resolve, with_model
-from minigpt.model.cost import parameter_count, parameter_table
+from minigpt.model.accounting import parameter_count, parameter_table
 
 ROOT = Path(__file__).parent.parent
 TOUR = ROOT / "docs" / "tour.md"

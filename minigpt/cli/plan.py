@@ -92,7 +92,7 @@ def _show(plan: Plan, settings: Config, machine: Machine) -> None:
     from rich.console import Console
 
     from minigpt.cli.live import duration, parameter_lines
-    from minigpt.model.cost import flops_per_token, parameter_count, parameter_table
+    from minigpt.model.accounting import flops_per_token, parameter_count, parameter_table
 
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     console.print(parameter_lines(parameter_table(settings.model)))

@@ -14,7 +14,7 @@ from minigpt.characters import own_name
 from minigpt.config import GPTConfig
 from minigpt.data.report import Report
 from minigpt.errors import DataError
-from minigpt.model.cost import parameter_count
+from minigpt.model.accounting import parameter_count
 from minigpt.run import RunFolder
 
 UNKNOWN = "unknown"

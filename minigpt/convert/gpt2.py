@@ -41,6 +41,7 @@ EXPRESSIBLE: dict[str, tuple[str, ...]] = {
     "position": ("learned", "sinusoidal", "none"),
     "norm": ("layernorm",),
     "mlp": tuple(ACTIVATIONS),
+    "qk_norm": ("False",),
 }
 """The variants that GPT-2's architecture can express: a fixed or an absent position is a table of numbers, too."""
 
@@ -48,8 +49,13 @@ NEEDED = {
     "rope": "turns queries and keys by their position",
     "rmsnorm": "has RMSNorm",
     "swiglu": "has a gated feed-forward layer",
+    "n_kv_head": "shares keys and values between heads",
+    "qk_norm": "normalises queries and keys",
 }
-"""What an architecture would have to do for the variants that GPT-2 lacks; Llama's does all three."""
+"""What an architecture would have to do for the variants that GPT-2 lacks."""
+
+LLAMA = ("rope", "rmsnorm", "swiglu", "n_kv_head")
+"""Those that Llama's does."""
 
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 50_257,
@@ -101,11 +107,15 @@ def to_gpt2_config(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
     Raises:
         ConfigError: naming every setting that GPT-2's architecture cannot express, and what would be needed.
     """
-    wrong = {name: getattr(config, name) for name in EXPRESSIBLE if getattr(config, name) not in EXPRESSIBLE[name]}
+    wrong = {name: getattr(config, name) for name in EXPRESSIBLE if str(getattr(config, name)) not in EXPRESSIBLE[name]}
+    if config.kv_heads != config.n_head:
+        wrong["n_kv_head"] = config.n_kv_head
     if wrong:
-        needed = " and ".join(NEEDED.get(value, f"has {value}") for value in wrong.values())
-        needed += ", as Llama's does" if NEEDED.keys() >= set(wrong.values()) else ""
-        can = " and ".join(f"--model.{name} {_either(EXPRESSIBLE[name])}" for name in wrong)
+        lacking = [value if value in NEEDED else name for name, value in wrong.items()]
+        needed = " and ".join(NEEDED[key] for key in lacking)
+        needed += ", as Llama's does" if set(lacking) <= set(LLAMA) else ""
+        choices = {**EXPRESSIBLE, "n_kv_head": (str(config.n_head),)}
+        can = " and ".join(f"--model.{name.replace('_', '-')} {_either(choices[name])}" for name in wrong)
         raise ConfigError(
             "GPT-2's architecture cannot express this model",
             seen=", ".join(f"model.{name} {value}" for name, value in wrong.items()),
@@ -263,6 +273,7 @@ def _transposed(name: str, tensor: Tensor) -> Tensor:
 
 def _position_vectors(model: GPT) -> Tensor:
     """Returns what the model adds to the embedding at each position: (block_size, n_embd)."""
+    if model.wpe is None:
+        return torch.zeros(model.config.block_size, model.config.n_embd)
     with torch.no_grad():
-        nothing = torch.zeros(1, model.config.block_size, model.config.n_embd)
-        return model.wpe.add(nothing, torch.arange(model.config.block_size))[0]
+        return model.wpe(torch.arange(model.config.block_size))

@@ -37,7 +37,7 @@ from minigpt.convert.tokenizer_out import save_tokenizer
 from minigpt.convert.weights import SINGLE, Stored, check_tensors, find_tensors, read_json, read_tensor, refused, shown
 from minigpt.data.folder import new_folder
 from minigpt.errors import RunError, TokenizerError
-from minigpt.model.cost import parameter_count
+from minigpt.model.accounting import parameter_count
 from minigpt.run import MODEL, RunFolder, load
 from minigpt.tokenizers import Tokenizer, make_tokenizer, reads_training_text
 

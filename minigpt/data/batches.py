@@ -16,11 +16,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from minigpt.config import IGNORE_INDEX
 from minigpt.data.permutation import Permutation
 from minigpt.data.shards import Shard, Tokens
 from minigpt.errors import ConfigError, DataError
-
-IGNORE = -1  # a target that counts for nothing
 
 Ints = npt.NDArray[np.int64]
 
@@ -30,7 +29,7 @@ class Batch(NamedTuple):
 
     Attributes:
         x: token ids, int64, shape (batch, block_size); 0 where the sequence is over.
-        y: the id that follows each of x, int64, shape (batch, block_size); IGNORE where there is none.
+        y: the id that follows each of x, int64, shape (batch, block_size); IGNORE_INDEX where there is none.
     """
 
     x: Ints
@@ -81,7 +80,7 @@ class Batches:
 
         Returns:
             x and y of shape (batch_size / world_size, block_size). The last batch of an epoch is filled up
-            with rows of nothing but IGNORE, so that shapes never change.
+            with rows of nothing but IGNORE_INDEX, so that shapes never change.
 
         Raises:
             ConfigError: world_size does not divide batch_size.
@@ -131,10 +130,10 @@ class Batches:
         columns = np.arange(self.block_size + 1, dtype=np.int64)
         places = numbers[:, None] * self.block_size + columns  # (rows, block_size + 1)
         ids = self.tokens[np.minimum(places, self.n_tokens - 1)].astype(np.int64)
-        ids[places >= self.n_tokens] = IGNORE
-        ids[numbers >= self.n_sequences] = IGNORE  # its first token may exist, as the last target before it
+        ids[places >= self.n_tokens] = IGNORE_INDEX
+        ids[numbers >= self.n_sequences] = IGNORE_INDEX  # its first token may exist, as the last target before it
         x, y = ids[:, :-1].copy(), ids[:, 1:].copy()
         if self._seam:
-            y[places[:, 1:] % self._seam == 0] = IGNORE
-        x[x == IGNORE] = 0
+            y[places[:, 1:] % self._seam == 0] = IGNORE_INDEX
+        x[x == IGNORE_INDEX] = 0
         return Batch(x, y)

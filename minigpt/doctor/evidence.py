@@ -25,7 +25,7 @@ from minigpt.doctor.references import total_steps
 from minigpt.doctor.saved import Saved, read_saved
 from minigpt.errors import DataError, MiniGPTError, RunError
 from minigpt.metrics import Record, read_metrics
-from minigpt.model.cost import parameter_table
+from minigpt.model.accounting import parameter_table
 from minigpt.run import RunFolder
 
 UNIGRAM_TOKENS, BIGRAM_TOKENS = 2**24, 2**19

@@ -13,7 +13,7 @@ from minigpt.characters import counted
 from minigpt.doctor.evidence import Evidence
 from minigpt.doctor.finding import Finding
 from minigpt.metrics import Record
-from minigpt.model.cost import flops_per_token
+from minigpt.model.accounting import flops_per_token
 
 LEAST_SECONDS = 60.0
 """Shorter runs are not judged."""

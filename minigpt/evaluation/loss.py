@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import torch
 
+from minigpt.config import IGNORE_INDEX
 from minigpt.data import Batches, Shard
 from minigpt.device import Machine
 from minigpt.errors import DataError
 from minigpt.model import GPT
-from minigpt.model.head import IGNORE
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def split_loss(
     with torch.no_grad(), machine.autocast():
         for batch in batches.in_order():
             ids, targets = (torch.from_numpy(part).to(machine.device) for part in (batch.x, batch.y))
-            total += model.loss_sum(ids, targets).item()
-            count += int((batch.y != IGNORE).sum())
+            total += model(ids, targets).item()
+            count += int((batch.y != IGNORE_INDEX).sum())
             done += len(batch.x)
             on_progress(min(done, batches.n_sequences), batches.n_sequences)
     model.train(was_training)

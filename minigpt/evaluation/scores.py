@@ -16,13 +16,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from minigpt.data import IGNORE
+from minigpt.config import IGNORE_INDEX
 from minigpt.device import Machine
 from minigpt.errors import ConfigError, DeviceError
 from minigpt.evaluation.material import Ints, Material
 from minigpt.evaluation.windows import Windows
 from minigpt.model import GPT
-from minigpt.model.matmul import matmul
+from minigpt.model.hooks import hooked
+from minigpt.model.kernels.matmul import matmul
 
 Floats = npt.NDArray[np.float32]
 
@@ -101,12 +102,13 @@ def _score_rows(
     model: GPT, scorer: TokenScorer, machine: Machine, x: Ints, y: Ints, places: Ints
 ) -> tuple[npt.NDArray[np.generic], ...]:
     """Scores a batch: the arrays of `Scores`, for the targets among y."""
-    wanted = y != IGNORE  # (rows, time)
+    wanted = y != IGNORE_INDEX  # (rows, time)
     ids, chosen, targets = (torch.from_numpy(part).to(machine.device) for part in (x, wanted, y[wanted]))
-    with machine.autocast():
-        hidden = model.hidden(ids)[chosen]  # (targets, n_embd)
+    final: list[Tensor] = []  # the hidden states, whose logits the scorer forms a few at a time
+    with machine.autocast(), hooked(model, {"final": final.append}):
+        model(ids, logits_to_keep=0)
     context = np.broadcast_to(np.arange(1, x.shape[1] + 1, dtype=np.int32), x.shape)
-    nll, rank, confidence = (part.cpu().numpy() for part in scorer(hidden, targets))
+    nll, rank, confidence = (part.cpu().numpy() for part in scorer(final[0][chosen], targets))
     return places[wanted], context[wanted], nll, rank, confidence
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minigpt.data import IGNORE
+from minigpt.config import IGNORE_INDEX
 from minigpt.errors import ConfigError
 from minigpt.evaluation.material import Ints, Material
 
@@ -53,7 +53,7 @@ class Windows:
         Returns:
             Three arrays (rows, time), time being the longest's, at most block_size:
             x: token ids; 0 behind the end of a reading.
-            y: the token that follows each of x, or IGNORE where it is not to be predicted here.
+            y: the token that follows each of x, or IGNORE_INDEX where it is not to be predicted here.
             places: where each of y stands in the material.
         """
         starts, ends = self._starts[first:stop, None], self._ends[first:stop, None]  # (rows, 1)
@@ -66,4 +66,4 @@ class Windows:
         wanted = (places >= self._first_targets[first:stop, None]) & (places < ends)
         if self.material.seam:
             wanted &= places % self.material.seam != 0
-        return x, np.where(wanted, ids[:, 1:], IGNORE), places
+        return x, np.where(wanted, ids[:, 1:], IGNORE_INDEX), places

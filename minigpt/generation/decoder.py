@@ -58,11 +58,11 @@ class Decoder:
             if self.cache.lengths[row] == self.context:
                 self._read(row, text[-max(1, self.context // 2) :])
         if self.lone and len(self.texts) == 1:
-            hidden = self.lone(self.texts[0][-1])
+            logits = self.lone(self.texts[0][-1])
         else:
             newest = torch.tensor([[text[-1]] for text in self.texts], device=self.device)  # (texts, 1)
-            hidden = self.model.hidden(newest, self.cache)
-        return self.model.lm_head(hidden)[:, 0].float()
+            logits = self.model(newest, cache=self.cache)
+        return logits[:, 0].float()
 
     def append(self, tokens: Sequence[int]) -> None:
         """Puts one more token behind each text; `next_logits` must have read the one before."""
@@ -78,5 +78,6 @@ class Decoder:
         """Fills the cache's row with a window of its text, all but the last token."""
         before = window[:-1]
         if before:
-            self.model.hidden(torch.tensor([before], device=self.device), self.cache.empty_row(row))
+            ids = torch.tensor([before], device=self.device)
+            self.model(ids, cache=self.cache.empty_row(row), logits_to_keep=0)
         self.cache.lengths[row] = len(before)

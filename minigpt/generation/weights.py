@@ -23,7 +23,7 @@ from minigpt.errors import ConfigError, DeviceError, did_you_mean
 from minigpt.generation.decoder import Decoder
 from minigpt.generation.products import HEADS, KINDS, SMALL, Product, float32, steady
 from minigpt.model import GPT
-from minigpt.model.positions import Positions
+from minigpt.model.hooks import Point
 
 GAIN = 1.1
 """How many times as fast a narrower form must make a step for its rounding to be worth it."""
@@ -84,7 +84,7 @@ def _as_function(layer: nn.Module, form: Callable[[Tensor, Tensor | None], Produ
         return _same
     if isinstance(layer, nn.ModuleList):
         return tuple(part.forward for part in layer)
-    return layer if isinstance(layer, Positions) else layer.forward
+    return layer if isinstance(layer, Point) else layer.forward
 
 
 def _same(x: Tensor) -> Tensor:

@@ -1,49 +1,125 @@
-"""START HERE: the GPT, from token ids to logits. The mathematics and nothing else.
+"""START HERE: the GPT, from token ids to logits and loss. Plain, and from top to bottom.
 
-Read downwards: `Block` is one layer, `GPT` stacks them between the embedding and the vocabulary head. The parts they
-are made of stand beside this file: attention.py, mlps.py, norms.py, positions.py, head.py. How it is trained, sped up
-or exported is decided elsewhere, from outside.
+`CausalSelfAttention` and `MLP` are the two layers of a `Block`; `GPT` stacks blocks between the token embedding and
+the vocabulary head. What is written out here is what happens. Variants of a layer are in layers.py; kernels/ holds
+faster forms of the two costly lines (attention and loss), which tests compare with the plain forms below. A `Point` is
+a name for a tensor: it passes it on, and lets others read or replace it (hooks.py).
+
+How the model is trained, sped up, saved or exported is decided elsewhere, from outside.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from minigpt.config import GPTConfig
+from minigpt.config import IGNORE_INDEX, GPTConfig
 from minigpt.errors import ConfigError
-from minigpt.model.attention import CausalSelfAttention
-from minigpt.model.cache import KVCache
-from minigpt.model.dropout import Dropout
-from minigpt.model.head import cross_entropy_sum
-from minigpt.model.mlps import MLPS
-from minigpt.model.norms import NORMS
-from minigpt.model.positions import POSITIONS, Positions
+from minigpt.model import kernels, layers
+from minigpt.model.hooks import Point
+from minigpt.model.kernels import Dropout
+from minigpt.model.kv_cache import KVCache
+from minigpt.model.layers import Embedding, Linear, OutputProjection
 
 
-class Block(nn.Module):
-    """One transformer layer: attention gathers from other tokens, the MLP works on each token alone.
+class CausalSelfAttention(nn.Module):
+    """How a token gathers what it needs from the tokens before it (Vaswani et al. 2017, section 3.2).
 
-    Both read a normalised copy of the residual stream and add their result to it (pre-norm, as in GPT-2).
+    Each head asks with a query, is answered by the keys, and takes a weighted mean of the values. With fewer key/value
+    heads than heads, several queries share one (Ainslie et al. 2023).
+    """
+
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__()
+        self.layer, self.head_dim, self.dropout = layer, config.head_dim, config.dropout
+        self.n_heads = (config.n_head, config.kv_heads, config.kv_heads)  # of queries, keys, values
+        self.c_attn = Linear(config.n_embd, sum(self.n_heads) * config.head_dim, bias=config.bias)
+        self.c_proj = Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.q_norm = layers.RMSNorm(config.head_dim) if config.qk_norm else nn.Identity()
+        self.k_norm = layers.RMSNorm(config.head_dim) if config.qk_norm else nn.Identity()
+        self.rotary = layers.ROTARY[config.position](config) if config.position in layers.ROTARY else None
+        self.q, self.k, self.v, self.scores, self.pattern, self.z = (Point() for _ in range(6))
+
+    def forward(self, x: Tensor, positions: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Returns what attention adds to the residual stream, (batch, time, n_embd).
+
+        Args:
+            x: the normalised residual stream, (batch, time, n_embd).
+            positions: where each token is in its text: (time), or (batch, time) with a cache.
+            cache: keys and values of earlier tokens, to be extended; None to attend within x alone.
+        """
+        batch, time, n_embd = x.shape
+        qkv = self.c_attn(x).view(batch, time, -1, self.head_dim).transpose(1, 2)
+        q, k, v = qkv.split(self.n_heads, dim=1)  # each (batch, heads, time, head_dim)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if self.rotary:
+            q, k = self.rotary(q, positions), self.rotary(k, positions)
+        q, k, v = self.q(q), self.k(k), self.v(v)
+        if cache is not None:
+            k, v = cache.extend(self.layer, k, v, positions)  # keys and values of all tokens so far
+        dropout = self.dropout if self.training else 0.0
+        if self.scores.watched or self.pattern.watched:
+            z = self.attend(q, k, v, positions, dropout)
+        else:
+            z = kernels.causal_attention(q, k, v, positions if cache is not None else None, dropout)
+        z = self.z(z)  # (batch, heads, time, head_dim)
+        return self.c_proj(z.transpose(1, 2).reshape(batch, time, n_embd))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, dropout: float = 0.0) -> Tensor:
+        """Returns softmax(q k^T / sqrt(head_dim)) v, where each query sees the keys up to its own position."""
+        k, v = (x.repeat_interleave(q.size(1) // x.size(1), dim=1) for x in (k, v))  # a key/value head for each head
+        scores = q @ k.transpose(-2, -1) / math.sqrt(self.head_dim)  # (batch, heads, queries, keys)
+        visible = torch.arange(k.size(2), device=q.device) <= positions[..., :, None]  # (1 or batch, queries, keys)
+        scores = self.scores(scores.masked_fill(~visible.unsqueeze(-3), -math.inf))
+        pattern = self.pattern(scores.softmax(dim=-1))  # rows sum to 1
+        return F.dropout(pattern, dropout) @ v
+
+
+class MLP(nn.Module):
+    """The feed-forward layer of GPT-2: works on each token's vector alone, where attention mixes between tokens.
+
+    It widens the vector, bends it with a Gaussian error linear unit (Hendrycks and Gimpel 2016), and projects it back.
     """
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.ln_1 = NORMS[config.norm](config)
-        self.attn = CausalSelfAttention(config)
-        self.ln_2 = NORMS[config.norm](config)
+        self.c_fc = Linear(config.n_embd, config.n_hidden, bias=config.bias)
+        self.act = nn.GELU(approximate="tanh")
+        self.c_proj = Linear(config.n_hidden, config.n_embd, bias=config.bias)
+        self.hidden = Point()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns what the layer adds to the residual stream, (batch, time, n_embd)."""
+        return self.c_proj(self.hidden(self.act(self.c_fc(x))))
+
+
+MLPS = {"gelu": MLP, **layers.MLPS}
+
+
+class Block(nn.Module):
+    """One transformer block: attention, then the feed-forward layer.
+
+    Both read a normalised copy of the residual stream and add their result to it (pre-norm, as in GPT-2).
+    """
+
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__()
+        norm = layers.NORMS[config.norm]
+        self.ln_1 = norm(config.n_embd, config.bias)
+        self.attn = CausalSelfAttention(config, layer)
+        self.ln_2 = norm(config.n_embd, config.bias)
         self.mlp = MLPS[config.mlp](config)
         self.drop = Dropout(config.dropout)
+        self.resid_pre, self.attn_out, self.resid_mid, self.mlp_out, self.resid_post = (Point() for _ in range(5))
 
-    def forward(
-        self, x: Tensor, encoding: Positions, positions: Tensor, layer: int, cache: KVCache | None = None
-    ) -> Tensor:
-        """Returns the residual stream (batch, time, n_embd) after this layer; arguments as in attention."""
-        x = x + self.drop(self.attn(self.ln_1(x), encoding, positions, layer, cache))
-        return x + self.drop(self.mlp(self.ln_2(x)))
+    def forward(self, x: Tensor, positions: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Returns the residual stream (batch, time, n_embd) after this block; arguments as in attention."""
+        x = self.resid_pre(x)
+        x = self.resid_mid(x + self.attn_out(self.drop(self.attn(self.ln_1(x), positions, cache))))
+        return self.resid_post(x + self.mlp_out(self.drop(self.mlp(self.ln_2(x)))))
 
 
 class GPT(nn.Module):
@@ -61,68 +137,87 @@ class GPT(nn.Module):
         if mistakes := list(config.problems()):
             raise ConfigError("The model's shape cannot work", remedy="; ".join(mistakes))
         self.config = config
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
-        self.wpe: Positions = POSITIONS[config.position](config)
+        self.wte = Embedding(config.vocab_size, config.n_embd)
+        embeds_positions = config.position in layers.POSITION_EMBEDDINGS
+        self.wpe = layers.POSITION_EMBEDDINGS[config.position](config) if embeds_positions else None
         self.drop = Dropout(config.dropout)
-        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.ln_f = NORMS[config.norm](config)
-        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.ln_f = layers.NORMS[config.norm](config.n_embd, config.bias)
+        self.lm_head = OutputProjection(config.n_embd, config.vocab_size, bias=False)
         if config.tied:
             self.lm_head.weight = self.wte.weight
-        self._initialise()
+        self.embed, self.final, self.logits = Point(), Point(), Point()
+        self.initialise()
 
-    def _initialise(self) -> None:
-        """Draws matrices from N(0, 0.02), and those that write to the residual stream smaller.
+    def initialise(self) -> None:
+        """Draws matrices and embeddings from N(0, 0.02), and matrices that write to the residual stream smaller.
 
         The stream sums 2 x n_layer contributions; dividing their scale by the root of that keeps its variance at the
-        output what it would be with one (GPT-2, section 2.3). Biases begin at 0 and norms at 1.
+        output what it would be with one (GPT-2, section 2.3). Biases begin at 0 and gains at 1.
         """
         residual = 0.02 / math.sqrt(2 * self.config.n_layer)
+        kinds = layers.parameter_kinds(self)
         for name, parameter in self.named_parameters():
-            if parameter.dim() == 2:
+            if kinds[name] in ("matrix", "embedding"):
                 nn.init.normal_(parameter, std=residual if name.endswith("c_proj.weight") else 0.02)
-            elif name.endswith("bias"):
-                nn.init.zeros_(parameter)
+            else:
+                nn.init.constant_(parameter, 1.0 if kinds[name] == "gain" else 0.0)
 
-    def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Returns the normalised residual stream above the last block.
+    def forward(
+        self,
+        ids: Tensor,
+        targets: Tensor | None = None,
+        cache: KVCache | None = None,
+        logits_to_keep: int | Tensor | None = None,
+    ) -> Tensor:
+        """Returns the logits of the token that follows each; with targets, their loss instead.
 
         Args:
             ids: token ids, (batch, time); with a cache, the tokens that follow those in each of its rows.
+            targets: the token that follows each, (batch, time), or `IGNORE_INDEX` where none counts.
             cache: keys and values of earlier tokens; extended by these.
+            logits_to_keep: how many of the last tokens to give logits for, or which tokens: a boolean mask (batch,
+                time). None for all of them.
 
         Returns:
-            (batch, time, n_embd)
+            Logits (batch, time, vocab_size), or (tokens, vocab_size) for a mask; with targets, the cross-entropy
+            summed over them, a float32 scalar in nats.
 
         Raises:
             ConfigError: if the tokens, with those in the cache, are more than block_size.
         """
-        end = ids.size(1) + (max(cache.lengths) if cache is not None else 0)
-        if end > self.config.block_size:
+        time, earlier = ids.size(1), max(cache.lengths) if cache is not None else 0
+        if earlier + time > self.config.block_size:
             raise ConfigError(
                 f"The model reads at most {self.config.block_size} tokens at once",
-                seen=end,
+                seen=earlier + time,
                 remedy="Give it fewer, or train with a larger model.block_size.",
             )
-        positions = torch.arange(end, device=ids.device) if cache is None else cache.positions(ids.size(1))
-        x = self.drop(self.wpe.add(self.wte(ids), positions))  # (batch, time, n_embd)
-        for layer, block in enumerate(self.h):
-            x = block(x, self.wpe, positions, layer, cache)
+        positions = torch.arange(time, device=ids.device) if cache is None else cache.positions(time)
+        x = self.wte(ids)  # (batch, time, n_embd)
+        if self.wpe is not None:
+            x = x + self.wpe(positions)
+        x = self.drop(self.embed(x))
+        for block in self.h:
+            x = block(x, positions, cache)
         if cache is not None:
-            cache.advance(ids.size(1))
-        return self.ln_f(x)
+            cache.advance(time)
+        x = self.final(self.ln_f(x))
+        if targets is not None:
+            return self.loss(x, targets)
+        if isinstance(logits_to_keep, int):
+            x = x[:, time - logits_to_keep :]
+        elif logits_to_keep is not None:
+            x = x[logits_to_keep]
+        return self.logits(self.lm_head(x))
 
-    def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Returns the logits of the token that follows each: (batch, time, vocab_size). Arguments as `hidden`."""
-        return self.lm_head(self.hidden(ids, cache))
+    def loss(self, x: Tensor, targets: Tensor) -> Tensor:
+        """Returns the cross-entropy of the targets, summed, in nats: how surprised the model is by them.
 
-    def loss_sum(self, ids: Tensor, targets: Tensor, hidden: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Returns the cross-entropy summed over the targets, in nats, without ever holding all logits.
-
-        Args:
-            ids: (batch, time).
-            targets: (batch, time), the token that follows each, or `head.IGNORE`.
-            hidden: a compiled form of `hidden`, where there is one.
+        The loss of a token is the logarithm of the sum of all exponentials less its own logit (Bridle 1990). The fast
+        form holds the logits of a few hundred tokens at a time; this plain one holds all of them.
         """
-        x = (hidden or self.hidden)(ids).flatten(0, 1)  # (batch * time, n_embd)
-        return cross_entropy_sum(x, self.lm_head.weight, targets.flatten())
+        if self.logits.watched:
+            logits = self.logits(self.lm_head(x)).float()
+            return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE_INDEX, reduction="sum")
+        return kernels.cross_entropy_sum(x.flatten(0, 1), self.lm_head.weight, targets.flatten())

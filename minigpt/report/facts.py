@@ -20,7 +20,7 @@ from minigpt.data.report import Report
 from minigpt.doctor import Diagnosis
 from minigpt.doctor.references import total_steps
 from minigpt.evaluation import Evaluation
-from minigpt.model.cost import parameter_count
+from minigpt.model.accounting import parameter_count
 from minigpt.report.said import Said
 from minigpt.run import RunFolder
 

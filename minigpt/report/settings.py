@@ -11,7 +11,7 @@ from typing import Any
 from minigpt.characters import own_name
 from minigpt.config import Config, preset_names, resolve
 from minigpt.data.report import SPLIT_NAMES
-from minigpt.model.cost import flops_per_token, parameter_table
+from minigpt.model.accounting import flops_per_token, parameter_table
 from minigpt.report import words
 from minigpt.report.facts import RunFacts
 from minigpt.report.html import Child, Html, element, folded, name, table

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minigpt.data import IGNORE, Batch
+from minigpt.config import IGNORE_INDEX
+from minigpt.data import Batch
 from minigpt.device import Machine, hash_seed, is_out_of_memory
 from minigpt.model import GPT
 
@@ -38,9 +39,7 @@ class Gradients:
     ) -> None:
         self.model, self.machine, self.scaler = model, machine, scaler
         self.rows, self.recompute, self.note = rows, False, note
-        self.hidden = model.hidden
-        if machine.compiled != "off":
-            self.hidden = torch.compile(model.hidden, mode=machine.compiled)
+        self.forward = model if machine.compiled == "off" else torch.compile(model, mode=machine.compiled)
 
     def add(self, batch: Batch, seed: int, step: int) -> tuple[Tensor, int]:
         """Adds the gradient of the batch's mean loss, multiplied by the scaler's scale.
@@ -69,12 +68,12 @@ class Gradients:
     def _add(self, batch: Batch, seed: int) -> tuple[Tensor, int]:
         torch.manual_seed(seed)
         self.model.train()
-        tokens = max(1, int((batch.y != IGNORE).sum()))
+        tokens = max(1, int((batch.y != IGNORE_INDEX).sum()))
         loss_sum = torch.zeros((), device=self.machine.device)
         for first in range(0, len(batch.x), self.rows):
             ids, targets = (self._on_device(array[first : first + self.rows]) for array in batch)
             with self.machine.autocast():
-                part_sum = self.model.loss_sum(ids, targets, self.hidden)
+                part_sum = self.forward(ids, targets)
             self.scaler.scale(part_sum / tokens).backward()
             loss_sum += part_sum.detach()
         return loss_sum, tokens

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from minigpt.data import IGNORE, Batch, Batches
+from minigpt.config import IGNORE_INDEX
+from minigpt.data import Batch, Batches
 from minigpt.device import Machine
 from minigpt.model import GPT
-from minigpt.model.attention import CausalSelfAttention, attention_pattern
+from minigpt.model.hooks import Watcher, hooked
 
 PROBE_TOKENS = 1024
 """The hidden units and heads are watched on so many tokens: on few, a healthy unit may be silent by chance."""
@@ -102,7 +103,7 @@ def probe_ids(batches: Batches, step: int) -> np.ndarray[Any, Any]:
     wanted = -(-PROBE_TOKENS // batches.block_size)
     for ahead in range(wanted):
         batch: Batch = batches.batch(step + ahead)
-        rows += list(batch.x[(batch.y != IGNORE).all(axis=1)])
+        rows += list(batch.x[(batch.y != IGNORE_INDEX).all(axis=1)])
         if len(rows) >= wanted:
             break
     return np.stack(rows[:wanted] or [batches.batch(step).x[0]])[:, :PROBE_TOKENS]
@@ -120,42 +121,32 @@ def _probe(model: GPT, probe: np.ndarray[Any, Any], machine: Machine) -> tuple[d
     dead: dict[str, float] = {}
     saturated: dict[str, float] = {}
 
-    def watch_units(part: str) -> Any:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            units = inputs[0].float().flatten(0, -2)  # (batch * time, n_hidden)
+    def watch_units(part: str) -> Watcher:
+        def watch(units: Tensor) -> None:
+            units = units.float().flatten(0, -2)  # (batch * time, n_hidden)
             silent = units.abs().amax(0) < SILENT * units.square().mean().sqrt()
             dead[part] = _rounded(float(silent.float().mean()))
 
-        return hook
+        return watch
 
-    def watch_heads(part: str) -> Any:
-        def hook(attention: CausalSelfAttention, inputs: tuple[Any, ...]) -> None:
-            x, encoding, positions = inputs[:3]
-            batch, time, n_embd = x.shape
-            qkv = attention.c_attn(x).view(batch, time, 3, attention.n_head, n_embd // attention.n_head)
-            q, k, _ = qkv.permute(2, 0, 3, 1, 4)  # each (batch, heads, time, head_dim)
-            most = [
-                attention_pattern(encoding.rotate(one, positions), encoding.rotate(other, positions)).amax(-1)
-                for one, other in zip(q.split(1), k.split(1), strict=True)
-            ]  # of each sequence: (1, heads, time)
-            late = torch.cat(most).float()[..., time // 2 :]  # early queries have few tokens to choose from
+    def watch_heads(part: str) -> Watcher:
+        def watch(pattern: Tensor) -> None:
+            most = pattern.float().amax(-1)  # (batch, heads, time)
+            late = most[..., most.size(-1) // 2 :]  # early queries have few tokens to choose from
             saturated[part] = _rounded(float((late.mean((0, 2)) > SATURATED).float().mean()))
 
-        return hook
+        return watch
 
-    hooks = []
+    watchers: dict[str, Watcher] = {}
     for layer in range(model.config.n_layer):
         attention, mlp = f"h.{layer}.attn", f"h.{layer}.mlp"
-        hooks.append(model.get_submodule(attention).register_forward_pre_hook(watch_heads(attention)))
-        hooks.append(model.get_submodule(f"{mlp}.c_proj").register_forward_pre_hook(watch_units(mlp)))
+        watchers |= {f"{attention}.pattern": watch_heads(attention), f"{mlp}.hidden": watch_units(mlp)}
     was_training = model.training
     try:
-        with torch.no_grad(), machine.autocast():
-            model.eval().hidden(ids)
+        with torch.no_grad(), machine.autocast(), hooked(model, watchers):
+            model.eval()(ids, logits_to_keep=0)
     finally:
         model.train(was_training)
-        for handle in hooks:
-            handle.remove()
     return dead, saturated
 
 

@@ -28,7 +28,7 @@ from minigpt.generation.history import extend_history, keep_history_until
 from minigpt.generation.passages import fixed_prompts
 from minigpt.metrics import Watcher, keep_until, read_metrics
 from minigpt.model import GPT
-from minigpt.model.cost import parameter_table
+from minigpt.model.accounting import parameter_table
 from minigpt.run import MODEL, OPTIMIZER, RunFolder
 from minigpt.training.calendar import Calendar
 from minigpt.training.gradients import Gradients

@@ -1,19 +1,21 @@
 """Optimizers: torch's own, each set up for a GPT.
 
-Weight decay pulls on matrices only, never on biases and norms. A new optimizer is a function and a line in
+Weight decay pulls on matrices and embeddings only, never on biases and gains. A parameter that needs no gradient is
+left alone. A new optimizer is a function and a line in
 `OPTIMIZERS`; it returns a list, since Muon takes matrices alone and needs AdamW beside it for the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Container, Mapping
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from minigpt.config import OptimizerConfig
+from minigpt.model.layers import Kind, parameter_kinds
 
 
 def adam(model: nn.Module, lr: float, config: OptimizerConfig) -> list[Optimizer]:
@@ -32,9 +34,9 @@ def muon(model: nn.Module, lr: float, config: OptimizerConfig) -> list[Optimizer
     Muon makes each matrix's update orthogonal. Its step is scaled to Adam's usual size (Liu et al. 2025), so that one
     learning rate serves both.
     """
-    inside = {name for name, p in model.named_parameters() if name.startswith("h.") and p.dim() == 2}
-    matrices = [p for name, p in model.named_parameters() if name in inside]
-    rest = _decay_groups(model, config, leave_out=inside)
+    kinds = parameter_kinds(model)
+    matrices = [p for name, p in _trained(model).items() if kinds[name] == "matrix"]
+    rest = _decay_groups(model, config, {"embedding", "gain", "bias"})
     return [
         _lean(torch.optim.Muon)(
             matrices,
@@ -66,13 +68,22 @@ def set_rate(optimizers: list[Optimizer], lr: float) -> None:
             group["lr"] = lr
 
 
+def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
 def _decay_groups(
-    model: nn.Module, config: OptimizerConfig, leave_out: set[str] | frozenset[str] = frozenset()
+    model: nn.Module, config: OptimizerConfig, of: Container[Kind] = get_args(Kind)
 ) -> list[dict[str, Any]]:
-    parameters = [p for name, p in model.named_parameters() if name not in leave_out]
+    """Returns the trained parameters of some kinds, in a group with weight decay and one without."""
+    kinds = parameter_kinds(model)
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in _trained(model).items():
+        if kinds[name] in of:
+            groups[kinds[name] in ("matrix", "embedding")].append(parameter)
     return [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        {"params": groups[True], "weight_decay": config.weight_decay},
+        {"params": groups[False], "weight_decay": 0.0},
     ]
 
 

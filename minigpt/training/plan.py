@@ -21,7 +21,7 @@ from minigpt.data import Batch
 from minigpt.data.report import Report
 from minigpt.device import Machine, matmul_rate, synchronise
 from minigpt.model import GPT
-from minigpt.model.cost import TrainingMemory, flops_per_token, parameter_count, training_memory
+from minigpt.model.accounting import TrainingMemory, flops_per_token, parameter_count, training_memory
 from minigpt.training.gradients import Gradients
 from minigpt.training.optimizers import make_optimizers
 
@@ -149,7 +149,7 @@ def _pace(config: Config, machine: Machine, rate: float) -> tuple[float, float, 
     def validate() -> None:
         tokens = torch.from_numpy(ids).to(machine.device)
         with torch.no_grad(), machine.autocast():
-            model.eval().loss_sum(tokens, tokens)
+            model.eval()(tokens, tokens)
 
     two, one = _quickest([lambda: step(2), lambda: step(1)], machine)
     (validation,) = _quickest([validate], machine)

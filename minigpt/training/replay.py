@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from minigpt import checkpoint, device
-from minigpt.data import IGNORE, Batch
+from minigpt.config import IGNORE_INDEX
+from minigpt.data import Batch
 from minigpt.errors import RunError
 from minigpt.model import GPT
+from minigpt.model.hooks import Point
 from minigpt.run import MODEL, RunFolder
 from minigpt.training.gradients import Gradients
 from minigpt.training.trouble import first_not_finite
@@ -61,8 +63,9 @@ def replay(dump: Path | str) -> Replay:
 
     outputs: list[str] = []
     for name, part in model.named_modules():
-        part.register_forward_hook(_noting(name, outputs))
-    tokens = int((batch["y"] != IGNORE).sum())
+        if not isinstance(part, Point):  # a watched one would lead the step another way
+            part.register_forward_hook(_noting(name, outputs))
+    tokens = int((batch["y"] != IGNORE_INDEX).sum())
     rows = config.train.batch_size // config.train.accumulate
     gradients = Gradients(model, machine, torch.amp.GradScaler(machine.device.type, enabled=False), rows)
     x, y = (batch[name].cpu().numpy() for name in ("x", "y"))

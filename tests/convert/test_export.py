@@ -7,16 +7,17 @@ import os
 import shutil
 import subprocess
 import sys
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
 from minigpt import generate, load
+from minigpt.config import Position
 from minigpt.convert import export_hugging_face
 from minigpt.convert.tokenizer_out import WRITERS
 from minigpt.errors import ConfigError, DataError, MiniGPTError
-from minigpt.model.positions import POSITIONS
 from minigpt.tokenizers import KINDS, load_tokenizer
 from tests.convert.conftest import TEXT, make_run
 from tests.tokenizers.conftest import GREETINGS, MANY_SCRIPTS
@@ -138,6 +139,8 @@ def test_every_kind_of_tokenizer_has_a_form():
         ({"position": "rope"}, ["model.position rope", "learned, sinusoidal or none", "queries and keys"]),
         ({"norm": "rmsnorm"}, ["model.norm rmsnorm", "layernorm", "RMSNorm"]),
         ({"mlp": "swiglu"}, ["model.mlp swiglu", "gelu or relu2", "gated"]),
+        ({"qk_norm": True}, ["model.qk_norm True", "normalises queries and keys"]),
+        ({"n_kv_head": 2}, ["model.n_kv_head 2", "shares keys and values", "--model.n-kv-head 4", "Llama"]),
         ({"position": "rope", "norm": "rmsnorm"}, ["model.position rope", "model.norm rmsnorm"]),
     ],
 )
@@ -151,7 +154,7 @@ def test_what_gpt2_cannot_express_is_refused_by_name(tmp_path, shape, words):
 
 
 def test_each_position_is_either_exported_or_refused():
-    assert set(POSITIONS) == {"learned", "sinusoidal", "none", "rope"}
+    assert set(get_args(Position)) == {"learned", "sinusoidal", "none", "rope"}
 
 
 def test_nothing_is_overwritten(tmp_path):

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt.data import IGNORE, Batch, Batches, Shard, ShardWriter
+from minigpt.config import IGNORE_INDEX
+from minigpt.data import Batch, Batches, Shard, ShardWriter
 from minigpt.errors import ConfigError, DataError
 
 shapes = st.tuples(st.integers(2, 200), st.integers(1, 12), st.integers(1, 7))  # tokens, block size, batch size
@@ -42,7 +43,7 @@ def test_every_epoch_has_every_target_once(shape: tuple[int, int, int], seed: in
         assert x.shape == y.shape == (batch_size, block_size)
         assert x.dtype == y.dtype == np.int64
         assert (x >= 0).all()
-        assert (y >= IGNORE).all()
+        assert (y >= IGNORE_INDEX).all()
 
 
 @given(shape=shapes)

@@ -10,7 +10,7 @@ import pytest
 from minigpt.doctor import Evidence, examine
 from minigpt.doctor.inner_checks import exploding
 from minigpt.doctor.machine_checks import out_of_memory
-from minigpt.model.cost import flops_per_token
+from minigpt.model.accounting import flops_per_token
 
 
 def on_gpu(evidence: Evidence, flops: float, **changes: Any) -> Evidence:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt.data import IGNORE, Batches, Dataset
+from minigpt.config import IGNORE_INDEX
+from minigpt.data import Batches, Dataset
 from minigpt.errors import ConfigError
 from minigpt.evaluation.material import Material, split_material
 from minigpt.evaluation.windows import Windows
@@ -40,7 +41,7 @@ def test_each_token_is_predicted_once_with_enough_context(lengths, block_size, d
         x, y, places = windows.rows(first, first + 2)
         assert x.shape == y.shape == places.shape
         assert x.shape[1] <= block_size
-        for row, column in np.argwhere(y != IGNORE):
+        for row, column in np.argwhere(y != IGNORE_INDEX):
             place = places[row, column]
             start = text.readings[np.searchsorted(text.readings, place, side="right") - 1]
             assert y[row, column] == place
@@ -67,8 +68,8 @@ def test_side_by_side_they_are_the_sequences_of_training(dataset: Dataset, block
         time = x.shape[1]
         np.testing.assert_array_equal(batch.x[: len(x), :time], x)
         np.testing.assert_array_equal(batch.y[: len(y), :time], y)
-        assert (batch.y[len(y) :] == IGNORE).all()
-        assert (batch.y[:, time:] == IGNORE).all()
+        assert (batch.y[len(y) :] == IGNORE_INDEX).all()
+        assert (batch.y[:, time:] == IGNORE_INDEX).all()
     assert -(-len(windows) // 3) == batches.steps_per_epoch
 
 

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import get_args
 
 import pytest
 import torch
 from test_weights import make
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from minigpt.config import GPTConfig
+from minigpt.config import MLP, GPTConfig, Norm, Position
 from minigpt.generation import Sampling, stream_steps, with_weights
 from minigpt.generation.decoder import Decoder
 from minigpt.generation.engine import CANDIDATES, uniform
 from minigpt.generation.samplers import NONE_LEFT
 from minigpt.model import GPT
-from minigpt.model.mlps import MLPS
-from minigpt.model.norms import NORMS
-from minigpt.model.positions import POSITIONS
 
 SMALL = {"vocab_size": 50, "block_size": 12, "n_layer": 2, "n_embd": 16, "n_head": 2, "n_hidden": 24}
 VARIANTS = [
     GPTConfig(position=position, norm=norm, mlp=mlp, tied=tied, **SMALL)
-    for position, norm, mlp, tied in itertools.product(POSITIONS, NORMS, MLPS, (True, False))
-]
+    for position, norm, mlp, tied in itertools.product(*map(get_args, (Position, Norm, MLP)), (True, False))
+] + [GPTConfig(position=position, n_kv_head=1, qk_norm=True, **SMALL) for position in get_args(Position)]
 PROMPTS = [[7], [1, 2, 3], list(range(12)), list(range(25)), [4, 4, 4, 4, 4]]
 GREEDY = Sampling(temperature=0)
 
@@ -54,7 +52,7 @@ def window_of(text: list[int], prompt_length: int, context: int) -> list[int]:
     return window
 
 
-@pytest.mark.parametrize("config", VARIANTS, ids=lambda c: f"{c.position}-{c.norm}-{c.mlp}-{c.tied}")
+@pytest.mark.parametrize("config", VARIANTS, ids=lambda c: f"{c.position}-{c.norm}-{c.mlp}-{c.tied}-{c.kv_heads}")
 def test_rows_of_any_length_equal_the_model_without_a_cache_also_past_the_context(config):
     model = make(config)
     decoder, chance = Decoder(with_weights(model, "float32"), len(PROMPTS)), torch.Generator().manual_seed(1)

@@ -17,6 +17,7 @@ from minigpt.generation import history
 from minigpt.generation.history import extend_history, fill_history, keep_history_until, read_history
 from minigpt.generation.kept import NEW_CHARACTERS, NEW_TOKENS, SEED, TEMPERATURES, Kept, continue_prompts, usual_tokens
 from minigpt.generation.passages import MOST_CHARACTERS, fixed_prompts
+from minigpt.model.hooks import hooked
 from minigpt.run import RunFolder
 from minigpt.tokenizers import make_tokenizer
 
@@ -126,8 +127,10 @@ def test_the_models_end_is_told_and_no_part_of_the_text(loaded):
     model, tokenizer = loaded
     with torch.no_grad():
         before = model.wte.weight[tokenizer.end_of_text].clone()
-        hidden = model.hidden(torch.tensor([list(b"the ")]))[0, -1]
-        model.wte.weight[tokenizer.end_of_text] = 100 * hidden
+        seen: list[torch.Tensor] = []
+        with hooked(model, {"final": seen.append}):
+            model(torch.tensor([list(b"the ")]))
+        model.wte.weight[tokenizer.end_of_text] = 100 * seen[0][0, -1]
         kept = say(loaded, ["the "], temperatures=[0])[0]
         model.wte.weight[tokenizer.end_of_text] = before
     assert (kept.ended, kept.text, kept.ids) == (True, "", ())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from minigpt.model.dropout import Dropout, draw_signs
+from minigpt.model.kernels.dropout import Dropout, draw_signs
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32, torch.float64]
 

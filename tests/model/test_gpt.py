@@ -13,21 +13,25 @@ from hypothesis import strategies as st
 from minigpt.config import MLP, GPTConfig, Norm, Position
 from minigpt.errors import ConfigError
 from minigpt.model import GPT, KVCache
-from minigpt.model.attention import attend, attend_cached, attend_masked, attention_pattern
-from minigpt.model.cost import parameter_count, parameter_table
-from minigpt.model.mlps import MLPS
-from minigpt.model.norms import NORMS
-from minigpt.model.positions import POSITIONS
+from minigpt.model.accounting import parameter_count, parameter_table
+from minigpt.model.gpt import MLPS
+from minigpt.model.hooks import hooked
+from minigpt.model.layers import NORMS, POSITION_EMBEDDINGS, ROTARY, RotaryPositions, parameter_kinds
 
+POSITIONS = get_args(Position)
 SMALL = {"vocab_size": 50, "block_size": 12, "n_embd": 16, "n_head": 2, "n_hidden": 24, "dropout": 0.0}
 VARIANTS = [
     GPTConfig(position=position, norm=norm, mlp=mlp, bias=bias, tied=tied, **SMALL)
     for position, norm, mlp, bias, tied in itertools.product(POSITIONS, NORMS, MLPS, (True, False), (True, False))
+] + [
+    GPTConfig(position=position, n_kv_head=n_kv_head, qk_norm=qk_norm, **SMALL)
+    for position, (n_kv_head, qk_norm) in itertools.product(POSITIONS, ((1, False), (2, True), (1, True)))
 ]
 
 
 def name(config: GPTConfig) -> str:
-    return f"{config.position}-{config.norm}-{config.mlp}-{'bias' if config.bias else 'plain'}-{config.tied}"
+    heads = f"{config.kv_heads}-{config.qk_norm}"
+    return f"{config.position}-{config.norm}-{config.mlp}-{'bias' if config.bias else 'plain'}-{config.tied}-{heads}"
 
 
 def make(config: GPTConfig) -> GPT:
@@ -40,7 +44,7 @@ def make(config: GPTConfig) -> GPT:
 
 
 def test_the_settings_name_every_variant():
-    assert set(get_args(Position)) == set(POSITIONS)
+    assert set(POSITIONS) == {*POSITION_EMBEDDINGS, *ROTARY, "none"}
     assert set(get_args(Norm)) == set(NORMS)
     assert set(get_args(MLP)) == set(MLPS)
 
@@ -55,7 +59,7 @@ def test_cached_logits_equal_uncached_ones(config):
     model = make(config)
     ids = torch.randint(config.vocab_size, (2, 12), generator=torch.Generator().manual_seed(1))
     cache = KVCache(config, 2, device=torch.device("cpu"), dtype=torch.float32)
-    pieces = [model(ids[:, a:b], cache) for a, b in ((0, 4), (4, 5), (5, 9), (9, 10), (10, 12))]
+    pieces = [model(ids[:, a:b], cache=cache) for a, b in ((0, 4), (4, 5), (5, 9), (9, 10), (10, 12))]
     torch.testing.assert_close(torch.cat(pieces, dim=1), model(ids), rtol=1e-4, atol=1e-4)
 
 
@@ -65,20 +69,14 @@ def test_rows_of_different_lengths_share_a_cache(config):
     ids = torch.randint(config.vocab_size, (3, 12), generator=torch.Generator().manual_seed(1))
     cache = KVCache(config, 3, device=torch.device("cpu"), dtype=torch.float32)
     for row, length in enumerate(lengths):
-        model(ids[row : row + 1, :length], cache.empty_row(row))
+        model(ids[row : row + 1, :length], cache=cache.empty_row(row))
     cache.lengths = list(lengths)
     for time in (1, 3, 1):
         new = torch.stack([ids[row, at : at + time] for row, at in enumerate(cache.lengths)])
-        found = model(new, cache)
+        found = model(new, cache=cache)
         for row, end in enumerate(cache.lengths):
             expected = model(ids[row : row + 1, :end])[0, -time:]
             torch.testing.assert_close(found[row], expected, rtol=1e-4, atol=1e-4)
-
-
-def test_all_rows_at_once_attend_as_row_by_row():
-    q, k, v = torch.randn(3, 2, 2, 8), torch.randn(3, 2, 9, 8), torch.randn(3, 2, 9, 8)
-    positions = torch.tensor([[7, 8], [1, 2], [4, 5]])
-    torch.testing.assert_close(attend_masked(q, k, v, positions), attend_cached(q, k, v, positions))
 
 
 @settings(max_examples=40, deadline=None)
@@ -107,23 +105,14 @@ def test_without_positions_one_layer_sees_a_set():
 
 
 def test_rotary_scores_depend_on_the_distance_alone():
-    rope = POSITIONS["rope"](GPTConfig(**{**SMALL, "block_size": 128}))
+    rope = RotaryPositions(GPTConfig(**{**SMALL, "block_size": 128}))
     q, k = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
 
     def score(at: int, before: int) -> torch.Tensor:
-        return (rope.rotate(q, torch.tensor([at])) * rope.rotate(k, torch.tensor([before]))).sum()
+        return (rope(q, torch.tensor([at])) * rope(k, torch.tensor([before]))).sum()
 
     torch.testing.assert_close(score(5, 2), score(105, 102), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(score(5, 2), score(5, 4))
-
-
-def test_the_pattern_is_what_the_kernel_computes():
-    q, k, v = (torch.randn(2, 3, 7, 5) for _ in range(3))
-    pattern = attention_pattern(q, k)
-    assert (pattern.triu(1) == 0).all()
-    torch.testing.assert_close(pattern.sum(-1), torch.ones(2, 3, 7))
-    torch.testing.assert_close(attend(q, k, v), pattern @ v, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(attend(q[:, :, 4:], k, v), attention_pattern(q[:, :, 4:], k) @ v, rtol=1e-5, atol=1e-5)
 
 
 def test_the_seed_model_has_the_parameters_that_the_documents_state():
@@ -134,7 +123,13 @@ def test_the_seed_model_has_the_parameters_that_the_documents_state():
 
 @pytest.mark.parametrize(
     ("changes", "word"),
-    [({"n_head": 3}, "divisible"), ({"dropout": 1.0}, "dropout"), ({"n_layer": 0}, "n_layer")],
+    [
+        ({"n_head": 3}, "divisible"),
+        ({"n_kv_head": 3}, "n_kv_head 3 does not divide"),
+        ({"n_kv_head": 0}, "n_kv_head 0"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"n_layer": 0}, "n_layer"),
+    ],
 )
 def test_a_shape_that_cannot_work_is_refused(changes, word):
     with pytest.raises(ConfigError, match=word):
@@ -144,3 +139,39 @@ def test_a_shape_that_cannot_work_is_refused(changes, word):
 def test_more_tokens_than_the_context_are_refused():
     with pytest.raises(ConfigError, match="at most 12"):
         GPT(GPTConfig(**SMALL))(torch.zeros(1, 13, dtype=torch.long))
+
+
+def test_every_parameter_says_what_it_is():
+    for config in VARIANTS:
+        model = GPT(config)
+        for parameter, kind in zip(model.parameters(), parameter_kinds(model).values(), strict=True):
+            assert (kind in ("matrix", "embedding")) == (parameter.dim() == 2)
+    kinds = parameter_kinds(GPT(GPTConfig(qk_norm=True, tied=False, **SMALL)))
+    assert kinds["lm_head.weight"] == kinds["wpe.weight"] == "embedding"
+    assert kinds["h.0.attn.q_norm.weight"] == "gain"
+    assert kinds["h.0.attn.c_attn.bias"] == "bias"
+
+
+def test_grouped_queries_are_heads_whose_keys_and_values_are_equal():
+    grouped = make(GPTConfig(n_kv_head=1, **SMALL))
+    full = make(GPTConfig(**SMALL))
+    with torch.no_grad():
+        for name, parameter in full.named_parameters():
+            given = grouped.get_parameter(name)
+            if ".c_attn." in name:
+                q, k, v = given.split((16, 8, 8))
+                given = torch.cat((q, k, k, v, v))
+            parameter.copy_(given)
+    ids = torch.randint(50, (2, 12))
+    torch.testing.assert_close(grouped(ids), full(ids), rtol=1e-5, atol=1e-5)
+
+
+def test_queries_and_keys_that_are_normalised_bound_the_scores():
+    model, seen = make(GPTConfig(qk_norm=True, **SMALL)), []
+    with torch.no_grad():
+        for block in model.h:
+            block.attn.q_norm.weight.fill_(1)
+            block.attn.k_norm.weight.fill_(1)
+    with hooked(model, {"h.0.attn.scores": seen.append}):
+        model(torch.randint(50, (2, 12)))
+    assert seen[0][seen[0].isfinite()].abs().max() <= 8**0.5 + 1e-4  # by Cauchy and Schwarz: sqrt(head_dim)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from minigpt.model import matmul as door
-from minigpt.model.matmul import matmul
+from minigpt.model.kernels import matmul as door
+from minigpt.model.kernels.matmul import matmul
 
 
 @pytest.mark.parametrize("onednn", [True, False])

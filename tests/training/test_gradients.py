@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from minigpt.data import IGNORE, Batch
+from minigpt.config import IGNORE_INDEX
+from minigpt.data import Batch
 from minigpt.device import choose
 from minigpt.metrics import read_metrics
 from minigpt.model import GPT
@@ -26,8 +27,8 @@ def make(rows: int, dropout: float = 0.0) -> tuple[Gradients, Batch, list[str]]:
     model = GPT(config.model)
     rng = np.random.default_rng(0)
     x, y = rng.integers(257, size=(2, 8, 32))
-    y[2, 20:] = IGNORE
-    y[7] = IGNORE
+    y[2, 20:] = IGNORE_INDEX
+    y[7] = IGNORE_INDEX
     notes: list[str] = []
     return Gradients(model, choose("cpu", "float32"), SCALER, rows, notes.append), Batch(x, y), notes
 

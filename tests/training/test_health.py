@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from minigpt.data import IGNORE, Batch, Batches
+from minigpt.config import IGNORE_INDEX
+from minigpt.data import Batch, Batches
 from minigpt.device import choose
 from minigpt.metrics import read_metrics
 from minigpt.model import GPT
@@ -107,7 +108,9 @@ def test_the_probe_has_a_thousand_real_tokens_whatever_the_batch(dataset):
             assert ids.shape == (32, 32)
             rows = {tuple(row) for later in range(40) for row in batches.batch(step + later).x.tolist()}
             assert all(tuple(row) in rows for row in ids.tolist())
-            padded = [b.x[(b.y == IGNORE).any(axis=1)] for b in map(batches.batch, range(2 * batches.steps_per_epoch))]
+            padded = [
+                b.x[(b.y == IGNORE_INDEX).any(axis=1)] for b in map(batches.batch, range(2 * batches.steps_per_epoch))
+            ]
             assert not any((row == ids).all(axis=1).any() for part in padded for row in part)
 
 

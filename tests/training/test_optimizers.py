@@ -32,7 +32,7 @@ def take_steps(model: GPT, optimizers: list[torch.optim.Optimizer], count: int, 
     for step in range(first, first + count):
         generator = torch.Generator().manual_seed(step)
         ids = torch.randint(20, (2, 9), generator=generator)
-        model.loss_sum(ids[:, :-1], ids[:, 1:]).backward()
+        model(ids[:, :-1], ids[:, 1:]).backward()
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()

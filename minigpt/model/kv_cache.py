@@ -18,7 +18,7 @@ class KVCache:
     """The keys and values of every block, in room that is taken once. Each row has its own length: texts differ.
 
     Attributes:
-        keys, values: (n_layer, capacity, n_head, room, head_dim).
+        keys, values: (n_layer, capacity, kv heads, room, head_dim).
         lengths: how many tokens each row holds; there are as many rows as lengths.
     """
 
@@ -27,7 +27,7 @@ class KVCache:
     ) -> None:
         """Makes `rows` empty rows with room for `room` tokens each: for `block_size` when it is left out."""
         room = -(-(room or config.block_size) // 16) * 16  # so that each row begins where a processor likes to read
-        shape = (config.n_layer, rows, config.n_head, room, config.head_dim)
+        shape = (config.n_layer, rows, config.kv_heads, room, config.head_dim)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.lengths = [0] * rows
@@ -38,10 +38,10 @@ class KVCache:
         return torch.tensor([list(row) for row in places], device=self.keys.device)
 
     def extend(self, layer: int, k: Tensor, v: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores new keys and values (rows, heads, time, head_dim) of one block, and returns all there are.
+        """Stores new keys and values (rows, kv heads, time, head_dim) of one block, and returns all there are.
 
-        What is returned reaches as far as the longest row: (rows, heads, keys, head_dim). A shorter row ends with what
-        is left in its room. `lengths` grow only with `advance`, after every block has stored its own.
+        What is returned reaches as far as the longest row: (rows, kv heads, keys, head_dim). A shorter row ends with
+        what is left in its room. `lengths` grow only with `advance`, after every block has stored its own.
 
         Args:
             positions: what `positions` returned for these tokens.

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from minigpt.config import GPTConfig
 from minigpt.model import GPT
-from minigpt.model.cost import flops_per_token, parameter_count, training_memory
+from minigpt.model.accounting import flops_per_token, parameter_count, training_memory
 
 SMALL = GPTConfig(vocab_size=300, block_size=64, n_layer=3, n_head=4, n_embd=48, n_hidden=100, dropout=0.0)
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from minigpt.config import GPTConfig
-from minigpt.model.blockwise import BLOCK
-from minigpt.model.head import rows_at_once, words_at_once
+from minigpt.model.kernels.attention import BLOCK
+from minigpt.model.kernels.cross_entropy import chunk_size, tile_size
 
 
 def parameter_table(config: GPTConfig) -> dict[str, int]:
@@ -22,7 +22,7 @@ def parameter_table(config: GPTConfig) -> dict[str, int]:
     width, hidden, layers, bias = config.n_embd, config.n_hidden, config.n_layer, int(config.bias)
     norm = width * (2 if config.norm == "layernorm" and config.bias else 1)
     linear = {
-        "attention: queries, keys, values": (width, 3 * width),
+        "attention: queries, keys, values": (width, width + 2 * config.kv_heads * config.head_dim),
         "attention: projection": (width, width),
         "feed-forward: in": (width, hidden * (2 if config.mlp == "swiglu" else 1)),
         "feed-forward: out": (hidden, width),
@@ -31,6 +31,7 @@ def parameter_table(config: GPTConfig) -> dict[str, int]:
         "token embedding": config.vocab_size * width,
         "position embedding": config.block_size * width if config.position == "learned" else 0,
         **{f"{part}, {layers} x": layers * (n_in + bias) * n_out for part, (n_in, n_out) in linear.items()},
+        **({f"norms of queries and keys, {2 * layers} x": 2 * layers * config.head_dim} if config.qk_norm else {}),
         f"norms, {2 * layers + 1} x": (2 * layers + 1) * norm,
         "output projection" + (" (tied)" if config.tied else ""): 0 if config.tied else config.vocab_size * width,
     }
@@ -50,7 +51,7 @@ def flops_per_token(config: GPTConfig) -> dict[str, int]:
     width, layers = config.n_embd, config.n_layer
     feed_forward = width * config.n_hidden * (3 if config.mlp == "swiglu" else 2)
     return {
-        "attention: projections": 6 * layers * 4 * width**2,
+        "attention: projections": 6 * layers * width * (2 * width + 2 * config.kv_heads * config.head_dim),
         "attention: scores and sums": 6 * layers * config.block_size * width,
         "feed-forward": 6 * layers * feed_forward,
         "vocabulary head": 6 * config.vocab_size * width,
@@ -97,7 +98,7 @@ def training_memory(
     count, words = parameter_count(config), config.vocab_size * config.n_embd
     tokens, size = rows * config.block_size, dtype.itemsize
     matrices = config.n_layer * config.n_embd * (4 * config.n_embd + _hidden_width(config) + config.n_hidden)
-    chunk = min(rows_at_once(kind, dtype), tokens)
+    chunk = min(chunk_size(kind, dtype), tokens)
     blockwise = bool(config.dropout) and kind == "cpu"
     # Room for kernels as measured on a CPU (docs/log.md): bfloat16's reorder what they read, float32's do not.
     moments = tokens * size * (4 * config.n_head * BLOCK * blockwise + 3 * config.n_hidden)
@@ -105,7 +106,7 @@ def training_memory(
         weights=4 * count,
         optimizer=8 * count - (4 * matrices if optimizer == "muon" else 0),
         activations=tokens * _activations_per_token(config, dtype, blockwise),
-        logits=size * (chunk * config.vocab_size + words) + 4 * chunk * words_at_once(kind, config.vocab_size),
+        logits=size * (chunk * config.vocab_size + words) + 4 * chunk * tile_size(kind, config.vocab_size),
         gradients=4 * (count + words),
         working=50_000_000 if size == 4 else 60_000_000 + moments,
     )

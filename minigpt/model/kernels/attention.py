@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minigpt.model.dropout import draw_signs
+from minigpt.model.kernels.dropout import draw_signs
 
 BLOCK = 128
 

@@ -3,7 +3,7 @@
 With GPT-2's vocabulary the logits of 8 x 512 tokens are 823 MB in float32, and their gradient as much again, while
 the model itself is 28 MB. The loss needs them a few rows at a time only: `cross_entropy_sum` takes a chunk of tokens,
 forms its logits, adds its loss and its share of both gradients, and lets the logits go before the next chunk.
-`plain_cross_entropy_sum` is the textbook form of the same thing, kept as its oracle.
+The textbook form of the same thing is `GPT.loss` in gpt.py.
 
 What each trick of the fast form gains is in docs/log.md.
 """
@@ -14,19 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from minigpt.model.matmul import matmul
-
-IGNORE = -1
-"""A target that counts for nothing: padding at the end of a split."""
+from minigpt.config import IGNORE_INDEX
+from minigpt.model.kernels.matmul import matmul
 
 
-def plain_cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Returns what `cross_entropy_sum` returns, by way of all logits at once."""
-    return F.cross_entropy((hidden @ weight.T).float(), targets, ignore_index=IGNORE, reduction="sum")
-
-
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # in compiled code too it runs as it is
 def cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor, rows: int | None = None) -> Tensor:
     """Returns the summed cross-entropy in nats, a float32 scalar, holding the logits of at most `rows` tokens at once.
 
@@ -36,24 +29,24 @@ def cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor, rows: int
     Args:
         hidden: the last hidden states, (tokens, n_embd).
         weight: the output projection, (vocab_size, n_embd).
-        targets: the token that follows each, (tokens), or IGNORE.
+        targets: the token that follows each, (tokens), or IGNORE_INDEX.
         rows: tokens whose logits are held at once; None for what is quick on this device.
     """
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
     needs_gradient = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
-    rows = rows or rows_at_once(kind, dtype)
+    rows = rows or chunk_size(kind, dtype)
     with torch.autocast(kind, enabled=False):
         loss: Tensor = _ChunkedCrossEntropy.apply(hidden, weight, targets, rows, dtype, needs_gradient)
     return loss
 
 
-def rows_at_once(kind: str, dtype: torch.dtype) -> int:
+def chunk_size(kind: str, dtype: torch.dtype) -> int:
     """Returns how many tokens' logits are held at once: 1 kB of them for each word on a CPU, 4 kB elsewhere."""
     return (1024 if kind == "cpu" else 4096) // dtype.itemsize
 
 
-def words_at_once(kind: str, vocab_size: int) -> int:
+def tile_size(kind: str, vocab_size: int) -> int:
     """Returns the size of a block of words: what a CPU's cache holds; a GPU takes the vocabulary whole."""
     return min(2560, vocab_size) if kind == "cpu" else vocab_size
 
@@ -72,7 +65,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, rows: int, dtype: torch.dtype, needs_gradient: bool
     ) -> Tensor:
         h, tokens = hidden.float(), hidden.size(0)
-        counts = (targets != IGNORE).float()
+        counts = (targets != IGNORE_INDEX).float()
         targets = targets.clamp(min=0)
         # Taking one vector off every word moves a token's logits all alike, which softmax does not see. With the mean
         # of the targets the likely words' logits are small, and bfloat16's few digits go to what tells them apart.
@@ -145,7 +138,7 @@ class _Blocks:
         self.blocks = []
         # In one piece, which leaves room for the gradient in one piece when it is let go.
         room, start = torch.empty(rows * weight.size(0), dtype=dtype, device=weight.device), 0
-        for part in weight.split(words_at_once(kind, weight.size(0))):
+        for part in weight.split(tile_size(kind, weight.size(0))):
             words = (part - mean).t().to(dtype)
             words = words.contiguous() if dtype != torch.float32 else words  # each dtype's fast layout on a CPU
             count = part.size(0)
