@@ -1,6 +1,6 @@
 """Whether `torch.compile` should make the model's code: decided before a run, from what is there and what it saves.
 
-On a CPU the costly parts are written by hand (model/head.py, blockwise.py, dropout.py), and the compiled rest was
+On a CPU the costly parts are written by hand (model/kernels/), and the compiled rest was
 slower in every setting measured (docs/log.md). On a GPU it is tried: the model runs a few steps each way, and the time
 that compiling took is counted against what it would save in this run. A compiler that fails costs one line, no run.
 """
