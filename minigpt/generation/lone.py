@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minigpt.model import GPT, Block, CausalSelfAttention, KVCache
+from minigpt.model.layers import ROTARY
 
 
 class LoneStep:
@@ -31,10 +32,11 @@ class LoneStep:
         self.places = model.wpe(self.positions) if model.wpe else None  # (block_size, n_embd)
         self.heads, self.head_dim = (config.n_head, config.kv_heads, config.kv_heads), config.head_dim
         self.sharing, self.qk_norm = config.n_head // config.kv_heads, config.qk_norm
+        self.rotates = config.position in ROTARY
         blocks = [layer for layer in model.modules() if isinstance(layer, Block)]
         attentions = [layer for layer in model.modules() if isinstance(layer, CausalSelfAttention)]
         self.layers = [
-            (block.ln_1, attention, keys[:1], values[:1], attention.c_proj, block.ln_2, block.mlp)
+            (block.ln_1, attention.c_attn, attention, keys[:1], values[:1], attention.c_proj, block.ln_2, block.mlp)
             for block, attention, keys, values in zip(blocks, attentions, cache.keys, cache.values, strict=True)
         ]
         self.last_norm, self.lm_head = model.ln_f, model.lm_head
@@ -42,15 +44,15 @@ class LoneStep:
     def __call__(self, token: int) -> Tensor:
         """Returns the logits of the token that follows, (1, 1, vocab_size); the cache grows by one."""
         at = self.cache.lengths[0]
-        position = self.positions[at : at + 1]
+        position = self.positions[at : at + 1] if self.rotates else self.positions
         x = self.words[token] if self.places is None else self.words[token] + self.places[at]
         x = x.view(1, 1, -1)
-        for norm_1, attention, keys, values, c_proj, norm_2, mlp in self.layers:
-            qkv = attention.c_attn(norm_1(x)).view(1, -1, 1, self.head_dim)
+        for norm_1, c_attn, attention, keys, values, c_proj, norm_2, mlp in self.layers:
+            qkv = c_attn(norm_1(x)).view(1, -1, 1, self.head_dim)
             q, k, v = qkv.split(self.heads, dim=1)  # each (1, heads, 1, head_dim)
             if self.qk_norm:
                 q, k = attention.q_norm(q), attention.k_norm(k)
-            if attention.rotary:
+            if self.rotates:
                 q, k = attention.rotary(q, position), attention.rotary(k, position)
             keys.narrow(2, at, 1).copy_(k)
             values.narrow(2, at, 1).copy_(v)

@@ -84,11 +84,20 @@ def _as_function(layer: nn.Module, form: Callable[[Tensor, Tensor | None], Produ
         return _same
     if isinstance(layer, nn.ModuleList):
         return tuple(part.forward for part in layer)
-    return layer if isinstance(layer, Point) else layer.forward
+    return _Unwatched() if isinstance(layer, Point) else layer.forward
 
 
 def _same(x: Tensor) -> Tensor:
     return x
+
+
+class _Unwatched:
+    """A `Point` that nobody can watch."""
+
+    watched = False
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x
 
 
 def choose(model: GPT, kind: str = "auto", rows: int = 1) -> Choice:

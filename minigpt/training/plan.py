@@ -1,6 +1,6 @@
 """What a run will cost, before it begins: memory from closed forms, time from a few steps of the model on this machine.
 
-The closed forms are in model/accounting.py. The time of a step is measured with one and with two sequences of random tokens,
+The closed forms are in model/accounting.py. The time of a step is measured with one and two sequences of random tokens,
 and goes on along the line through them; so is the time of a validation. Where even that would take long, it is
 reckoned from the machine's rate of matrix products.
 """
