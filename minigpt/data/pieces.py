@@ -22,19 +22,37 @@ MAX_PIECE_CHARACTERS = 2**22  # where there is no safe place to cut
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
+class Origin(NamedTuple):
+    """Where a document comes from, to be shown.
+
+    Attributes:
+        name: the file, as seen from where the user's own folder stands (`notes/a.txt`), or what stands for one; never
+            an absolute path.
+        row: the number of the record in it, from 1: a line, a row; 0 where the whole file is the document.
+    """
+
+    name: str
+    row: int = 0
+
+
+NOWHERE = Origin("")
+
+
 class Piece(NamedTuple):
     """A part of a document.
 
     Attributes:
         text: its text. Joined, the pieces of a document are the document.
         last: whether the document ends here.
+        origin: where the document comes from; the same for all its pieces.
     """
 
     text: str
     last: bool
+    origin: Origin = NOWHERE
 
 
-def pieces_of(chunks: Iterable[str]) -> Iterator[Piece]:
+def pieces_of(chunks: Iterable[str], origin: Origin = NOWHERE) -> Iterator[Piece]:
     """One document, given in chunks cut anywhere, as pieces cut at safe places. There is always a last piece."""
     held = ""
     for chunk in chunks:
@@ -45,17 +63,18 @@ def pieces_of(chunks: Iterable[str]) -> Iterator[Piece]:
         if not cut and len(held) >= MAX_PIECE_CHARACTERS:
             cut = len(held) - 1
         if cut:
-            yield Piece(held[:cut], last=False)
+            yield Piece(held[:cut], last=False, origin=origin)
             held = held[cut:]
-    yield Piece(held, last=True)
+    yield Piece(held, last=True, origin=origin)
 
 
-def record_pieces(text: object, where: str) -> Iterator[Piece]:
+def record_pieces(text: object, where: str, origin: Origin = NOWHERE) -> Iterator[Piece]:
     """One document that is in memory already, as the field of a record is.
 
     Args:
         text: the field's value.
         where: the file and line, for the message.
+        origin: the same, to be shown and kept.
 
     Raises:
         DataError: it is no string, or no text (half a surrogate pair, which JSON can say and UTF-8 cannot).
@@ -72,7 +91,7 @@ def record_pieces(text: object, where: str) -> Iterator[Piece]:
             seen=f"character {error.start}",
             remedy="Mend or remove the record.",
         ) from error
-    return pieces_of(text[i : i + PIECE_CHARACTERS] for i in range(0, len(text), PIECE_CHARACTERS))
+    return pieces_of((text[i : i + PIECE_CHARACTERS] for i in range(0, len(text), PIECE_CHARACTERS)), origin)
 
 
 def decode_utf8(chunks: Iterable[bytes], where: str) -> Iterator[str]:

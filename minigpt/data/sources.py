@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
+from minigpt.characters import own_name
 from minigpt.data import pylib
-from minigpt.data.pieces import Piece, decode_utf8, pieces_of, record_pieces
+from minigpt.data.pieces import Origin, Piece, decode_utf8, pieces_of, record_pieces
 from minigpt.errors import DataError, MissingExtraError, did_you_mean
 
 TEXT_SUFFIXES = (".txt", ".md", ".markdown", ".rst", ".text", ".txt.gz")
@@ -109,13 +110,13 @@ def read_stdin(name: str, options: Options) -> Iterator[Piece]:
     """Standard input as one document."""
     assert options.stdin is not None
     options.stdin.seek(0)
-    return pieces_of(decode_utf8(_chunks(options.stdin), "Standard input"))
+    return pieces_of(decode_utf8(_chunks(options.stdin), "Standard input"), Origin("standard input"))
 
 
 def read_text(name: str, options: Options) -> Iterator[Piece]:
     """A UTF-8 file, or one packed with gzip, as one document."""
     with _opened(name) as file:
-        yield from pieces_of(decode_utf8(_chunks(file), name))
+        yield from pieces_of(decode_utf8(_chunks(file), name), Origin(own_name(name)))
 
 
 def read_json_lines(name: str, options: Options) -> Iterator[Piece]:
@@ -130,7 +131,9 @@ def read_json_lines(name: str, options: Options) -> Iterator[Piece]:
             if number == 1:
                 line = line.removeprefix(b"\xef\xbb\xbf")
             if line.strip():
-                yield from record_pieces(_field(line, options.text_column, where), where)
+                yield from record_pieces(
+                    _field(line, options.text_column, where), where, Origin(own_name(name), number)
+                )
 
 
 def _field(line: bytes, column: str, where: str) -> object:
@@ -163,7 +166,9 @@ def read_parquet(name: str, options: Options) -> Iterator[Piece]:
             for batch in file.iter_batches(ROWS_AT_ONCE, columns=[column]):
                 for text in batch.column(0).to_pylist():
                     row += 1
-                    yield from record_pieces("" if text is None else text, f"{name}, row {row:,}")
+                    yield from record_pieces(
+                        "" if text is None else text, f"{name}, row {row:,}", Origin(own_name(name), row)
+                    )
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{name} cannot be read as Parquet", seen=error, remedy="Copy or download it anew.") from error
 
@@ -180,7 +185,9 @@ def read_folder(name: str, options: Options) -> Iterator[Piece]:
         raise DataError(f"The folder {name} holds no file to read", seen=f"none of {wanted}", remedy=remedy)
     for path in paths:
         kind = next(kind for kind in ("jsonl", "parquet", "text") if SOURCES[kind].fits(str(path)))
-        yield from SOURCES[kind].read(str(path), options)
+        origin = f"{own_name(name)}/{path.relative_to(name).as_posix()}"
+        for piece in SOURCES[kind].read(str(path), options):
+            yield piece._replace(origin=piece.origin._replace(name=origin))
 
 
 def folder_files(folder: Path, pattern: str | None) -> list[Path]:
@@ -212,6 +219,7 @@ def read_hub(name: str, options: Options) -> Iterator[Piece]:
         raise MissingExtraError("Reading the Hugging Face hub", "data") from error
     rest, _, split = name.removeprefix("hf:").partition("@")
     path, config = (rest, "") if Path(rest).exists() else rest.partition(":")[::2]
+    shown = own_name(rest if Path(rest).exists() else name)
     try:
         rows = datasets.load_dataset(path, config or None, split=split or "train", streaming=True)
         for number, row in enumerate(cast("Iterable[dict[str, Any]]", rows), start=1):
@@ -223,7 +231,7 @@ def read_hub(name: str, options: Options) -> Iterator[Piece]:
                     remedy="Name the column: --text-column NAME.",
                 )
             text = row[options.text_column]
-            yield from record_pieces("" if text is None else text, where)
+            yield from record_pieces("" if text is None else text, where, Origin(shown, number))
     except DataError:
         raise
     except Exception as error:  # the library raises whatever its many back ends raise
@@ -233,14 +241,14 @@ def read_hub(name: str, options: Options) -> Iterator[Piece]:
 
 def read_pylib(name: str, options: Options) -> Iterator[Piece]:
     """The documentation of Python's standard library; a module or a reference topic is a document."""
-    for text in pylib.library_documentation():
-        yield from record_pieces(text, name)
+    for module, text in pylib.library_documentation():
+        yield from record_pieces(text, name, Origin(module))
 
 
 def read_pylib_code(name: str, options: Options) -> Iterator[Piece]:
     """The source of Python's standard library; a module is a document."""
-    for text in pylib.library_code():
-        yield from record_pieces(text, name)
+    for module, text in pylib.library_code():
+        yield from record_pieces(text, name, Origin(module))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from minigpt.data import sources
+from minigpt.data.pieces import Origin
 from minigpt.data.sources import SOURCES, open_sources
 from minigpt.errors import DataError
 
@@ -32,6 +33,12 @@ def documents(name: str | Path, **options: str) -> list[str]:
             readings.append(found)
     assert readings[0] == readings[1]
     return readings[0]
+
+
+def origins(name: str | Path, **options: str) -> list[Origin]:
+    """Where each document of a source comes from."""
+    with open_sources([str(name)], **options) as (source,):
+        return [piece.origin for piece in source.read() if piece.last]
 
 
 def json_lines(texts: list[str], column: str = "text") -> bytes:
@@ -62,6 +69,7 @@ def test_json_lines_are_a_document_each(tmp_path: Path):
     assert documents(tmp_path / "a.jsonl") == TEXTS
     assert documents(tmp_path / "a.jsonl.gz", text_column="body") == TEXTS
     assert kind(tmp_path / "a.jsonl.gz") == "jsonl"
+    assert origins(tmp_path / "a.jsonl") == [Origin("a.jsonl", line) for line in (1, 2, 3, 4)]
 
 
 @pytest.mark.parametrize(
@@ -114,6 +122,7 @@ def test_parquet_is_a_document_a_row(tmp_path: Path):
         documents(file, text_column="id")
     parquet.write_table(pa.table({"text": ["a", None, "b"]}), file)
     assert documents(file) == ["a", "", "b"]
+    assert origins(file) == [Origin("a.parquet", row) for row in (1, 2, 3)]
     file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(DataError, match="cannot be read as Parquet"):
         documents(file)
@@ -134,6 +143,8 @@ def test_a_folder_is_its_files_in_order(tmp_path: Path):
         (tmp_path / name).write_text(text)
     (tmp_path / "c.jsonl").write_bytes(json_lines(["record"]))
     assert documents(tmp_path) == ["b", "record", "y", "z", "x"]
+    places = [("b.txt", 0), ("c.jsonl", 1), ("a/y.TXT", 0), ("a/z.md", 0), ("a/deep/er/x.txt", 0)]
+    assert origins(tmp_path) == [Origin(f"{tmp_path.name}/{name}", row) for name, row in places]
     assert documents(tmp_path, pattern="*.py") == ["code"]
     assert documents(tmp_path, pattern="a/*.md") == ["z"]
     with pytest.raises(DataError, match=r"picture\.png is no UTF-8 text"):
@@ -145,12 +156,14 @@ def test_a_folder_is_its_files_in_order(tmp_path: Path):
 def test_standard_input_is_one_document(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("über\r\n".encode())))
     assert documents("-") == ["über\r\n"]
+    assert origins("-") == [Origin("standard input")]
 
 
 def test_a_local_folder_through_the_hub(tmp_path: Path):
     pytest.importorskip("datasets")
     (tmp_path / "train.jsonl").write_bytes(json_lines(["one", "two", ""]))
     assert documents(f"hf:{tmp_path}") == ["one", "two", ""]
+    assert origins(f"hf:{tmp_path}") == [Origin(tmp_path.name, row) for row in (1, 2, 3)]
     with pytest.raises(DataError, match=r"has no column 'body'.*id, text"):
         documents(f"hf:{tmp_path}", text_column="body")
     with pytest.raises(DataError, match="cannot be read"):
@@ -167,6 +180,7 @@ def test_an_unknown_name_gets_a_guess(tmp_path: Path):
 def test_every_kind_is_described():
     assert all(entry.summary for entry in SOURCES.values())
     assert kind("pylib-code") == "pylib-code"
+    assert Origin("textwrap") in origins("pylib")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
