@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import time
@@ -15,6 +14,7 @@ from cyclopts import Group, Parameter
 
 from minigpt.cli.text_options import SearchOptions, ShownOptions, TextOptions
 from minigpt.errors import ConfigError, DataError, MiniGPTError
+from minigpt.files import MOST_JSON, parse_json, read_bytes, utf8, why
 
 if TYPE_CHECKING:
     from minigpt.generation import Piece, Sample
@@ -191,15 +191,11 @@ def read_prompts(file: Path) -> list[str]:
     if str(file) == "-" and sys.stdin is None:
         raise DataError("There is no standard input to read prompts from", remedy="Name a file.")
     try:
-        data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-        lines = [line.removesuffix("\r") for line in data.decode("utf-8-sig").removesuffix("\n").split("\n")]
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            "The prompts are not UTF-8", seen=f"byte {data[error.start]:#x} in line {line}", remedy="Convert the file."
-        ) from None
-    except OSError as error:
-        raise DataError("The prompts cannot be read", seen=f"{file}: {error}", remedy="Check the path.") from None
+        data = sys.stdin.buffer.read() if str(file) == "-" else read_bytes(file, MOST_JSON, pipes=True)
+        lines = [line.removesuffix("\r") for line in utf8(data).removesuffix("\n").split("\n")]
+    except (OSError, ValueError) as error:
+        remedy = "Give a file of UTF-8 text, a prompt in each line."
+        raise DataError("The prompts cannot be read", seen=f"{file}: {why(error)}", remedy=remedy) from None
     if not data:
         raise DataError("The file of prompts is empty", seen=file, remedy="Write a prompt in each line.")
     return [_prompt_field(number, line) for number, line in enumerate(lines, 1)] if file.suffix == ".jsonl" else lines
@@ -207,8 +203,8 @@ def read_prompts(file: Path) -> list[str]:
 
 def _prompt_field(number: int, line: str) -> str:
     try:
-        prompt = json.loads(line)["prompt"]
-    except (ValueError, LookupError, TypeError, RecursionError):
+        prompt = parse_json(line)["prompt"]
+    except (ValueError, LookupError):
         prompt = None
     if not isinstance(prompt, str):
         raise DataError(

@@ -213,7 +213,7 @@ def test_tokens_are_named_by_text_or_number():
         (["--best-of", "0"], ["texts", "seen: 0", "1 to 10,000"]),
         (["--samples", "0"], ["samples", "1 to 10,000"]),
         (["--best-of", "2", "--samples", "3"], ["1 to 2, as many as are made"]),
-        (["--prompts", "nowhere.txt"], ["nowhere.txt", "path"]),
+        (["--prompts", "nowhere.txt"], ["nowhere.txt", "no such file"]),
         (["--prompts", "BAD"], ["UTF-8", "0xff", "line 2"]),
         (["--prompts", "BAD.jsonl"], ["Line 2"]),
         (["--prompts", "EMPTY"], ["empty"]),
