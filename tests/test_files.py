@@ -1,4 +1,4 @@
-"""The one reader: whatever stands in the place of a file ends in an OSError or a ValueError with its reason, at once."""
+"""The one reader: whatever stands in the place of a file ends at once in an OSError or a ValueError, with a reason."""
 
 from __future__ import annotations
 
