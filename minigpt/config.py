@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from minigpt.errors import ConfigError, did_you_mean
+from minigpt.files import read_toml, why
 
 Position: TypeAlias = Literal["learned", "sinusoidal", "rope", "none"]
 Norm: TypeAlias = Literal["layernorm", "rmsnorm"]
@@ -385,14 +386,14 @@ def _fit(value: Any, kind: Any) -> tuple[Any, str]:
 
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
-        return _flatten(tomllib.loads(file.read_text("utf-8")))
-    except (OSError, UnicodeDecodeError) as error:
+        return _flatten(read_toml(file))
+    except OSError as error:
         raise ConfigError(
-            "The configuration file cannot be read", seen=f"{file}: {error}", remedy="Check its path."
+            "The configuration file cannot be read", seen=f"{file}: {why(error)}", remedy="Check its path."
         ) from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise ConfigError(
-            "The configuration file is not TOML", seen=f"{file}: {error}", remedy="Mend that line."
+            "The configuration file is not TOML", seen=f"{file}: {error}", remedy="Mend it, or leave it out."
         ) from None
 
 

@@ -29,11 +29,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from minigpt.checkpoint import write_file
 from minigpt.errors import MissingExtraError, RunError
+from minigpt.files import parse_json, read_lines, why, write_file
 
 Record: TypeAlias = Mapping[str, Any]
 Watcher: TypeAlias = Callable[[Record], None]
+
+REMEDY = "Restore it from a copy, or remove it: the run goes on without."
 
 KEPT = ("plan", "step", "validation", "health", "note")
 
@@ -66,20 +68,24 @@ def read_metrics(file: Path, kind: str | None = None) -> list[dict[str, Any]]:
     Raises:
         RunError: if a line in the middle is no record.
     """
-    lines = file.read_text("utf-8", errors="replace").splitlines() if file.exists() else []
     records = []
+    try:
+        *lines, last = read_lines(file)
+    except (OSError, ValueError) as error:
+        raise RunError("The metrics cannot be read", seen=f"{file}: {why(error)}", remedy=REMEDY) from None
+    lines += [last] if last else []
     for number, line in enumerate(lines, start=1):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             if not isinstance(record["step"], int):
                 raise ValueError("no step")
             if kind is None or record["kind"] == kind:
                 records.append(record)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError) as error:
             if number < len(lines):
                 raise RunError(
                     "A line of the metrics is no record",
-                    seen=f"{file}, line {number}",
+                    seen=f"{file}, line {number}: {error}",
                     remedy="Remove that line.",
                 ) from None
     return records

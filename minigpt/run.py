@@ -33,6 +33,7 @@ from minigpt import checkpoint
 from minigpt.config import Config, resolve
 from minigpt.data import Dataset
 from minigpt.errors import CheckpointError, DataError, NewerVersionError, RunError, TokenizerError
+from minigpt.files import read_json, why, write_file
 from minigpt.model import GPT
 from minigpt.tokenizers import Tokenizer, load_tokenizer
 from minigpt.weights import make_model, misfit
@@ -101,9 +102,9 @@ class RunFolder:
             made.save_config(config)
             tokenizer.save(made.tokenizer_folder)
             made.save_environment(environment)
-            checkpoint.write_file(made.data_file, json.dumps(dict(data), indent=1))
+            write_file(made.data_file, json.dumps(dict(data), indent=1))
             if origin is not None:
-                checkpoint.write_file(made.origin_file, json.dumps(dict(origin), indent=1))
+                write_file(made.origin_file, json.dumps(dict(origin), indent=1))
             if first is not None:
                 checkpoint.save(made.checkpoint_folder(0), *first)
             if run.path.is_dir():
@@ -118,11 +119,11 @@ class RunFolder:
 
     def save_config(self, config: Config) -> None:
         """Writes the run's settings."""
-        checkpoint.write_file(self.config_file, config.to_toml())
+        write_file(self.config_file, config.to_toml())
 
     def save_environment(self, environment: Mapping[str, Any]) -> None:
         """Writes what is known of the machine."""
-        checkpoint.write_file(self.environment_file, json.dumps(dict(environment), indent=1))
+        write_file(self.environment_file, json.dumps(dict(environment), indent=1))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -234,7 +235,7 @@ class RunFolder:
                         remedy="Give the right one with --data, or train a new run.",
                     )
         if own["folder"] != other["folder"]:
-            checkpoint.write_file(self.data_file, json.dumps(other, indent=1))
+            write_file(self.data_file, json.dumps(other, indent=1))
 
     def check_settings(self, config: Config, made_with: Mapping[str, Mapping[str, Any]]) -> None:
         """Raises CheckpointError, naming what differs, if config.toml is not what a checkpoint was made with.
@@ -278,15 +279,13 @@ class RunFolder:
 
     def _read_json(self, file: Path, required: Sequence[str] = ()) -> dict[str, Any]:
         try:
-            content = json.loads(file.read_text("utf-8"))
-            if not isinstance(content, dict):
-                raise ValueError("not a JSON object")
+            content = read_json(file)
             if missing := [name for name in required if name not in content]:
                 raise ValueError(f"it lacks {', '.join(missing)}")
             return content
         except (OSError, ValueError) as error:
             raise RunError(
-                "A file of the run cannot be read", seen=f"{file}: {error}", remedy="Restore it from a copy."
+                "A file of the run cannot be read", seen=f"{file}: {why(error)}", remedy="Restore it from a copy."
             ) from None
 
     def checkpoint_folders(self) -> list[Path]:
@@ -357,7 +356,7 @@ class RunFolder:
     def mark_best(self, step: int, val_loss: float) -> None:
         """Notes the checkpoint after `step` steps as the best so far."""
         content = {"checkpoint": self.checkpoint_folder(step).name, "step": step, "val_loss": val_loss}
-        checkpoint.write_file(self.best_file, json.dumps(content))
+        write_file(self.best_file, json.dumps(content))
 
     def remove_old_checkpoints(self, keep: int) -> None:
         """Removes all checkpoints but the newest `keep`, the best, and that of step 0 if there is an origin.json."""

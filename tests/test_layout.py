@@ -15,6 +15,7 @@ ROOT = Path(minigpt.__file__).parent
 FLOORS = {
     "characters": 0,
     "errors": 0,
+    "files": 0,
     "checkpoint": 1,
     "config": 1,
     "plotting": 1,

@@ -62,6 +62,7 @@ def plan_command(
     model_there, data = parent_of(init, data)
     settings = resolve(preset, config, typed_settings(parsed, epochs, steps), model_there)
 
+    from minigpt.cli.console import Console
     from minigpt.config import load_preset, with_model
     from minigpt.data.report import Report
     from minigpt.device import choose
@@ -73,7 +74,7 @@ def plan_command(
     elif config is None:  # a file has its own
         name = load_preset(preset or "seed").tokenizer
         settings = with_model(settings, vocab_size=_vocabulary(name))
-        print(
+        Console().print(
             f"a vocabulary of {settings.model.vocab_size:,}, as of --tokenizer {name}"
             + (" (a guess: each text has its own)" if name == "char" else "")
             + "; --data DATA takes its own\n"
@@ -89,12 +90,11 @@ def _vocabulary(tokenizer: str) -> int:
 
 
 def _show(plan: Plan, settings: Config, machine: Machine) -> None:
-    from rich.console import Console
-
+    from minigpt.cli.console import Console
     from minigpt.cli.live import duration, parameter_lines
     from minigpt.model.cost import flops_per_token, parameter_count, parameter_table
 
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    console = Console()
     console.print(parameter_lines(parameter_table(settings.model)))
 
     flops = flops_per_token(settings.model)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from minigpt.cli.console import Console, say
 from minigpt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -111,7 +112,6 @@ def _progress() -> Iterator[Callable[[str, int, int | None], None]]:
     if not sys.stderr.isatty():
         yield _PlainLines()
         return
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     columns = (
@@ -150,24 +150,22 @@ class _PlainLines:
         of = f" of {total / 1e6:,.1f} million ({done / total:.0%})" if total else " million"
         seconds = now - self._started
         left = f", {seconds * (total - done) / done:.0f} s left" if total and done and seconds > 1 else ""
-        print(f"{phase}: {done / 1e6:,.1f}{of}{left}", file=sys.stderr, flush=True)
+        say(f"{phase}: {done / 1e6:,.1f}{of}{left}")
 
 
 def _show(report: Report, out: Path, tokenizer: str) -> None:
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
-    console = Console(highlight=False)
-    table = Table(title=Text(f"Data set {out}"), show_header=False, title_justify="left")
+    console = Console(soft_wrap=False)
+    table = Table(title=f"Data set {out}", show_header=False, title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in report.rows():
-        table.add_row(Text(name), Text(value))
+        table.add_row(name, value)
     console.print(table)
     for note in report.notes:
-        console.print(Text(f"Note: {note}"))
-    console.print(Text(f"Next: {_next(report, out, tokenizer)}"), soft_wrap=True)
+        console.print(f"Note: {note}")
+    console.print(f"Next: {_next(report, out, tokenizer)}", soft_wrap=True)
 
 
 def _next(report: Report, out: Path, tokenizer: str) -> str:

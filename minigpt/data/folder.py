@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from minigpt.errors import DataError
+from minigpt.files import sync, why
 
 
 @contextmanager
@@ -34,10 +35,10 @@ def new_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         for file in temporary.iterdir():
-            _to_disk(file)
-        _to_disk(temporary)
+            sync(file)
+        sync(temporary)
         temporary.rename(path)
-        _to_disk(path.parent)
+        sync(path.parent)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         with suppress(OSError):  # another program may have put something there meanwhile
@@ -46,19 +47,6 @@ def new_folder(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError):
             raise _cannot_write(path, error) from error
         raise
-
-
-def _to_disk(path: Path) -> None:
-    if path.is_dir():
-        if os.name != "nt":  # Windows opens no folders, and needs not
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-    else:
-        with path.open("r+b") as file:
-            os.fsync(file.fileno())
 
 
 def _cannot_write(path: Path, error: OSError) -> DataError:
@@ -70,4 +58,4 @@ def _cannot_write(path: Path, error: OSError) -> DataError:
             remedy="Free some space, or choose an --out on another disk. Tokens take 2 bytes each, 4 if there are "
             "more than 65,536 ids.",
         )
-    return DataError(f"{path} cannot be written", seen=error, remedy="Choose another --out.")
+    return DataError(f"{path} cannot be written", seen=why(error), remedy="Choose another --out.")

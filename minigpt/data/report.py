@@ -9,9 +9,9 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from minigpt.errors import DataError
+from minigpt.files import read_json, why
 
 FILE = "meta.json"
 FORMAT = 1
@@ -144,7 +144,7 @@ class Report:
         path = folder / FILE
         remedy = "Prepare the data again."
         try:
-            content: dict[str, Any] = json.loads(path.read_bytes())
+            content = read_json(path)
             version = int(content.pop("format"))
             if version <= FORMAT:
                 train, val = SplitReport(**content.pop("train")), SplitReport(**content.pop("val"))
@@ -160,7 +160,7 @@ class Report:
                 remedy = f"If it holds your text: minigpt prepare {folder} --out data/{folder.absolute().name}"
             raise DataError(what, seen=folder, remedy=remedy) from error
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise DataError(f"{path} is damaged", seen=error, remedy=remedy) from error
+            raise DataError(f"{path} is damaged", seen=why(error), remedy=remedy) from error
         raise DataError(
             f"{path} was written by a newer Mini-GPT",
             seen=f"format {version}",

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
-from minigpt.checkpoint import write_file
 from minigpt.errors import ConfigError
+from minigpt.files import write_file
 from minigpt.report.commands import commands
 from minigpt.report.facts import RunFacts
 from minigpt.report.findings import findings

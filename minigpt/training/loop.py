@@ -24,6 +24,7 @@ from minigpt.config import Config
 from minigpt.data import Batch, Batches, Dataset
 from minigpt.errors import CheckpointError, ConfigError
 from minigpt.evaluation.loss import perplexity, split_loss
+from minigpt.files import sync
 from minigpt.generation.history import extend_history, keep_history_until
 from minigpt.generation.passages import fixed_prompts
 from minigpt.metrics import Watcher, keep_until, read_metrics
@@ -242,7 +243,7 @@ class Training:
             return
         self.at.seconds = self._seconds()
         if self.folder.metrics_file.exists():
-            checkpoint.sync(self.folder.metrics_file)
+            sync(self.folder.metrics_file)
         checkpoint.save(self.folder.checkpoint_folder(self.at.step), *self.contents())
         self.folder.remove_old_checkpoints(self.config.train.keep)
         self.saved = time.perf_counter()

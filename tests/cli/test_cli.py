@@ -202,7 +202,7 @@ def test_a_disk_that_is_full_is_one_message(call, data_folder, tmp_path, monkeyp
     monkeypatch.setattr("minigpt.metrics.MetricsFile.__call__", refuse)
     code, _, err = call("train", "--data", data_folder, "--run", tmp_path / "run", *TINY)
     assert code == 2
-    assert "No space left" in err
+    assert "the disk is full" in err
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_a_disk_that_fills_up_leaves_no_part_of_a_page(run, monkeypatch):
     def full(file):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("minigpt.checkpoint.sync", full)
+    monkeypatch.setattr("minigpt.files.sync", full)
     with pytest.raises(ConfigError, match="No space left"):
         write_report([run], run / "page.html", wishes=Wishes(evaluate=False, samples=False))
     assert not [path for path in run.iterdir() if "page.html" in path.name]
