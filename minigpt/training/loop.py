@@ -20,6 +20,7 @@ import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from minigpt import checkpoint, device
+from minigpt.atomic import sync
 from minigpt.config import Config
 from minigpt.data import Batch, Batches, Dataset
 from minigpt.errors import CheckpointError, ConfigError
@@ -242,7 +243,7 @@ class Training:
             return
         self.at.seconds = self._seconds()
         if self.folder.metrics_file.exists():
-            checkpoint.sync(self.folder.metrics_file)
+            sync(self.folder.metrics_file)
         checkpoint.save(self.folder.checkpoint_folder(self.at.step), *self.contents())
         self.folder.remove_old_checkpoints(self.config.train.keep)
         self.saved = time.perf_counter()
