@@ -20,8 +20,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from minigpt.atomic import LOCK, PARTIAL, sync, write_file
 from minigpt.errors import CheckpointError, NewerVersionError
-from minigpt.files import PARTIAL, read_json, sync, why, write_file
+from minigpt.files import read_json, why
 
 VERSION = 1
 STATE = "state.json"
@@ -71,7 +72,7 @@ def save(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], values: Mappin
 
 def tidy(parent: Path) -> None:
     """Clears up behind a save that was interrupted: what is half-written goes, and one on its way out comes back."""
-    for left in parent.glob(f".*{PARTIAL}"):
+    for left in [*parent.glob(f".*{PARTIAL}"), *parent.glob(f".*{PARTIAL}{LOCK}")]:
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
         else:

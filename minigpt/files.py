@@ -1,4 +1,4 @@
-"""Files, safely: small ones are written whole or not at all, and what is read may come from anybody.
+"""Reading files that may come from anybody.
 
 `read_json` and `read_toml` are the one way by which JSON and TOML come in. A run, a data set and a downloaded model are
 folders that somebody else may have made: a pipe in the place of a file would wait for ever, a device never end, deep
@@ -15,7 +15,6 @@ import errno
 import json
 import math
 import os
-import secrets
 import stat
 import tomllib
 from pathlib import Path
@@ -35,9 +34,6 @@ MOST_BITS = 512
 
 TOO_DEEP = f"it is nested more than {MOST_DEPTH} deep"
 TOO_LONG = "it holds a number of too many digits"
-
-PARTIAL = ".partial"
-"""How the name of what is not yet whole ends."""
 
 BOMS = {
     codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16, which begins alike
@@ -205,25 +201,3 @@ def _check(value: object, *, finite: bool) -> None:
             return
         level = inner
     raise ValueError(TOO_DEEP)
-
-
-def write_file(file: Path, content: str | bytes) -> None:
-    """Writes a small file whole or not at all, and waits until the disk has it. Of two writers the last wins."""
-    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}{PARTIAL}")
-    try:
-        temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
-        sync(temporary)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sync(path: Path) -> None:
-    """Waits until the disk has a file's content, or a folder's names (which Windows cannot be asked for)."""
-    if path.is_dir() and os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

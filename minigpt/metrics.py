@@ -29,8 +29,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from minigpt.atomic import write_file
 from minigpt.errors import MissingExtraError, RunError
-from minigpt.files import parse_json, read_lines, why, write_file
+from minigpt.files import parse_json, read_lines, why
 
 Record: TypeAlias = Mapping[str, Any]
 Watcher: TypeAlias = Callable[[Record], None]

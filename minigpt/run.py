@@ -30,10 +30,11 @@ import torch
 from filelock import FileLock, Timeout
 
 from minigpt import checkpoint
+from minigpt.atomic import replacing, write_file
 from minigpt.config import Config, resolve
 from minigpt.data import Dataset
 from minigpt.errors import CheckpointError, DataError, NewerVersionError, RunError, TokenizerError
-from minigpt.files import read_json, why, write_file
+from minigpt.files import read_json, why
 from minigpt.model import GPT
 from minigpt.tokenizers import Tokenizer, load_tokenizer
 from minigpt.weights import make_model, misfit
@@ -95,23 +96,22 @@ class RunFolder:
         """
         run = cls(path)
         run.check_absent()
-        made = cls(run.path.absolute().with_name(f".{run.name}.partial"))
         try:
-            shutil.rmtree(made.path, ignore_errors=True)
-            made.checkpoints.mkdir(parents=True)
-            made.save_config(config)
-            tokenizer.save(made.tokenizer_folder)
-            made.save_environment(environment)
-            write_file(made.data_file, json.dumps(dict(data), indent=1))
-            if origin is not None:
-                write_file(made.origin_file, json.dumps(dict(origin), indent=1))
-            if first is not None:
-                checkpoint.save(made.checkpoint_folder(0), *first)
-            if run.path.is_dir():
-                run.path.rmdir()  # it is empty: check_absent has seen to that
-            made.path.rename(run.path)
+            run.path.absolute().parent.mkdir(parents=True, exist_ok=True)
+            with replacing(run.path.absolute()) as temporary:
+                made = cls(temporary)
+                made.checkpoints.mkdir(parents=True)
+                made.save_config(config)
+                tokenizer.save(made.tokenizer_folder)
+                made.save_environment(environment)
+                write_file(made.data_file, json.dumps(dict(data), indent=1))
+                if origin is not None:
+                    write_file(made.origin_file, json.dumps(dict(origin), indent=1))
+                if first is not None:
+                    checkpoint.save(made.checkpoint_folder(0), *first)
+                if run.path.is_dir():
+                    run.path.rmdir()  # it is empty: check_absent has seen to that
         except (OSError, CheckpointError) as error:
-            shutil.rmtree(made.path, ignore_errors=True)
             raise RunError(
                 "The run folder cannot be made", seen=f"{run.path}: {error}", remedy="Choose another place with --run."
             ) from error

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from minigpt.files import MOST_DEPTH, parse_json, parse_toml, read_bytes, read_json, read_lines, utf8, why, write_file
+from minigpt.files import MOST_DEPTH, parse_json, parse_toml, read_bytes, read_json, read_lines, utf8, why
 
 LONG = "9" * 5_000
 
@@ -124,18 +124,3 @@ def test_lines_of_a_file_that_is_not_there_are_none(tmp_path):
     assert read_lines(tmp_path / "none") == [b""]
     (tmp_path / "some").write_bytes(b"a\nb\r\nc")
     assert read_lines(tmp_path / "some") == [b"a", b"b\r", b"c"]
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    write_file(tmp_path / "file", "é\n")
-    write_file(tmp_path / "file", b"\xff\n")
-    assert (tmp_path / "file").read_bytes() == b"\xff\n"
-
-    def full(path):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("minigpt.files.sync", full)
-    with pytest.raises(OSError, match="No space"):
-        write_file(tmp_path / "file", "new")
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-    assert (tmp_path / "file").read_bytes() == b"\xff\n"

@@ -13,6 +13,7 @@ import minigpt
 ROOT = Path(minigpt.__file__).parent
 
 FLOORS = {
+    "atomic": 0,
     "characters": 0,
     "errors": 0,
     "files": 0,

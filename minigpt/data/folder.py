@@ -8,13 +8,13 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from minigpt.atomic import replacing
 from minigpt.errors import DataError
-from minigpt.files import sync, why
+from minigpt.files import why
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path` to write into; it takes the name `path` when the block ends well.
 
     If the block ends by an exception, Ctrl-C among them, nothing is left. Everything reaches the disk before the name
-    changes, so that a power cut leaves either the whole folder or none.
+    changes, so that a power cut leaves either the whole folder or none (minigpt/atomic.py).
 
     Raises:
         DataError: `path` exists already, or it cannot be written, the disk being full for instance.
@@ -30,17 +30,12 @@ def new_folder(path: Path) -> Iterator[Path]:
     if os.path.lexists(path):
         raise DataError("The output exists already", seen=path, remedy="Choose another --out, or remove it first.")
     missing_parents = [parent for parent in path.absolute().parents if not parent.exists()]
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.part"
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        for file in temporary.iterdir():
-            sync(file)
-        sync(temporary)
-        temporary.rename(path)
-        sync(path.parent)
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.mkdir()
+            yield temporary
     except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         with suppress(OSError):  # another program may have put something there meanwhile
             for parent in missing_parents:
                 parent.rmdir()

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from minigpt.atomic import write_file
 from minigpt.config import Config, preset_names, resolve
 from minigpt.data.report import Report
 from minigpt.errors import MiniGPTError, RunError
-from minigpt.files import write_file
 from minigpt.metrics import read_metrics
 from minigpt.run import RunFolder
 

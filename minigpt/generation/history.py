@@ -19,9 +19,10 @@ from itertools import count
 import torch
 from filelock import FileLock
 
+from minigpt.atomic import write_file
 from minigpt.config import TrainConfig
 from minigpt.errors import CheckpointError, RunError
-from minigpt.files import read_lines, why, write_file
+from minigpt.files import read_lines, why
 from minigpt.generation.kept import TEMPERATURES, Kept, Source, continue_prompts, usual_tokens
 from minigpt.generation.passages import fixed_prompts
 from minigpt.generation.weights import ready

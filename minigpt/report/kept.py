@@ -17,13 +17,14 @@ from typing import Any
 import torch
 
 from minigpt import __version__
+from minigpt.atomic import write_file
 from minigpt.checkpoint import STATE, verify
 from minigpt.config import MachineConfig
 from minigpt.data import Dataset
 from minigpt.device import choose_again
 from minigpt.evaluation import Evaluation, measure
 from minigpt.evaluation.figures import VERSION, Bin, Estimate, Figures, Group
-from minigpt.files import read_json, write_file
+from minigpt.files import read_json
 from minigpt.run import MODEL, RunFolder
 
 Progress = Callable[[str, int, int], None]

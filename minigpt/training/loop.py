@@ -20,11 +20,11 @@ import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from minigpt import checkpoint, device
+from minigpt.atomic import sync
 from minigpt.config import Config
 from minigpt.data import Batch, Batches, Dataset
 from minigpt.errors import CheckpointError, ConfigError
 from minigpt.evaluation.loss import perplexity, split_loss
-from minigpt.files import sync
 from minigpt.generation.history import extend_history, keep_history_until
 from minigpt.generation.passages import fixed_prompts
 from minigpt.metrics import Watcher, keep_until, read_metrics
