@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from minigpt.characters import counted
+from minigpt.cli.reading import READING, source_options
 from minigpt.config import MachineConfig, Precision
 from minigpt.errors import ConfigError
+from minigpt.source_options import USUAL, SourceOptions
 
 if TYPE_CHECKING:
     from minigpt.cli.console import Console
@@ -42,6 +44,7 @@ def evaluate_command(
     picture: Path | None = None,
     device: str = "auto",
     precision: Precision = "auto",
+    reading: Annotated[SourceOptions, READING] = USUAL,
 ) -> None:
     """Measure how well a trained model predicts a text, beside what simple models reach.
 
@@ -110,6 +113,7 @@ def evaluate_command(
             run,
             data=data,
             texts=text or (),
+            reading=source_options(reading),
             split=split,
             stride=stride,
             checkpoint=checkpoint,

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from minigpt.cli.console import Console, say
+from minigpt.cli.reading import READING, source_options
 from minigpt.errors import ConfigError
+from minigpt.source_options import USUAL, SourceOptions
 
 if TYPE_CHECKING:
     from minigpt.data import Report
@@ -33,9 +35,8 @@ def prepare_command(
     val_fraction: float = 0.1,
     split_by: Literal["document", "sequence"] = "document",
     block_size: int = 512,
-    text_column: str = "text",
-    pattern: str | None = None,
     seed: int = 0,
+    reading: Annotated[SourceOptions, READING] = USUAL,
 ) -> None:
     """Turn text into tokens that `minigpt train` reads.
 
@@ -44,11 +45,13 @@ def prepare_command(
 
     A first try, with text that is on every machine: `minigpt prepare pylib --out data/pylib --tokenizer bpe:4096`
 
-    Your own notes: `minigpt prepare notes/ --out data/notes --tokenizer bpe:4096`
+    Your own notes: `minigpt prepare notes/ --exclude drafts --out data/notes --tokenizer bpe:4096`
 
-    Code: `minigpt prepare src/ --pattern '*.py' --out data/code`
+    Code: `minigpt prepare src/ --pattern '*.py' --pattern '*.toml' --out data/code`
 
-    Records: `minigpt prepare books.parquet more.jsonl.gz --text-column body --out data/books`
+    Records: `minigpt prepare books.parquet mail.csv more.jsonl.gz --text-column body --out data/books`
+
+    Stories in one file: `minigpt prepare stories.txt --split-at '<|endoftext|>' --out data/stories`
 
     The hub: `minigpt prepare hf:roneneldan/TinyStories --out data/stories --val-fraction 0.01`
 
@@ -57,9 +60,9 @@ def prepare_command(
     Parameters
     ----------
     sources
-        What to read, one or more: a text file (.gz too), a folder, JSON lines (.jsonl, .jsonl.gz), a .parquet file,
-        hf:OWNER/NAME[:CONFIG][@SPLIT] or hf:./FOLDER, - for standard input, pylib (the documentation of Python's own
-        library, 0.8 million tokens) or pylib-code (its source, 5 million).
+        What to read, one or more: a text file, a folder, records (.jsonl, .json, .csv, .tsv, .parquet), all but the
+        last also as .gz; hf:OWNER/NAME[:CONFIG][@SPLIT] or hf:./FOLDER, - for standard input, pylib (the documentation
+        of Python's own library, 0.8 million tokens) or pylib-code (its source, 5 million).
     out
         The folder to make. It must not exist yet.
     tokenizer
@@ -73,10 +76,6 @@ def prepare_command(
         of --block-size tokens are drawn at random, so documents stand on both sides and validation looks easier.
     block_size
         The sequence length that --split-by sequence cuts and the report counts in.
-    text_column
-        The field of JSON lines and Parquet files that holds the text.
-    pattern
-        Which files of a folder to read, as '*.py'. Without it: .txt, .md, .rst, .jsonl, .parquet and their like.
     seed
         Decides which documents validate. The same seed and text give the same data set.
     """
@@ -87,7 +86,15 @@ def prepare_command(
             raise ConfigError("There is no such option", seen=name, remedy="See: minigpt prepare --help")
     with _sigterm_stops(), _progress() as on_progress:
         report = prepare(
-            sources, out, tokenizer, val_fraction, split_by, block_size, text_column, pattern, seed, on_progress
+            sources,
+            out,
+            tokenizer,
+            val_fraction,
+            split_by,
+            block_size,
+            seed,
+            on_progress,
+            **vars(source_options(reading)),
         )
     _show(report, out, tokenizer)
 

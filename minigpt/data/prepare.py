@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +27,10 @@ from minigpt.data.pack import Part, draw_sequences, encode_parts, planned_parts
 from minigpt.data.plan import LEFT_OUT, TRAIN, Corpus, Plan, plan_split, read_corpus
 from minigpt.data.report import Report, SplitReport
 from minigpt.data.shards import Shard, ShardWriter
-from minigpt.data.sources import Source, open_sources
+from minigpt.data.sources import Source, open_sources, source_notes
 from minigpt.errors import ConfigError, DataError
-from minigpt.tokenizers import Tokenizer, make_tokenizer, reads_training_text
+from minigpt.source_options import FileFormat, SourceOptions
+from minigpt.tokenizers import Tokenizer, make_tokenizer, reads_training_text, utf8
 
 SPLITS = ("document", "sequence")
 HIGH_OVERLAP = 0.05
@@ -93,10 +94,15 @@ def prepare(
     val_fraction: float = 0.1,
     split_by: str = "document",
     block_size: int = 512,
-    text_column: str = "text",
-    pattern: str | None = None,
     seed: int = 0,
     on_progress: OnProgress = _silent,
+    *,
+    pattern: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
+    format: FileFormat | None = None,
+    text_column: str = "text",
+    split_at: str | None = None,
+    split_lines: bool = False,
 ) -> Report:
     """Makes a data set from text.
 
@@ -110,10 +116,14 @@ def prepare(
             too few). `sequence`: sequences of `block_size` tokens are drawn; documents then stand on both sides.
         block_size: the sequence length that `split_by="sequence"` cuts and that the report counts in. Training may
             use another.
-        text_column: the field of JSON lines and Parquet files that holds the text.
-        pattern: which files of a folder to read, as `*.py`; None for the known extensions.
         seed: decides the split.
         on_progress: told how far it is, a few times a second.
+        pattern: which files of a folder to read, as `*.py`; without one, those that are text by their names.
+        exclude: files and folders inside of a folder to leave out, as `drafts` or `*.log`.
+        format: what to read every file as; else its name and its first bytes decide.
+        text_column: the column or field of records that holds the text.
+        split_at: begin a new document wherever this string stands; the string itself goes.
+        split_lines: make each line a document.
 
     Returns:
         The report, also saved as meta.json.
@@ -123,13 +133,21 @@ def prepare(
         TokenizerError: there is no such tokenizer.
         DataError: a source cannot be read or is no text, there is too little text, `out` exists or cannot be written.
     """
-    names = (sources,) if isinstance(sources, str) else tuple(sources)
+    names = _several(sources)
+    reading = SourceOptions(
+        pattern=_several(pattern),
+        exclude=_several(exclude),
+        format=format,
+        text_column=text_column,
+        split_at=split_at,
+        split_lines=split_lines,
+    )
     settings = _Settings(names, tokenizer, val_fraction, split_by, block_size, seed)
     on_progress = _Calmed(on_progress)
     started = time.perf_counter()
     with (
         new_folder(Path(out)) as folder,
-        open_sources(names, text_column=text_column, pattern=pattern) as opened,
+        open_sources(names, reading) as opened,
     ):
         corpus = read_corpus(opened, lambda done: on_progress("reading", done, None))
         if not corpus.n_documents:
@@ -141,8 +159,18 @@ def prepare(
         pack = _pack_sequences if split_by == "sequence" else _pack_documents
         seen, n_unknown = pack(folder, parts, made, settings)
         report = _report(folder, corpus, plan, made, settings, seen, n_unknown, started, on_progress)
+        report = replace(
+            report,
+            left_out=tuple(words for source in opened for words in source.findings.left_out),
+            reading=reading.chosen(),
+            notes=(*report.notes, *source_notes(opened, reading)),
+        )
         report.save(folder)
     return report
+
+
+def _several(names: str | Iterable[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _plan(corpus: Corpus, settings: _Settings) -> Plan:
@@ -232,7 +260,7 @@ def _report(
         )
     share, n_windows = overlap(train, val, lambda done: on_progress("comparing", done, train.n_tokens))
     return Report(
-        sources=settings.names,
+        sources=tuple(utf8(name).decode() for name in settings.names),  # a name may be no UTF-8
         tokenizer=tokenizer.spec,
         vocab_size=tokenizer.vocab_size,
         vocab_in_train=int(seen.sum()),

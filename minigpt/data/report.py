@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from minigpt.errors import DataError
@@ -65,6 +66,8 @@ class Report:
         train: the training side.
         val: the validation side.
         notes: what the reader should know, as sentences.
+        left_out: what folders hold and was not read, in words.
+        reading: the options with which the sources were read that are not the usual ones (`SourceOptions.chosen`).
     """
 
     sources: tuple[str, ...]
@@ -87,6 +90,8 @@ class Report:
     train: SplitReport
     val: SplitReport
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int:
@@ -113,6 +118,7 @@ class Report:
         left_out = f" (left out: {self.duplicates:,} copies, {self.empty:,} empty)"
         rows = [
             ("sources", ", ".join(self.sources)),
+            *([("left out", ", ".join(self.left_out))] if self.left_out else []),
             ("documents", f"{self.documents:,}{left_out if self.duplicates or self.empty else ''}"),
             ("text", f"{self.text_bytes:,} bytes, {self.bytes_per_token:.2f} to a token"),
             ("tokens", f"{self.tokens:,}"),
@@ -149,6 +155,7 @@ class Report:
             if version <= FORMAT:
                 train, val = SplitReport(**content.pop("train")), SplitReport(**content.pop("val"))
                 sources, notes = tuple(content.pop("sources")), tuple(content.pop("notes"))
+                content["left_out"] = tuple(content.get("left_out", ()))
                 return cls(sources=sources, train=train, val=val, notes=notes, **content)
         except FileNotFoundError as error:
             if not folder.is_dir():
