@@ -5,8 +5,8 @@ The comment under a field is its help on the command line. Nothing heavy is impo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeAlias, get_args
 
 from minigpt.errors import ConfigError
@@ -44,20 +44,34 @@ class SourceOptions:
         if self.split_at is not None and self.split_lines:
             raise ConfigError("--split-at and --split-lines do not go together", remedy="Leave one of them out.")
 
-    def chosen(self) -> dict[str, Any]:
-        """Returns the options that are not the usual ones, by name."""
-        usual = asdict(USUAL)
-        return {name: value for name, value in asdict(self).items() if value != usual[name]}
+    def words(self) -> list[str]:
+        """Returns the options that are not the usual ones, as the words of a command."""
+        found: list[str] = []
+        for each in fields(self):
+            value, option = getattr(self, each.name), f"--{each.name.replace('_', '-')}"
+            if value != each.default:
+                values = value if isinstance(value, tuple) else (value,)
+                found += [word for one in values for word in ([option] if one is True else [option, one])]
+        return found
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> SourceOptions:
+        """Returns options that were written as JSON, which anybody may have changed.
+
+        Raises:
+            ValueError: there is no such option, or no such value.
+        """
+        kinds = {each.name: type(each.default) for each in fields(cls)}
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
+        }
+        for name, value in values.items():
+            optional = name in ("format", "split_at") and isinstance(value, str | None)
+            strings = not isinstance(value, tuple) or all(isinstance(each, str) for each in value)
+            if name not in kinds or not (optional or (type(value) is kinds[name] and strings)):
+                raise ValueError(f"{name} {value!r} is not how text is read")
+        return cls(**values)
 
 
 USUAL = SourceOptions()
 """How text is read when nothing else is asked for."""
-
-
-def as_words(chosen: dict[str, Any]) -> Iterator[str]:
-    """Yields options, as `SourceOptions.chosen` returns them, as the words of a command."""
-    for name, value in chosen.items():
-        for each in value if isinstance(value, tuple | list) else (value,):
-            yield f"--{name.replace('_', '-')}"
-            if not isinstance(each, bool):
-                yield str(each)

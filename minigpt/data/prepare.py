@@ -162,7 +162,7 @@ def prepare(
         report = replace(
             report,
             left_out=tuple(words for source in opened for words in source.findings.left_out),
-            reading=reading.chosen(),
+            reading=reading,
             notes=(*report.notes, *source_notes(opened, reading)),
         )
         report.save(folder)

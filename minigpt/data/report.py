@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from minigpt.errors import DataError
 from minigpt.files import read_json, why
+from minigpt.source_options import USUAL, SourceOptions
 
 FILE = "meta.json"
 FORMAT = 1
@@ -67,7 +67,7 @@ class Report:
         val: the validation side.
         notes: what the reader should know, as sentences.
         left_out: what folders hold and was not read, in words.
-        reading: the options with which the sources were read that are not the usual ones (`SourceOptions.chosen`).
+        reading: the options with which the sources were read.
     """
 
     sources: tuple[str, ...]
@@ -91,7 +91,7 @@ class Report:
     val: SplitReport
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
-    reading: Mapping[str, Any] = field(default_factory=dict)
+    reading: SourceOptions = USUAL
 
     @property
     def tokens(self) -> int:
@@ -155,7 +155,8 @@ class Report:
             if version <= FORMAT:
                 train, val = SplitReport(**content.pop("train")), SplitReport(**content.pop("val"))
                 sources, notes = tuple(content.pop("sources")), tuple(content.pop("notes"))
-                content["left_out"] = tuple(content.get("left_out", ()))
+                content["left_out"] = tuple(map(str, content.get("left_out", ())))
+                content["reading"] = SourceOptions.of(content.get("reading", {}))
                 return cls(sources=sources, train=train, val=val, notes=notes, **content)
         except FileNotFoundError as error:
             if not folder.is_dir():

@@ -6,7 +6,9 @@ import gzip
 import io
 import json
 import os
+import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,7 +19,7 @@ from minigpt.data.records import READERS
 from minigpt.data.sources import FORMAT_OF_SUFFIX, MARKUP, SEPARATORS, SOURCES, open_sources, source_notes
 from minigpt.errors import ConfigError, DataError
 from minigpt.sniff import FORMATS, RECORDS
-from minigpt.source_options import FileFormat, SourceOptions, as_words
+from minigpt.source_options import FileFormat, SourceOptions
 
 TEXTS = ["first\nlines\r\n", "zweite Größe", "", "третий <|endoftext|>"]
 
@@ -296,10 +298,23 @@ def test_options_that_cannot_work(options: dict[str, Any], words: str):
 
 
 def test_options_are_kept_as_the_words_of_a_command():
-    chosen = SourceOptions(pattern=("*.a", "*.b"), split_lines=True, text_column="body").chosen()
-    assert json.loads(json.dumps(chosen)) == {"pattern": ["*.a", "*.b"], "split_lines": True, "text_column": "body"}
-    assert list(as_words(chosen)) == ["--pattern", "*.a", "--pattern", "*.b", "--text-column", "body", "--split-lines"]
-    assert SourceOptions().chosen() == {}
+    chosen = SourceOptions(pattern=("*.a", "*.b"), split_lines=True, text_column="body", format="csv")
+    assert shlex.join(chosen.words()) == "--pattern '*.a' --pattern '*.b' --format csv --text-column body --split-lines"
+    assert SourceOptions().words() == []
+    assert SourceOptions.of(json.loads(json.dumps(asdict(chosen)))) == chosen
+    assert SourceOptions.of({}) == SourceOptions()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *({"pattern": "*.a"}, {"pattern": [5]}, {"exclude": {}}, {"format": "x"}, {"format": ["csv"]}),
+        *({"split_at": 1}, {"split_at": ""}, {"split_lines": 1}, {"text_column": None}, {"nothing": 1}),
+    ],
+)
+def test_options_that_somebody_has_damaged_are_refused(content: dict[str, Any]):
+    with pytest.raises(ValueError, match=r"."):
+        SourceOptions.of(content)
 
 
 def test_an_unknown_name_gets_a_guess(tmp_path: Path):

@@ -19,6 +19,7 @@ from minigpt.doctor import evidence as evidence_module
 from minigpt.doctor.evidence import bigram_loss, unigram_loss
 from minigpt.doctor.references import collect, higher_rate, lower_rate
 from minigpt.metrics import read_metrics
+from minigpt.source_options import SourceOptions
 from tests.test_docs import wrong_in
 
 
@@ -300,17 +301,16 @@ def test_bad_steps_before_a_rewind(evidence):
 
 
 def test_how_to_prepare_anew(evidence, text, tmp_path):
-    evidence.report = replace(evidence.report, val_fraction=0.15, seed=3, sources=(str(text),))
-    assert "`" not in text_checks.small_validation(low(evidence)).remedy  # --pattern may have been used
-    file = str(next(text.iterdir()))
-    evidence.report = replace(evidence.report, sources=(file,))
+    evidence.report = replace(evidence.report, val_fraction=0.15, seed=3, sources=(str(text), "-"))
+    assert "`" not in text_checks.small_validation(low(evidence)).remedy  # nobody knows what came through the pipe
+    evidence.report = replace(evidence.report, sources=(str(text),), reading=SourceOptions(split_lines=True))
     evidence.data = {**evidence.data, "folder": str(tmp_path / "data")}
     (tmp_path / "data-more-val").mkdir()
     remedy = text_checks.small_validation(low(evidence)).remedy
     command = shlex.split(remedy.split("`")[1])
     assert wrong_in(command[1:]) == ""
     assert str(tmp_path / "data-more-val2") in command
-    assert remedy.endswith("--tokenizer char --val-fraction 0.3 --block-size 32 --seed 3`")
+    assert remedy.endswith("--split-lines --tokenizer char --val-fraction 0.3 --block-size 32 --seed 3`")
 
 
 def low(evidence: Any) -> Any:
