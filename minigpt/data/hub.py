@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
-from minigpt.data.pieces import Piece, record_pieces
+from minigpt.characters import own_name
+from minigpt.data.pieces import Origin, Piece, record_pieces
 from minigpt.data.records import missing_column
 from minigpt.errors import DataError, MissingExtraError
 
@@ -28,13 +29,15 @@ def read_hub(name: str, column: str) -> Iterator[Piece]:
         raise MissingExtraError("Reading the Hugging Face hub", "data") from error
     rest, _, split = name.removeprefix("hf:").partition("@")
     try:
-        path, config = (rest, "") if Path(rest).exists() else rest.partition(":")[::2]
+        here = Path(rest).exists()
+        path, config = (rest, "") if here else rest.partition(":")[::2]
+        shown = own_name(rest if here else name)
         rows = datasets.load_dataset(path, config or None, split=split or "train", streaming=True)
         for number, row in enumerate(cast("Iterable[dict[str, Any]]", rows), start=1):
             where = f"{name}, row {number:,}"
             if column not in row:
                 raise missing_column(where, column, row)
-            yield from record_pieces(row[column], where)
+            yield from record_pieces(row[column], where, Origin(shown, number))
     except DataError:
         raise
     except Exception as error:  # the library raises whatever its many back ends raise

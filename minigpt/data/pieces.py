@@ -22,54 +22,71 @@ PIECE_CHARACTERS = 2**18  # 2**20 is no faster and takes 130 MB more
 MAX_PIECE_CHARACTERS = 2**22  # where there is no safe place to cut
 
 
+class Origin(NamedTuple):
+    """Where a document comes from, to be shown.
+
+    Attributes:
+        name: the file, as seen from where the user's own folder stands (`notes/a.txt`), or what stands for one; never
+            an absolute path.
+        row: the number of the record in it, from 1: a line, a row, a part; 0 where the whole file is the document.
+    """
+
+    name: str
+    row: int = 0
+
+
+NOWHERE = Origin("")
+
+
 class Piece(NamedTuple):
     """A part of a document.
 
     Attributes:
         text: its text. Joined, the pieces of a document are the document.
         last: whether the document ends here.
-        name: what the document is called: its file, or the file and the line or row; the same in all its pieces.
+        origin: where the document comes from; the same for all its pieces.
     """
 
     text: str
     last: bool
-    name: str = ""
+    origin: Origin = NOWHERE
 
 
-def pieces_of(chunks: Iterable[str], name: str = "") -> Iterator[Piece]:
+def pieces_of(chunks: Iterable[str], origin: Origin = NOWHERE) -> Iterator[Piece]:
     """One document, given in chunks cut anywhere, as pieces cut at safe places. There is always a last piece."""
-    return safely_cut(_as_parts(chunks, name))
+    return safely_cut(_as_parts(chunks, origin))
 
 
-def _as_parts(chunks: Iterable[str], name: str) -> Iterator[Piece]:
+def _as_parts(chunks: Iterable[str], origin: Origin) -> Iterator[Piece]:
     for chunk in chunks:
-        yield Piece(chunk, False, name)
-    yield Piece("", True, name)
+        yield Piece(chunk, False, origin)
+    yield Piece("", True, origin)
 
 
 def safely_cut(parts: Iterable[Piece]) -> Iterator[Piece]:
     """Documents whose parts are cut anywhere, in pieces that are cut at safe places."""
     held = ""
-    for text, last, name in parts:
+    for text, last, origin in parts:
         held += text
         if last:
-            yield Piece(held, True, name)
+            yield Piece(held, True, origin)
             held = ""
         elif len(held) >= PIECE_CHARACTERS:
             cut = safe_cut(held)
             if not cut and len(held) >= MAX_PIECE_CHARACTERS:
                 cut = len(held) - 1
             if cut:
-                yield Piece(held[:cut], False, name)
+                yield Piece(held[:cut], False, origin)
                 held = held[cut:]
 
 
-def record_pieces(value: object, where: str) -> Iterator[Piece]:
+def record_pieces(value: object, where: str, origin: Origin = NOWHERE) -> Iterator[Piece]:
     """One document that is in memory already, as the field of a record is. None is an empty document.
 
     Args:
         value: the field's value.
-        where: the file and line: the document's name, and for the message.
+        where: the file and line, for the message.
+        origin: the same, to be shown and kept.
 
     Raises:
         DataError: it is not a string, or not text (half a surrogate pair, which JSON can say and UTF-8 cannot).
@@ -89,49 +106,50 @@ def record_pieces(value: object, where: str) -> Iterator[Piece]:
             seen=f"character {error.start}",
             remedy="Fix or remove the record.",
         ) from error
-    return pieces_of((text[i : i + PIECE_CHARACTERS] for i in range(0, len(text), PIECE_CHARACTERS)), where)
+    return pieces_of((text[i : i + PIECE_CHARACTERS] for i in range(0, len(text), PIECE_CHARACTERS)), origin)
 
 
 def split_at(pieces: Iterable[Piece], separator: str) -> Iterator[Piece]:
     """Each document cut into several wherever a string stands, which goes: `str.split`, in bounded memory."""
-    return safely_cut(_split_anywhere(pieces, separator, "part"))
+    return safely_cut(_split_anywhere(pieces, separator))
 
 
 def split_lines(pieces: Iterable[Piece]) -> Iterator[Piece]:
     r"""Each line as a document, without its end (\n, \r\n or \r). Lines of nothing but white space are skipped."""
-    return safely_cut(_without_blanks(_split_anywhere(_with_newlines(pieces), "\n", "line")))
+    return safely_cut(_without_blanks(_split_anywhere(_with_newlines(pieces), "\n")))
 
 
-def _split_anywhere(pieces: Iterable[Piece], separator: str, called: str) -> Iterator[Piece]:
-    """The parts of documents between separators, cut anywhere; `called` is what is counted in their names."""
+def _split_anywhere(pieces: Iterable[Piece], separator: str) -> Iterator[Piece]:
+    """The parts of documents between separators, cut anywhere. Those of a file are numbered; those of a record keep its
+    number."""
     held, number = "", 1
-    for text, last, name in pieces:
+    for text, last, (name, row) in pieces:
         *ended, held = (held + text).split(separator)
         for document in ended:
-            yield Piece(document, True, f"{name}, {called} {number:,}")
+            yield Piece(document, True, Origin(name, row or number))
             number += 1
         if last:
-            yield Piece(held, True, f"{name}, {called} {number:,}")
+            yield Piece(held, True, Origin(name, row or number))
             held, number = "", 1
         elif (cut := len(held) + 1 - len(separator)) > 0:  # what is left may be the beginning of a separator
-            yield Piece(held[:cut], False, f"{name}, {called} {number:,}")
+            yield Piece(held[:cut], False, Origin(name, row or number))
             held = held[cut:]
 
 
 def _with_newlines(pieces: Iterable[Piece]) -> Iterator[Piece]:
     decoder = io.IncrementalNewlineDecoder(None, translate=True)
-    for text, last, name in pieces:
-        yield Piece(decoder.decode(text, final=last), last, name)
+    for text, last, origin in pieces:
+        yield Piece(decoder.decode(text, final=last), last, origin)
 
 
 def _without_blanks(parts: Iterable[Piece]) -> Iterator[Piece]:
     """The documents that hold something; a blank longer than a piece is passed on, to be counted as empty."""
     held, begun = "", False
-    for text, last, name in parts:
+    for text, last, origin in parts:
         held += text
         if begun or not held.isspace() or len(held) >= PIECE_CHARACTERS:
             if held or begun:
-                yield Piece(held, last, name)
+                yield Piece(held, last, origin)
                 begun = True
             held = ""
         if last:

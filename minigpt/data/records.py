@@ -3,6 +3,8 @@
 The same holds in all of them: nothing in the field (null) is an empty document; a field that is not a string, or not
 there, is an error that names the line or row; blank lines are skipped. Memory holds a few records at a time.
 
+Readers take the open file, its name for messages, its name as shown with its documents (`Origin`), and the column.
+
 Not here: opening the files, and deciding what they are (sources.py, minigpt/sniff.py).
 """
 
@@ -18,7 +20,7 @@ from itertools import chain
 from typing import IO, Any, cast
 
 from minigpt.data.opening import chunks_of
-from minigpt.data.pieces import Piece, decode_utf8, record_pieces
+from minigpt.data.pieces import Origin, Piece, decode_utf8, record_pieces
 from minigpt.errors import DataError, MissingExtraError
 from minigpt.sniff import QUOTING, is_cut_off
 
@@ -47,7 +49,7 @@ def _field(record: object, column: str, place: str) -> object:
     return record[column]
 
 
-def read_json_lines(file: IO[bytes], where: str, column: str) -> Iterator[Piece]:
+def read_json_lines(file: IO[bytes], where: str, shown: str, column: str) -> Iterator[Piece]:
     """A document a line: JSON objects."""
     number = 0
     while line := file.readline(MAX_RECORD):
@@ -62,16 +64,16 @@ def read_json_lines(file: IO[bytes], where: str, column: str) -> Iterator[Piece]
             record = json.loads(line.decode())
         except (ValueError, RecursionError) as error:
             raise DataError(f"{place} is not JSON", seen=error, remedy="Fix or remove the line.") from error
-        yield from record_pieces(_field(record, column, place), place)
+        yield from record_pieces(_field(record, column, place), place, Origin(shown, number))
 
 
-def read_json_array(file: IO[bytes], where: str, column: str) -> Iterator[Piece]:
+def read_json_array(file: IO[bytes], where: str, shown: str, column: str) -> Iterator[Piece]:
     """A document an element: objects, or the strings themselves."""
     array = _JSONArray(decode_utf8(chunks_of(file), where), where)
     for number, element in enumerate(array.elements(), start=1):
         place = f"{where}, element {number:,}"
         text = element if element is None or isinstance(element, str) else _field(element, column, place)
-        yield from record_pieces(text, place)
+        yield from record_pieces(text, place, Origin(shown, number))
 
 
 class _JSONArray:
@@ -147,19 +149,19 @@ class _JSONArray:
         return DataError(f"{self._where}, element {self._number:,} is not JSON", seen=seen, remedy=remedy)
 
 
-def read_csv(file: IO[bytes], where: str, column: str) -> Iterator[Piece]:
+def read_csv(file: IO[bytes], where: str, shown: str, column: str) -> Iterator[Piece]:
     """A document a row. The first row names the columns; commas, semicolons or tabs stand between fields, and quotes
     hold one together."""
-    return _table(file, where, column, "csv")
+    return _table(file, where, shown, column, "csv")
 
 
-def read_tsv(file: IO[bytes], where: str, column: str) -> Iterator[Piece]:
+def read_tsv(file: IO[bytes], where: str, shown: str, column: str) -> Iterator[Piece]:
     """A document a line. The first line names the columns; tabs stand between fields, and quotes are characters like
     any other. (A spreadsheet's tabs and quotes are what `read_csv` reads.)"""
-    return _table(file, where, column, "tsv")
+    return _table(file, where, shown, column, "tsv")
 
 
-def _table(file: IO[bytes], where: str, column: str, form: str) -> Iterator[Piece]:
+def _table(file: IO[bytes], where: str, shown: str, column: str, form: str) -> Iterator[Piece]:
     lines = _lines(decode_utf8(chunks_of(file), where), where)
     first = next(lines, "")
     delimiter = "\t" if form == "tsv" else _delimiter(first, column)
@@ -173,7 +175,7 @@ def _table(file: IO[bytes], where: str, column: str, form: str) -> Iterator[Piec
         for row in reader:
             if row:
                 line = f"{where}, line {begin:,}"
-                yield from record_pieces(_cell(row, place, names, line, form), line)
+                yield from record_pieces(_cell(row, place, names, line, form), line, Origin(shown, begin))
             begin = reader.line_num + 1
     except csv.Error as error:
         line = f"{where}, line {reader.line_num:,}"
@@ -218,7 +220,7 @@ def _lines(chunks: Iterator[str], where: str) -> Iterator[str]:
     yield "".join(held)
 
 
-def read_parquet(file: IO[bytes], where: str, column: str) -> Iterator[Piece]:
+def read_parquet(file: IO[bytes], where: str, shown: str, column: str) -> Iterator[Piece]:
     """A document a row."""
     try:
         import pyarrow.parquet
@@ -236,7 +238,7 @@ def read_parquet(file: IO[bytes], where: str, column: str) -> Iterator[Piece]:
             for batch in table.iter_batches(ROWS_AT_ONCE, columns=[column]):
                 for text in batch.column(0).to_pylist():
                     row += 1
-                    yield from record_pieces(text, f"{where}, row {row:,}")
+                    yield from record_pieces(text, f"{where}, row {row:,}", Origin(shown, row))
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{where} cannot be read as Parquet", seen=error, remedy="Copy or download it anew.") from error
 

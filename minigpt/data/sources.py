@@ -17,15 +17,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO
 
-from minigpt.characters import counted
+from minigpt.characters import counted, own_name
 from minigpt.data import pylib
-from minigpt.data.folders import list_folder, or_excluded, suffix_of
+from minigpt.data.folders import Listing, list_folder, or_excluded, suffix_of
 from minigpt.data.hub import read_hub
 from minigpt.data.opening import cannot_read, chunks_of, kind_of, opened, spooled_stdin, unpacked
-from minigpt.data.pieces import Piece, decode_utf8, pieces_of, record_pieces, split_at, split_lines
+from minigpt.data.pieces import Origin, Piece, decode_utf8, pieces_of, record_pieces, split_at, split_lines
 from minigpt.data.records import READERS
 from minigpt.errors import DataError, did_you_mean
 from minigpt.sniff import FORMATS, HEAD_BYTES, RECORDS, advice, sniff
@@ -171,14 +171,14 @@ def open_stdin(name: str, options: SourceOptions, stdin: IO[bytes] | None) -> So
     """Standard input, as a file."""
     assert stdin is not None
     kind = _format(unpacked(stdin).read(HEAD_BYTES), "", options)
-    return Source(name, kind, lambda: _read_file(unpacked(stdin), STDIN, kind, options))
+    return Source(name, kind, lambda: _read_file(unpacked(stdin), STDIN, STDIN.lower(), kind, options))
 
 
 def open_file(name: str, options: SourceOptions, stdin: IO[bytes] | None) -> Source:
     """A file: a document, or the documents of its records."""
     with opened(name) as file:
         kind = _format(file.read(HEAD_BYTES), name, options)
-    return Source(name, kind, lambda: _read_path(name, options))
+    return Source(name, kind, lambda: _read_path(name, own_name(name), options))
 
 
 def open_folder(name: str, options: SourceOptions, stdin: IO[bytes] | None) -> Source:
@@ -191,28 +191,29 @@ def open_folder(name: str, options: SourceOptions, stdin: IO[bytes] | None) -> S
         remedy = "Choose its files: --pattern '*.py'."
         raise DataError(f"The folder {name} holds no file to read", seen=seen, remedy=remedy)
     found = Findings(left_out, tuple(listing.notes(options)))
-    return Source(name, "folder", lambda: _read_paths(listing.files, options), found)
+    return Source(name, "folder", lambda: _read_folder(listing, options), found)
 
 
-def _read_paths(paths: Iterable[str], options: SourceOptions) -> Iterator[Piece]:
-    for path in paths:
+def _read_folder(listing: Listing, options: SourceOptions) -> Iterator[Piece]:
+    for path in listing.files:
+        shown = f"{own_name(listing.folder)}/{PurePath(path).relative_to(listing.folder).as_posix()}"
         try:
-            yield from _read_path(path, options)
+            yield from _read_path(path, shown, options)
         except DataError as error:
             raise or_excluded(error, path) from error
 
 
-def _read_path(path: str, options: SourceOptions) -> Iterator[Piece]:
+def _read_path(path: str, shown: str, options: SourceOptions) -> Iterator[Piece]:
     with opened(path) as file:
         kind = _format(file.read(HEAD_BYTES), path, options)
         file.seek(0)
-        yield from _read_file(file, path, kind, options)
+        yield from _read_file(file, path, shown, kind, options)
 
 
-def _read_file(file: IO[bytes], where: str, kind: str, options: SourceOptions) -> Iterator[Piece]:
+def _read_file(file: IO[bytes], where: str, shown: str, kind: str, options: SourceOptions) -> Iterator[Piece]:
     if kind == "text":
-        return pieces_of(decode_utf8(chunks_of(file), where), where)
-    return READERS[kind](file, where, options.text_column)
+        return pieces_of(decode_utf8(chunks_of(file), where), Origin(shown))
+    return READERS[kind](file, where, shown, options.text_column)
 
 
 def _format(head: bytes, name: str, options: SourceOptions) -> str:
@@ -250,8 +251,8 @@ def open_pylib(name: str, options: SourceOptions, stdin: IO[bytes] | None) -> So
     texts = pylib.library_documentation if name == "pylib" else pylib.library_code
 
     def read() -> Iterator[Piece]:
-        for number, text in enumerate(texts(), start=1):
-            yield from record_pieces(text, f"{name}, text {number:,}")
+        for module, text in texts():
+            yield from record_pieces(text, name, Origin(module))
 
     return Source(name, name, read)
 

@@ -106,6 +106,7 @@ def text_material(names: Iterable[str], tokenizer: Tokenizer, reading: SourceOpt
     with open_sources(names, reading) as sources:
         for source in sources:
             ids = [begin]
+            number = 1
             for piece in source.read():
                 ids.append(tokenizer.encode(piece.text))
                 n_bytes += len(utf8(piece.text))
@@ -115,9 +116,9 @@ def text_material(names: Iterable[str], tokenizer: Tokenizer, reading: SourceOpt
                 if length > 1:
                     parts += ids
                     starts.append(n_tokens)
-                    titles.append(piece.name)
+                    titles.append(source.name if number == 1 else f"{source.name}, document {number}")
                     n_tokens += length
-                ids = [begin]
+                ids, number = [begin], number + 1
         left_out = ", ".join(words for source in sources for words in source.findings.left_out)
         notes = (*([f"Left out: {left_out}."] if left_out else []), *source_notes(sources, reading))
     if not parts:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigpt.data import pieces
-from minigpt.data.pieces import Piece, decode_utf8, pieces_of, record_pieces, split_at, split_lines
+from minigpt.data.pieces import Origin, Piece, decode_utf8, pieces_of, record_pieces, split_at, split_lines
 from minigpt.errors import DataError
 
 any_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=200)
@@ -48,19 +48,19 @@ def test_a_large_record_is_cut_too():
     found = list(record_pieces("some words " * 100, "here"))
     assert max(len(piece.text) for piece in found) <= 32
     assert "".join(piece.text for piece in found) == "some words " * 100
-    assert list(record_pieces("", "here")) == [Piece("", True, "here")]
+    assert list(record_pieces("", "here")) == [Piece("", True)]
 
 
-def joined(pieces: Iterable[Piece]) -> list[tuple[str, str]]:
-    """The documents whole, with their names; of no document is the end missing."""
-    found, held, names = [], "", set()
-    for text, last, name in pieces:
-        held, names = held + text, names | {name}
+def joined(pieces: Iterable[Piece]) -> list[tuple[Origin, str]]:
+    """The documents whole, with where they come from; of no document is the end missing."""
+    found, held, origins = [], "", set()
+    for text, last, origin in pieces:
+        held, origins = held + text, origins | {origin}
         if last:
-            (name,) = names
-            found.append((name, held))
-            held, names = "", set()
-    assert not names
+            (origin,) = origins
+            found.append((origin, held))
+            held, origins = "", set()
+    assert not origins
     return found
 
 
@@ -71,9 +71,9 @@ documents = st.lists(st.lists(few_letters, max_size=6), min_size=1, max_size=3)
 @given(chunks=documents, separator=st.sampled_from(["a", "ab", "aa", "aba", "\n", "\n\n", "b\na", " "]))
 @settings(max_examples=300, deadline=None)
 def test_splitting_chunks_is_splitting_the_whole(chunks: list[list[str]], separator: str):
-    pieces = (piece for number, each in enumerate(chunks) for piece in pieces_of(each, f"file {number}"))
+    pieces = (piece for number, each in enumerate(chunks) for piece in pieces_of(each, Origin(f"file {number}")))
     wanted = [
-        (f"file {number}, part {place}", part)
+        (Origin(f"file {number}", place), part)
         for number, each in enumerate(chunks)
         for place, part in enumerate("".join(each).split(separator), start=1)
     ]
@@ -83,12 +83,14 @@ def test_splitting_chunks_is_splitting_the_whole(chunks: list[list[str]], separa
 @given(chunks=documents)
 @settings(max_examples=300, deadline=None)
 def test_lines_are_documents_without_their_ends_and_blanks(chunks: list[list[str]]):
-    pieces = (piece for number, each in enumerate(chunks) for piece in pieces_of(each, f"file {number}"))
+    pieces = (piece for number, each in enumerate(chunks) for piece in pieces_of(each, Origin(f"file {number}")))
     lines = [
         (n, i, line) for n, each in enumerate(chunks) for i, line in enumerate(re.split("\r\n|\r|\n", "".join(each)), 1)
     ]
-    wanted = [(f"file {n}, line {i}", line) for n, i, line in lines if line.strip()]
-    found = [(name, line) for name, line in joined(split_lines(pieces)) if line.strip()]  # a long blank is passed on
+    wanted = [(Origin(f"file {n}", i), line) for n, i, line in lines if line.strip()]
+    found = [
+        (origin, line) for origin, line in joined(split_lines(pieces)) if line.strip()
+    ]  # a long blank is passed on
     assert found == wanted
 
 
@@ -149,7 +151,7 @@ def test_a_record_that_is_not_a_string_is_refused(value: object):
 
 
 def test_nothing_is_an_empty_document():
-    assert list(record_pieces(None, "line 7")) == [Piece("", True, "line 7")]
+    assert list(record_pieces(None, "line 7")) == [Piece("", True)]
 
 
 def test_half_a_surrogate_pair_is_refused():

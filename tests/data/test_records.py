@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigpt.data import opening, records
+from minigpt.data.pieces import Piece
 from minigpt.data.records import READERS, read_csv, read_json_array, read_json_lines, read_tsv
 from minigpt.errors import DataError
 
@@ -26,10 +27,10 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def documents(
-    reader: Callable[[IO[bytes], str, str], Iterator[Any]], content: bytes, column: str = "text"
+    reader: Callable[[IO[bytes], str, str, str], Iterator[Piece]], content: bytes, column: str = "text"
 ) -> list[str]:
     found, held = [], ""
-    for piece in reader(io.BytesIO(content), "file", column):
+    for piece in reader(io.BytesIO(content), "file", "shown", column):
         held += piece.text
         if piece.last:
             found.append(held)
@@ -232,14 +233,14 @@ def test_a_record_without_an_end_is_not_a_bomb(reader: Any, content: bytes, monk
     monkeypatch.setattr(opening, "CHUNK_BYTES", 100)
     file = io.BytesIO(content)
     with pytest.raises(DataError, match=r"too long|larger than field limit"):
-        list(reader(file, "file", "text"))
+        list(reader(file, "file", "shown", "text"))
     assert file.tell() < 5000
 
 
 def test_parquet_within_gzip_is_refused_in_words():
     packed = gzip.GzipFile(fileobj=io.BytesIO(gzip.compress(parquet(["a"]))))
     with pytest.raises(DataError, match=r"packed with gzip.*gunzip"):
-        list(READERS["parquet"](packed, "file", "text"))  # type: ignore[arg-type]
+        list(READERS["parquet"](packed, "file", "shown", "text"))  # type: ignore[arg-type]
 
 
 def test_a_damaged_parquet_file_is_named():

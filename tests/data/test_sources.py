@@ -15,6 +15,7 @@ from typing import Any, get_args
 import pytest
 
 from minigpt.data import opening
+from minigpt.data.pieces import Origin
 from minigpt.data.records import READERS
 from minigpt.data.sources import FORMAT_OF_SUFFIX, MARKUP, SEPARATORS, SOURCES, open_sources, source_notes
 from minigpt.errors import ConfigError, DataError
@@ -24,8 +25,8 @@ from minigpt.source_options import FileFormat, SourceOptions
 TEXTS = ["first\nlines\r\n", "zweite Größe", "", "третий <|endoftext|>"]
 
 
-def named(*names: str | Path, **options: Any) -> list[tuple[str, str]]:
-    """All documents of sources, whole, after their names; read twice to see that they stay the same."""
+def documents(*names: str | Path, **options: Any) -> list[str]:
+    """All documents of sources, whole; read twice to see that they stay the same."""
     with open_sources(map(str, names), SourceOptions(**options)) as sources:
         readings = []
         for _ in range(2):
@@ -34,7 +35,7 @@ def named(*names: str | Path, **options: Any) -> list[tuple[str, str]]:
                 for piece in source.read():
                     held += piece.text
                     if piece.last:
-                        found.append((piece.name, held))
+                        found.append(held)
                         held = ""
                 assert held == ""
             readings.append(found)
@@ -42,8 +43,10 @@ def named(*names: str | Path, **options: Any) -> list[tuple[str, str]]:
     return readings[0]
 
 
-def documents(*names: str | Path, **options: Any) -> list[str]:
-    return [text for _, text in named(*names, **options)]
+def origins(name: str | Path, **options: Any) -> list[Origin]:
+    """Where each document of a source comes from."""
+    with open_sources([str(name)], SourceOptions(**options)) as (source,):
+        return [piece.origin for piece in source.read() if piece.last]
 
 
 def json_lines(texts: list[str], column: str = "text") -> bytes:
@@ -72,7 +75,8 @@ def give(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
 def test_a_text_file_is_one_document_byte_for_byte(tmp_path: Path):
     file = tmp_path / "a.txt"
     file.write_bytes(b"\xef\xbb\xbf" + TEXTS[0].encode())
-    assert named(file) == [(str(file), TEXTS[0])]
+    assert documents(file) == [TEXTS[0]]
+    assert origins(file) == [Origin("a.txt")]
     other = tmp_path / "no.extension.at-all"
     other.write_bytes(TEXTS[1].encode())
     assert documents(other) == [TEXTS[1]]
@@ -109,9 +113,9 @@ def test_records_are_read_by_what_they_are_if_their_name_says_that_they_are_some
     ]:
         (tmp_path / name).write_bytes(content)
         assert (kind(tmp_path / name), documents(tmp_path / name)) == (form, wanted), name
-    assert named(tmp_path / "a.jsonl")[1][0] == f"{tmp_path / 'a.jsonl'}, line 2"
-    assert named(tmp_path / "c.json")[1][0] == f"{tmp_path / 'c.json'}, element 2"
-    assert named(tmp_path / "d.csv")[1][0] == f"{tmp_path / 'd.csv'}, line 3"
+    assert origins(tmp_path / "a.jsonl") == [Origin("a.jsonl", line) for line in (1, 2)]
+    assert origins(tmp_path / "c.json") == [Origin("c.json", element) for element in (1, 2)]
+    assert origins(tmp_path / "d.csv") == [Origin("d.csv", line) for line in (2, 3)]
 
 
 @pytest.mark.parametrize(
@@ -182,7 +186,7 @@ def test_parquet_is_a_document_a_row_under_any_name(tmp_path: Path, monkeypatch:
     file = tmp_path / "a.parquet"
     parquet.write_table(pa.table({"id": range(200), "body": TEXTS * 50}), file, row_group_size=7)
     assert documents(file, text_column="body") == TEXTS * 50
-    assert named(file, text_column="body")[1][0] == f"{file}, row 2"
+    assert origins(file, text_column="body") == [Origin("a.parquet", row) for row in range(1, 201)]
     give(monkeypatch, file.read_bytes())
     assert documents("-", text_column="body") == TEXTS * 50
 
@@ -194,7 +198,8 @@ def test_a_folder_is_its_files_and_says_what_it_leaves_out(tmp_path: Path):
     (tmp_path / "c.jsonl").write_bytes(json_lines(["record"]))
     (tmp_path / "d.tex").write_text("words")
     assert documents(tmp_path) == ["b", "record", "a"]
-    assert [name for name, _ in named(tmp_path)][::2] == [str(tmp_path / "b.txt"), str(tmp_path / "sub" / "a.md.gz")]
+    places = [("b.txt", 0), ("c.jsonl", 1), ("sub/a.md.gz", 0)]
+    assert origins(tmp_path) == [Origin(f"{tmp_path.name}/{name}", row) for name, row in places]
     with open_sources([str(tmp_path)]) as (source,):
         assert (source.kind, source.findings.left_out) == ("folder", ("1 .tex (0 kB)",))
     assert "To read them too: --pattern '*.txt' --pattern '*.jsonl' --pattern '*.md.gz' --pattern '*.tex'" in said(
@@ -213,7 +218,8 @@ def test_the_same_files_are_read_twice_though_others_come(tmp_path: Path):
 
 def test_standard_input_is_one_document(monkeypatch: pytest.MonkeyPatch):
     give(monkeypatch, "über\r\n".encode())
-    assert named("-") == [("Standard input", "über\r\n")]
+    assert documents("-") == ["über\r\n"]
+    assert origins("-") == [Origin("standard input")]
     give(monkeypatch, gzip.compress(b"packed"))
     assert documents("-") == ["packed"]
 
@@ -242,7 +248,8 @@ def test_standard_input_that_is_not_there_is_said_to_be(tmp_path: Path, monkeypa
 def test_a_local_folder_through_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     datasets = pytest.importorskip("datasets")
     (tmp_path / "train.jsonl").write_bytes(b'{"text": "one", "id": 1}\n{"text": null, "id": 2}\n')
-    assert named(f"hf:{tmp_path}") == [(f"hf:{tmp_path}, row 1", "one"), (f"hf:{tmp_path}, row 2", "")]
+    assert documents(f"hf:{tmp_path}") == ["one", ""]
+    assert origins(f"hf:{tmp_path}") == [Origin(tmp_path.name, row) for row in (1, 2)]
     with pytest.raises(DataError, match=r"has no column 'body'.*text, id"):
         documents(f"hf:{tmp_path}", text_column="body")
     with pytest.raises(DataError, match=r"row 1 is not a string.*int 1.*--text-column"):
@@ -267,8 +274,8 @@ def test_every_kind_of_source_is_split(tmp_path: Path, monkeypatch: pytest.Monke
     give(monkeypatch, text.encode())
     numbers = ["one", "two", "three"]
     assert documents(tmp_path / "a.txt", tmp_path / "b.jsonl", "-", **options) == [*numbers, *numbers, "four", *numbers]
-    word = "part" if "split_at" in options else "line"
-    assert named(tmp_path / "b.jsonl", **options)[1] == (f"{tmp_path / 'b.jsonl'}, line 1, {word} 2", "two")
+    assert origins(tmp_path / "a.txt", **options) == [Origin("a.txt", part) for part in (1, 2, 3)]
+    assert origins(tmp_path / "b.jsonl", **options) == [Origin("b.jsonl", line) for line in (1, 1, 1, 2)]
 
 
 def test_separators_within_texts_are_counted_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -380,3 +387,4 @@ def test_every_format_of_records_has_a_reader_and_a_name():
 def test_every_kind_is_described():
     assert all(entry.summary for entry in SOURCES.values())
     assert kind("pylib-code") == "pylib-code"
+    assert Origin("textwrap") in origins("pylib")
