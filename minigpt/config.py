@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from minigpt.errors import ConfigError, did_you_mean
-from minigpt.files import read_toml, why
+from minigpt.files import MOST_JSON, parse_toml, read_bytes, why
+from minigpt.sniff import HEAD_BYTES, advice, sniff
 
 Position: TypeAlias = Literal["learned", "sinusoidal", "rope", "none"]
 Norm: TypeAlias = Literal["layernorm", "rmsnorm"]
@@ -386,14 +387,22 @@ def _fit(value: Any, kind: Any) -> tuple[Any, str]:
 
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
-        return _flatten(read_toml(file))
+        content = read_bytes(file, MOST_JSON)
     except OSError as error:
         raise ConfigError(
             "The configuration file cannot be read", seen=f"{file}: {why(error)}", remedy="Check its path."
         ) from None
     except ValueError as error:
         raise ConfigError(
-            "The configuration file is not TOML", seen=f"{file}: {error}", remedy="Mend it, or leave it out."
+            "The configuration file cannot be read", seen=f"{file}: {error}", remedy="Name a file of settings."
+        ) from None
+    try:
+        return _flatten(parse_toml(content))
+    except ValueError as error:
+        raise ConfigError(
+            "The configuration file is not TOML",
+            seen=f"{file}: {error}",
+            remedy=advice(sniff(content[:HEAD_BYTES]), str(file)) or "Mend it, or leave it out.",
         ) from None
 
 

@@ -27,7 +27,8 @@ class Format(NamedTuple):
 
     Attributes:
         title: what it is called, as "a PDF file".
-        advice: the command that makes text of it; `{file}`, `{txt}`, `{jsonl}` and `{csv}` stand for file names.
+        advice: the command that makes text of it. `{file}` stands for its name, `{txt}`, `{jsonl}` and `{csv}` for that
+            of the result, `{utf8}` for one with the same suffix.
     """
 
     title: str
@@ -35,7 +36,7 @@ class Format(NamedTuple):
 
 
 def _recode(encoding: str) -> str:
-    return f"Convert it: `iconv -f {encoding} -t UTF-8 {{file}} > {{txt}}`."
+    return f"Convert it: `iconv -f {encoding} -t UTF-8 {{file}} > {{utf8}}`."
 
 
 def _pandoc(source: str) -> str:
@@ -74,7 +75,7 @@ FORMATS: dict[str, Format] = {
     "xlsx": Format("a spreadsheet", "Save it as CSV: `libreoffice --headless --convert-to csv {file}`."),
     "pptx": Format("a slide show", "Save it as PDF, then: `pdftotext FILE.pdf {txt}`."),
     "office": Format("an old Office document", "Convert it: `libreoffice --headless --convert-to txt:Text {file}`."),
-    "gzip": Format("packed with gzip twice", "Unpack it once: `gunzip < {file} > {txt}`."),
+    "gzip": Format("packed with gzip", "Unpack it: `gunzip < {file} > {txt}`."),
     "zip": Format("a ZIP archive", "Unpack it and name the folder: `unzip {file} -d FOLDER`."),
     "tar": Format("a tar archive", "Unpack it and name the folder: `mkdir FOLDER; tar -xf {file} -C FOLDER`."),
     "bzip2": Format("packed with bzip2", "Unpack it: `bunzip2 -k {file}`."),
@@ -99,6 +100,9 @@ FORMATS: dict[str, Format] = {
 
 RECORDS = ("jsonl", "json", "csv", "tsv", "parquet")
 """Formats of many documents, one column or field of which is the text."""
+
+MARKUP = ("html", "xml", "rtf", "notebook", "json-object")
+"""Formats that are text too, and could be trained on as they stand."""
 
 QUOTING: dict[str, Literal[0, 3]] = {"csv": csv.QUOTE_MINIMAL, "tsv": csv.QUOTE_NONE}
 """In a CSV table quotes hold fields together; in a TSV table they are characters like others."""
@@ -175,11 +179,11 @@ def advice(found: str, file: str = "") -> str:
         file: its name, for the command; without one, the words IN and OUT stand in it.
     """
     path = PurePath(file or "IN")
-    names = {suffix: str(path.with_suffix(f".{suffix}")) if file else "OUT" for suffix in ("txt", "jsonl", "csv")}
-    if names["txt"] == str(path):
-        names["txt"] = str(path.with_suffix(".utf8.txt"))
-    quoted = {key: _quoted(value) for key, value in {"file": str(path), **names}.items()}
-    return FORMATS[found].advice.format(**quoted)
+    if path.suffix == ".gz" and FORMATS[found].advice and found != "gzip":
+        return f"Unpack it: `gunzip -k {_quoted(str(path))}`. {advice(found, str(path.with_suffix('')))}"
+    suffixes = {"utf8": f".utf8{path.suffix or '.txt'}", **{each: f".{each}" for each in ("txt", "jsonl", "csv")}}
+    names = {each: str(path.with_suffix(suffix)) if file else "OUT" for each, suffix in suffixes.items()}
+    return FORMATS[found].advice.format(**{each: _quoted(name) for each, name in {"file": str(path), **names}.items()})
 
 
 def _quoted(path: str) -> str:

@@ -98,6 +98,20 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         resolve(file=broken)
 
 
+def test_settings_in_another_encoding_are_read_or_refused_with_the_command_that_helps(tmp_path):
+    file = tmp_path / "my.toml"
+    file.write_text("[train]\nsteps = 7\n", encoding="utf-8-sig")
+    assert resolve(file=file).train.steps == 7
+    for encoding, command in {
+        "utf-16": r"iconv -f UTF-16 -t UTF-8 \S*my.toml > \S*my.utf8.toml",
+        "utf-16-le": "iconv -f UTF-16LE",
+        "utf-32": "iconv -f UTF-32",
+    }.items():
+        file.write_text("[train]\nsteps = 7\n", encoding=encoding)
+        with pytest.raises(ConfigError, match=f"not TOML.*{command}"):
+            resolve(file=file)
+
+
 def test_a_files_preset_must_be_a_name(tmp_path):
     file = tmp_path / "my.toml"
     file.write_text("preset = 5\n")

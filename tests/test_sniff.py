@@ -187,5 +187,5 @@ def test_the_advice_fits_the_file(found: str):
 def test_advice_never_writes_over_the_file():
     write: Callable[[str], str] = lambda name: advice("utf-16", name).rpartition("> ")[2].strip("`.")  # noqa: E731
     assert write("a.txt") == "a.utf8.txt"
-    assert write("a") == write("a.md") == "a.txt"
+    assert (write("a"), write("a.csv"), write("b/a.md")) == ("a.utf8.txt", "a.utf8.csv", "b/a.utf8.md")
     assert write("") == "OUT"

@@ -16,6 +16,7 @@ from minigpt.cli.console import say
 from minigpt.cli.text_options import SearchOptions, ShownOptions, TextOptions
 from minigpt.errors import ConfigError, DataError, MiniGPTError
 from minigpt.files import MOST_JSON, parse_json, read_bytes, utf8, why
+from minigpt.sniff import FORMATS, HEAD_BYTES, RECORDS, advice, sniff
 
 if TYPE_CHECKING:
     from minigpt.generation import Piece, Sample
@@ -186,22 +187,32 @@ def _groups(
 def read_prompts(file: Path) -> list[str]:
     """Returns the prompts in a file: its lines, or the field `prompt` of each when its name ends in .jsonl.
 
+    Blank lines at the end are none; of a .jsonl file none are.
+
     Raises:
         DataError: if it cannot be read, or a line is no such object.
     """
+    found, piped = "text", str(file) == "-"
     try:
-        data = sys.stdin.buffer.read() if str(file) == "-" else read_bytes(file, MOST_JSON, pipes=True)
-        lines = [line.removesuffix("\r") for line in utf8(data).removesuffix("\n").split("\n")]
+        data = sys.stdin.buffer.read() if piped else read_bytes(file, MOST_JSON, pipes=True)
+        found = sniff(data[:HEAD_BYTES])
+        if found not in ("text", "8-bit", *RECORDS):
+            raise ValueError(f"it is {FORMATS[found].title}")
+        lines = [line.removesuffix("\r") for line in utf8(data).split("\n")]
     except (OSError, ValueError) as error:
-        remedy = "Give a file of UTF-8 text, a prompt in each line."
+        remedy = advice(found, "" if piped else str(file)) or "Give a file of UTF-8 text, a prompt in each line."
         raise DataError("The prompts cannot be read", seen=f"{file}: {why(error)}", remedy=remedy) from None
-    if not data:
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines:
         raise DataError(
             "There are no prompts",
-            seen="nothing in standard input" if str(file) == "-" else f"{file} is empty",
+            seen="nothing in standard input" if piped else f"{file} is empty",
             remedy="Write a prompt in each line.",
         )
-    return [_prompt_field(number, line) for number, line in enumerate(lines, 1)] if file.suffix == ".jsonl" else lines
+    if file.suffix != ".jsonl":
+        return lines
+    return [_prompt_field(number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def _prompt_field(number: int, line: str) -> str:

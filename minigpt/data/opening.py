@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from typing import IO, cast
 
 from minigpt.errors import DataError
+from minigpt.files import why
 
 CHUNK_BYTES = 2**18
 GZIP = b"\x1f\x8b"
@@ -57,15 +58,14 @@ def cannot_read(name: str, error: Exception) -> DataError:
     if isinstance(error, PermissionError):
         return DataError(
             f"{name} may not be read",
-            seen=error.strerror,
+            seen=why(error),
             remedy=f"Ask its owner, or give yourself the right: chmod -R u+rX {shlex.quote(name)}",
         )
     if isinstance(error, EOFError | zlib.error | gzip.BadGzipFile):
         remedy = "It is damaged or cut short: copy or download it anew."
     elif isinstance(error, FileNotFoundError):
         remedy = "It was there a moment ago: prepare the text when nothing changes it."
-    seen = error.strerror if isinstance(error, OSError) and error.strerror else error
-    return DataError(f"{name} cannot be read", seen=seen, remedy=remedy)
+    return DataError(f"{name} cannot be read", seen=why(error), remedy=remedy)
 
 
 @contextmanager
@@ -113,7 +113,7 @@ def spooled_stdin() -> Iterator[IO[bytes]]:
         spool = tempfile.TemporaryFile()  # noqa: SIM115
         shutil.copyfileobj(stream, spool, CHUNK_BYTES)
     except OSError as error:
-        seen = f"{error.strerror or error}; it is kept in {tempfile.gettempdir()} meanwhile"
+        seen = f"{why(error)}; it is kept in {tempfile.gettempdir()} meanwhile"
         remedy = "Free some space there, or name another folder: TMPDIR=/other/folder minigpt ..."
         raise DataError("Standard input cannot be read, or not be kept", seen=seen, remedy=remedy) from error
     with spool:

@@ -40,6 +40,8 @@ HIGH_OVERLAP = 0.05
 # bytes of text, when comparing in tokens.
 OnProgress = Callable[[str, int, int | None], None]
 
+Names = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+
 
 def _silent(phase: str, done: int, total: int | None) -> None:
     pass
@@ -88,7 +90,7 @@ class _Settings:
 
 
 def prepare(
-    sources: str | Iterable[str],
+    sources: Names,
     out: str | os.PathLike[str],
     tokenizer: str = "gpt2",
     val_fraction: float = 0.1,
@@ -169,8 +171,8 @@ def prepare(
     return report
 
 
-def _several(names: str | Iterable[str]) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names)
+def _several(names: Names) -> tuple[str, ...]:
+    return tuple(map(os.fspath, [names] if isinstance(names, str | os.PathLike) else names))
 
 
 def _plan(corpus: Corpus, settings: _Settings) -> Plan:

@@ -28,7 +28,7 @@ from minigpt.data.opening import cannot_read, chunks_of, kind_of, opened, spoole
 from minigpt.data.pieces import Origin, Piece, decode_utf8, pieces_of, record_pieces, split_at, split_lines
 from minigpt.data.records import READERS
 from minigpt.errors import DataError, did_you_mean
-from minigpt.sniff import FORMATS, HEAD_BYTES, RECORDS, advice, sniff
+from minigpt.sniff import FORMATS, HEAD_BYTES, MARKUP, RECORDS, advice, sniff
 from minigpt.source_options import USUAL, SourceOptions
 
 SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "</s>", "<eos>", "[EOS]")
@@ -43,9 +43,6 @@ FORMAT_OF_SUFFIX = {
     ".tab": "tsv",
     ".parquet": "parquet",
 }
-MARKUP = ("html", "xml", "rtf", "notebook", "json-object")
-"""Formats that are text too, and could be trained on as they stand."""
-
 STDIN = "Standard input"
 
 
@@ -238,7 +235,8 @@ def _format(head: bytes, name: str, options: SourceOptions) -> str:
     remedy = advice(found, name) or "There is no text in it to train on."
     if found in MARKUP:
         remedy += " Or train on it as it stands: --format text."
-    raise DataError(f"{where} is {FORMATS[found].title}", remedy=remedy)
+    title = FORMATS[found].title + " twice" * (found == "gzip")
+    raise DataError(f"{where} is {title}", remedy=remedy)
 
 
 def open_hub(name: str, options: SourceOptions, stdin: IO[bytes] | None) -> Source:

@@ -17,9 +17,9 @@ import pytest
 from minigpt.data import opening
 from minigpt.data.pieces import Origin
 from minigpt.data.records import READERS
-from minigpt.data.sources import FORMAT_OF_SUFFIX, MARKUP, SEPARATORS, SOURCES, open_sources, source_notes
+from minigpt.data.sources import FORMAT_OF_SUFFIX, SEPARATORS, SOURCES, open_sources, source_notes
 from minigpt.errors import ConfigError, DataError
-from minigpt.sniff import FORMATS, RECORDS
+from minigpt.sniff import FORMATS, MARKUP, RECORDS
 from minigpt.source_options import FileFormat, SourceOptions
 
 TEXTS = ["first\nlines\r\n", "zweite Größe", "", "третий <|endoftext|>"]
@@ -144,7 +144,16 @@ def test_records_under_another_name_are_asked_about(tmp_path: Path, monkeypatch,
     ("name", "content", "words"),
     [
         ("a.txt", "wörter".encode("utf-16"), r"is text in UTF-16.*iconv -f UTF-16 -t UTF-8 \S*a.txt > \S*a.utf8.txt"),
-        ("a.csv", "text;id".encode("utf-16-le"), "is text in UTF-16 without a byte order mark.*iconv -f UTF-16LE"),
+        (
+            "a.csv",
+            "text;id".encode("utf-16-le"),
+            r"is text in UTF-16 without a byte order mark.*UTF-16LE.*a\.utf8\.csv",
+        ),
+        (
+            "a.csv.gz",
+            gzip.compress("text".encode("utf-16")),
+            r"UTF-16.*gunzip -k \S*a.csv.gz`.*iconv .*a.csv > \S*a.utf8.csv",
+        ),
         ("a.jsonl", '{"text": "x"}'.encode("utf-32"), "is text in UTF-32.*iconv -f UTF-32"),
         ("a.txt", "Größe und mehr".encode("latin-1"), r"not UTF-8 text.*at byte 2\).*iconv -f WINDOWS-1252"),
         ("a.txt", "drei für é".encode("latin-1"), "not UTF-8 text.*iconv -f WINDOWS-1252"),
@@ -367,7 +376,7 @@ def test_reading_errors_name_the_file_read(tmp_path: Path, monkeypatch: pytest.M
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(opening.os, "stat", refuse)
-    with pytest.raises(DataError, match=r"a\.txt may not be read.*Permission denied.*chmod"), open_sources([str(file)]):
+    with pytest.raises(DataError, match=r"a\.txt may not be read.*does not allow.*chmod"), open_sources([str(file)]):
         pass
 
 
