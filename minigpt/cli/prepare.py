@@ -171,7 +171,7 @@ def _show(report: Report, out: Path, tokenizer: str) -> None:
         table.add_row(name, value)
     console.print(table)
     for note in report.notes:
-        console.print(f"Note: {note}")
+        console.print(f"Note: {note}", soft_wrap=True)
     console.print(f"Next: {_next(report, out, tokenizer)}", soft_wrap=True)
 
 

@@ -18,6 +18,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, cast
 
 from minigpt.errors import DataError
@@ -56,11 +57,9 @@ def cannot_read(name: str, error: Exception) -> DataError:
     """The error for a file or folder that cannot be read."""
     remedy = "Check the file and its disk."
     if isinstance(error, PermissionError):
-        return DataError(
-            f"{name} may not be read",
-            seen=why(error),
-            remedy=f"Ask its owner, or give yourself the right: chmod -R u+rX {shlex.quote(name)}",
-        )
+        closed = next((str(folder) for folder in reversed(Path(name).parents) if not os.access(folder, os.X_OK)), name)
+        remedy = f"Ask its owner, or give yourself the right: `chmod u+rX {shlex.quote(closed)}`."
+        return DataError(f"{name} may not be read", seen=why(error), remedy=remedy)
     if isinstance(error, EOFError | zlib.error | gzip.BadGzipFile):
         remedy = "It is damaged or cut short: copy or download it anew."
     elif isinstance(error, FileNotFoundError):

@@ -116,44 +116,32 @@ def split_at(pieces: Iterable[Piece], separator: str) -> Iterator[Piece]:
 
 def split_lines(pieces: Iterable[Piece]) -> Iterator[Piece]:
     r"""Each line as a document, without its end (\n, \r\n or \r). Lines of nothing but white space are skipped."""
-    return safely_cut(_without_blanks(_split_anywhere(_with_newlines(pieces), "\n")))
+    return safely_cut(_split_anywhere(_with_newlines(pieces), "\n", blanks=False))
 
 
-def _split_anywhere(pieces: Iterable[Piece], separator: str) -> Iterator[Piece]:
+def _split_anywhere(pieces: Iterable[Piece], separator: str, blanks: bool = True) -> Iterator[Piece]:
     """The parts of documents between separators, cut anywhere. Those of a file are numbered; those of a record keep its
-    number."""
-    held, number = "", 1
+    number. Without `blanks`, white space is not passed on, unless it is longer than a piece."""
+    held, number, begun = "", 1, False
     for text, last, (name, row) in pieces:
         *ended, held = (held + text).split(separator)
-        for document in ended:
-            yield Piece(document, True, Origin(name, row or number))
-            number += 1
+        for document in [*ended, held] if last else ended:
+            if blanks or begun or (document and not document.isspace()):
+                yield Piece(document, True, Origin(name, row or number))
+            number, begun = number + 1, False
         if last:
-            yield Piece(held, True, Origin(name, row or number))
             held, number = "", 1
-        elif (cut := len(held) + 1 - len(separator)) > 0:  # what is left may be the beginning of a separator
+            continue
+        cut = len(held) + 1 - len(separator)  # what is left may be the beginning of a separator
+        if cut > 0 and (blanks or begun or not held.isspace() or cut >= PIECE_CHARACTERS):
             yield Piece(held[:cut], False, Origin(name, row or number))
-            held = held[cut:]
+            held, begun = held[cut:], True
 
 
 def _with_newlines(pieces: Iterable[Piece]) -> Iterator[Piece]:
     decoder = io.IncrementalNewlineDecoder(None, translate=True)
     for text, last, origin in pieces:
         yield Piece(decoder.decode(text, final=last), last, origin)
-
-
-def _without_blanks(parts: Iterable[Piece]) -> Iterator[Piece]:
-    """The documents that hold something; a blank longer than a piece is passed on, to be counted as empty."""
-    held, begun = "", False
-    for text, last, origin in parts:
-        held += text
-        if begun or not held.isspace() or len(held) >= PIECE_CHARACTERS:
-            if held or begun:
-                yield Piece(held, last, origin)
-                begun = True
-            held = ""
-        if last:
-            held, begun = "", False
 
 
 def decode_utf8(chunks: Iterable[bytes], where: str) -> Iterator[str]:

@@ -30,7 +30,7 @@ from minigpt.data.shards import Shard, ShardWriter
 from minigpt.data.sources import Source, open_sources, source_notes
 from minigpt.errors import ConfigError, DataError
 from minigpt.source_options import FileFormat, SourceOptions
-from minigpt.tokenizers import Tokenizer, make_tokenizer, reads_training_text, utf8
+from minigpt.tokenizers import Tokenizer, make_tokenizer, reads_training_text
 
 SPLITS = ("document", "sequence")
 HIGH_OVERLAP = 0.05
@@ -172,7 +172,7 @@ def prepare(
 
 
 def _several(names: Names) -> tuple[str, ...]:
-    return tuple(map(os.fspath, [names] if isinstance(names, str | os.PathLike) else names))
+    return tuple(os.fspath(name) for name in ([names] if isinstance(names, str | os.PathLike) else names))
 
 
 def _plan(corpus: Corpus, settings: _Settings) -> Plan:
@@ -262,7 +262,7 @@ def _report(
         )
     share, n_windows = overlap(train, val, lambda done: on_progress("comparing", done, train.n_tokens))
     return Report(
-        sources=tuple(utf8(name).decode() for name in settings.names),  # a name may be no UTF-8
+        sources=settings.names,
         tokenizer=tokenizer.spec,
         vocab_size=tokenizer.vocab_size,
         vocab_in_train=int(seen.sum()),

@@ -13,6 +13,7 @@ from pathlib import Path
 from minigpt.errors import DataError
 from minigpt.files import read_json, why
 from minigpt.source_options import USUAL, SourceOptions
+from minigpt.tokenizers import utf8
 
 FILE = "meta.json"
 FORMAT = 1
@@ -138,7 +139,7 @@ class Report:
         """Writes meta.json."""
         content = {"format": FORMAT, **dataclasses.asdict(self)}
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        (folder / FILE).write_text(text, encoding="utf-8", newline="\n")
+        (folder / FILE).write_bytes(utf8(text))  # a name may be no UTF-8
 
     @classmethod
     def load(cls, folder: Path) -> Report:

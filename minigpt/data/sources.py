@@ -140,7 +140,9 @@ def _documents(source: Source, options: SourceOptions) -> Iterator[Piece]:
     try:
         for piece in pieces:
             after += piece.last
-            separators.update({sign: n for sign in SEPARATORS if (n := piece.text.count(sign))})
+            for sign in SEPARATORS:
+                if sign in piece.text:
+                    separators[sign] += piece.text.count(sign)
             yield piece
     except OSError as error:
         raise cannot_read(source.name, error) from error

@@ -89,7 +89,10 @@ def test_names_need_not_be_utf8(call, tmp_path: Path):
     Path(name).write_text("".join(map(story, range(20))))
     assert "caf" in run(call, name, "--out", tmp_path / "a")
     assert Report.load(tmp_path / "a").sources == (f"{tmp_path}/caf\ufffd.txt",)
-    run(call, tmp_path, "--out", tmp_path / "b", "--exclude", "a")
+    Path(name.replace(".txt", ".\udcff")).write_text("words")  # its suffix stands in the report
+    found = run(call, tmp_path, "--out", tmp_path / "b", "--exclude", "a", "--exclude", "no\udce9")
+    assert "fits nothing" in found
+    assert "1 .\ufffd (0 kB)" in Report.load(tmp_path / "b").left_out
     run(call, name, "--out", os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
 
 
