@@ -93,6 +93,9 @@ def evaluate_command(
             raise ConfigError(
                 f"{option} names nothing", remedy=f"Give one or more behind it: minigpt evaluate {run} {option} ..."
             )
+    if reading != USUAL and not text:
+        option = reading.words()[0]
+        raise ConfigError(f"{option} says how a text is read, and none is named", remedy="Name one with --text.")
     if harness:
         if data or text or picture or stride is not None:
             raise ConfigError(

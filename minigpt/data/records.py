@@ -16,7 +16,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import IO, Any, cast
 
 from minigpt.data.opening import chunks_of
@@ -25,6 +25,7 @@ from minigpt.errors import DataError, MissingExtraError
 from minigpt.sniff import QUOTING, is_cut_off
 
 MAX_RECORD = 2**26  # bytes or characters: more is not a record but a quote that never closes, or a bomb
+MOST_NAMES = 20  # of columns, in a message
 ROWS_AT_ONCE = 16  # of a Parquet file: documents can be whole books
 
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -33,9 +34,9 @@ _LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+")
 
 def missing_column(where: str, column: str, there: Iterable[str]) -> DataError:
     """The error for records without the column that holds the text."""
-    return DataError(
-        f"{where} has no column {column!r}", seen=", ".join(there), remedy="Name the column: --text-column NAME."
-    )
+    names = [name[:40] for name in islice(there, MOST_NAMES + 1)]
+    seen = ", ".join(names[:MOST_NAMES] + ["..."] * (len(names) > MOST_NAMES))
+    return DataError(f"{where} has no column {column!r}", seen=seen, remedy="Name the column: --text-column NAME.")
 
 
 def _too_long(place: str) -> DataError:

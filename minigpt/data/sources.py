@@ -14,7 +14,7 @@ import itertools
 import os
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
@@ -149,7 +149,7 @@ def _documents(source: Source, options: SourceOptions) -> Iterator[Piece]:
     source.findings.separators, source.findings.documents = dict(separators), (before, after)
 
 
-def source_notes(sources: Iterable[Source], options: SourceOptions) -> Iterator[str]:
+def source_notes(sources: Sequence[Source], options: SourceOptions) -> Iterator[str]:
     """Yields what the reader should know about sources that were read, as sentences."""
     separators = Counter[str]()
     before = after = 0
@@ -157,6 +157,8 @@ def source_notes(sources: Iterable[Source], options: SourceOptions) -> Iterator[
         yield from source.findings.notes
         separators.update(source.findings.separators)
         before, after = before + source.findings.documents[0], after + source.findings.documents[1]
+    if (options.pattern or options.exclude) and not any(source.kind == "folder" for source in sources):
+        yield "--pattern and --exclude choose among the files of folders, and no folder was named."
     if options.split_at is not None and before == after:
         yield f"--split-at {shlex.quote(options.split_at)} fits nothing: the string does not occur in the text."
     for sign, number in separators.items():

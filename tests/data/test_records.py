@@ -89,6 +89,13 @@ def test_a_missing_column_is_named_with_those_there_are(form: str):
         documents(READERS[form], WRITERS[form](["a"], "body"))
 
 
+def test_of_many_columns_the_first_are_named():
+    record = json.dumps({f"{number} {'x' * 100}": "" for number in range(1000)}).encode()
+    with pytest.raises(DataError, match=r"0 x+, .*19 x+, \.\.\.") as error:
+        documents(read_json_lines, record)
+    assert len(str(error.value)) < 1200
+
+
 @pytest.mark.parametrize("form", ["jsonl", "json", "parquet"])
 @pytest.mark.parametrize("value", [5, 0.5, True, ["a"]])
 def test_a_number_is_not_a_text(form: str, value: object):

@@ -297,6 +297,7 @@ def test_separators_within_texts_are_counted_and_said(tmp_path: Path, monkeypatc
     assert "--split-at '\n\n' fits nothing" in said(file, split_at="\n\n")
     file.write_text("One. Two.")
     assert said(file) == ""
+    assert "no folder was named" in said(file, exclude=("*.md",))
     assert all(sign.isascii() and " " not in sign for sign in SEPARATORS)  # no piece ends within one
 
 
