@@ -79,6 +79,14 @@ def test_the_environment_names_versions_and_reasons_and_no_person():
     assert f"/{getpass.getuser()}/" not in text
 
 
+def test_the_environment_tells_by_what_kernels_are_chosen(monkeypatch):
+    machine = device.choose("cpu", "float32")
+    before = device.environment(machine)["instructions"]
+    assert before.startswith(torch.backends.cpu.get_cpu_capability())
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert device.environment(machine)["instructions"] != before
+
+
 def test_step_seeds_are_all_different():
     seeds = {device.hash_seed(seed, step) for seed in range(30) for step in range(300)}
     assert len(seeds) == 9000

@@ -224,6 +224,31 @@ def test_a_run_goes_on_in_another_precision(data_folder, tmp_path):
         assert RunFolder.open(run).environment()["precision"] == second
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, None),
+        ({"instructions": "AVX512 amx_bf16"}, "instructions AVX512 amx_bf16, now "),
+        ({"processor": "another one", "torch": "2.0"}, "torch 2.0, now "),
+        ({"instructions": None}, None),  # a run from before they were noted
+    ],
+)
+def test_a_run_that_goes_on_elsewhere_says_that_it_is_not_bit_for_bit(stopped, change, said):
+    file = RunFolder.open(stopped).environment_file
+    known = json.loads(file.read_text()) | change
+    file.write_text(json.dumps({name: value for name, value in known.items() if value is not None}))
+    resume(stopped, steps=11)
+    notes = [note["text"] for note in read_metrics(stopped / "metrics.jsonl", "note")]
+    if said is None:
+        assert notes == []
+        return
+    (note,) = notes
+    assert note.startswith("going on elsewhere, so not bit for bit: ")
+    assert said in note
+    resume(stopped, steps=12)
+    assert len(read_metrics(stopped / "metrics.jsonl", "note")) == 1, "from here on it is the same machine"
+
+
 @pytest.mark.parametrize("kept", ["both", "old only"])
 def test_what_an_interrupted_save_left_is_cleared_up(data_folder, stopped, kept):
     folder = stopped / "checkpoints" / "step-000000010"
