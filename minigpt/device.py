@@ -170,7 +170,17 @@ def _fast_precision(device: torch.device, device_reason: str) -> tuple[str, str,
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 512, seconds: float = 0.015) -> float:
-    """Returns the measured rate of square matrix products in FLOP/s: the best of a few, after one to warm up."""
+    """Returns the measured rate of square matrix products in FLOP/s: the best of a few, after one to warm up.
+
+    Args:
+        device, dtype: where, and of what.
+        size: their side. A CPU's is halved while a product would take too long, as in float16 where that is emulated.
+        seconds: how long to measure.
+    """
+    if device.type == "cpu" and size > 128:
+        rough = matmul_rate(device, dtype, 128, 0.001)
+        while size > 128 and 2 * size**3 / rough > 4 * seconds:
+            size //= 2
     a = torch.randn(size, size, device=device).to(dtype)
     best, deadline = float("inf"), 0.0
     while not deadline or time.perf_counter() < deadline:

@@ -51,10 +51,15 @@ def story(seed: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--threads 2` runs the tests with two threads. The models are so small that a second one only waits."""
+    parser.addoption("--threads", type=int, default=1, help="threads of torch")
+
+
 @pytest.fixture(autouse=True, scope="session")
-def one_thread() -> None:
-    """The models are so small that a second thread only waits."""
-    torch.set_num_threads(1)
+def threads_of_torch(request: pytest.FixtureRequest) -> None:
+    """So many as `--threads` says."""
+    torch.set_num_threads(request.config.getoption("--threads"))
 
 
 @pytest.fixture(params=[1, 2])

@@ -97,6 +97,13 @@ def test_a_rate_is_measured():
     assert device.matmul_rate(torch.device("cpu"), torch.float32, size=64, seconds=0.001) > 1e6
 
 
+def test_a_slow_format_is_measured_on_small_matrices(monkeypatch):
+    sizes, real = [], torch.randn
+    monkeypatch.setattr(torch, "randn", lambda *shape, **where: sizes.append(shape[0]) or real(*shape, **where))
+    device.matmul_rate(torch.device("cpu"), torch.float32, size=4096, seconds=1e-9)  # any is slow by that measure
+    assert max(sizes) <= 128
+
+
 def test_the_peak_of_memory_holds_what_was_held():
     cpu = torch.device("cpu")
     before = device.peak_memory(cpu)

@@ -18,7 +18,7 @@ SHAPES = [(2100, 66), (66, 2080), (80, 2100), (300, 64), (50, 18), (7, 1), (3, 9
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids="{0[0]}-{0[1]}".format)
 @pytest.mark.parametrize("kind", FORMS)
 def test_what_a_row_gets_is_the_same_bits_for_any_number_of_rows(kind, shape):
     chance = torch.Generator().manual_seed(0)
