@@ -17,8 +17,8 @@ from minigpt.training.loop import Outcome, Training
 from minigpt.training.plan import make_plan
 from minigpt.weights import load_weights
 
-DECISIVE = ("torch", "processor", "threads", "device", "precision", "compiled")
-"""Facts of a run's environment on which its bits depend."""
+DECISIVE = ("torch", "processor", "instructions", "threads", "device", "precision", "compiled")
+"""Facts of a run's environment on which its bits depend. An old run may not tell of all."""
 
 
 def never() -> bool:
@@ -148,7 +148,7 @@ def resume(
         if training.config != config:
             folder.save_config(training.config)
         now = device.environment(machine)
-        if changed := [name for name in DECISIVE if before.get(name, "off") != now[name]]:
+        if changed := [name for name in DECISIVE if before.get(name, now[name]) != now[name]]:
             training.note(
                 "going on elsewhere, so not bit for bit: "
                 + ", ".join(f"{name} {before.get(name)}, now {now[name]}" for name in changed)

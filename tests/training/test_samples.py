@@ -43,15 +43,6 @@ def small(**changes):
     return tiny(**{"train__batch_size": 32, "train__samples": 2, **changes})
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick():
-    """Short texts, and no pictures."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("minigpt.generation.kept.NEW_CHARACTERS", 40)
-        patch.setattr("minigpt.training.reports.draw_curves", lambda *arguments: None)
-        yield
-
-
 @pytest.fixture(scope="module")
 def whole(data_folder, tmp_path_factory):
     """A run which nothing disturbed."""
