@@ -45,7 +45,8 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         hang_up = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []  # a closed terminal; Windows has none
         for number in (signal.SIGINT, signal.SIGTERM, *hang_up):
-            self._before[number] = signal.signal(number, self._note)
+            if signal.getsignal(number) != signal.SIG_IGN:  # whoever said nohup means it
+                self._before[number] = signal.signal(number, self._note)
         return self
 
     def _note(self, number: int, frame: object) -> None:

@@ -60,7 +60,11 @@ def _training(run: RunFacts) -> list[Child]:
         parts.append(f"{began_so} seen {words.amount(seen['tokens'])} tokens{epochs},{time}{_machine(run)}{end}. ")
     if run.total_steps is not None and run.last_step < run.total_steps:
         done = f"{run.last_step:,} of {run.total_steps:,} steps"
-        parts.append(f"It {'is still being trained, and has done' if run.running else 'was stopped after'} {done}. ")
+        ended = "ended early (no lower validation loss for as long as its patience lets it wait), after"
+        way = (
+            "is still being trained, and has done" if run.running else ended if run.ended_early else "was stopped after"
+        )
+        parts.append(f"It {way} {done}. ")
     return parts
 
 

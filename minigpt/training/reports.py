@@ -8,7 +8,6 @@ from typing import Any
 
 from minigpt.data import Dataset
 from minigpt.doctor import LiveDoctor, new_evidence
-from minigpt.errors import RunError
 from minigpt.metrics import MetricsFile, Record, Watcher, read_metrics
 from minigpt.run import RunFolder
 from minigpt.training.picture import draw_curves
@@ -32,7 +31,7 @@ class Reports:
     ) -> None:
         self.folder, self.dataset, self.tell = folder, dataset, tell
         self.watchers: list[Watcher] = [MetricsFile(folder.metrics_file), *watchers]
-        self.drawn = time.perf_counter()
+        self.drawn, self.excused = time.perf_counter(), False
 
     def __call__(self, record: Record) -> None:
         """Tells everybody; after a validation, the curves are drawn again."""
@@ -60,6 +59,8 @@ class Reports:
         """Draws the curves."""
         try:
             draw_curves(self.folder.metrics_file, self.folder.picture_file, self.folder.name)
-        except (OSError, ValueError, RunError) as error:
-            self.tell("note", text=f"the picture could not be drawn: {error}")
+        except Exception as error:  # of the disk, of the path, of matplotlib: no run ends for a picture
+            if not self.excused:
+                self.tell("note", text=f"the picture could not be drawn: {type(error).__name__}: {error}")
+            self.excused = True
         self.drawn = time.perf_counter()

@@ -16,7 +16,7 @@ from minigpt.config import Optimizer, resolve
 from minigpt.data import Dataset
 from minigpt.doctor import LiveDoctor, examine, inner_checks, loss_checks, read_evidence, references, text_checks
 from minigpt.doctor import evidence as evidence_module
-from minigpt.doctor.evidence import bigram_loss, unigram_loss
+from minigpt.doctor.evidence import ngram_loss, unigram_loss
 from minigpt.doctor.references import collect, higher_rate, lower_rate
 from minigpt.metrics import read_metrics
 from tests.test_docs import wrong_in
@@ -367,7 +367,7 @@ def test_counting_in_pieces(data, monkeypatch):
     expected = -float(sum(share * np.log(share) for share in shares if share))
     monkeypatch.setattr(evidence_module, "COUNTED_AT_ONCE", 1000)
     assert unigram_loss(train) == pytest.approx(expected)
-    assert bigram_loss(train) == pytest.approx(np.log(3), rel=0.02)  # three letters may follow each
+    assert ngram_loss(train, 2) == pytest.approx(np.log(3), rel=0.02)  # three letters may follow each
 
 
 def test_of_the_looks_of_a_long_run_few_are_kept(evidence):
