@@ -105,8 +105,8 @@ def keep_until(file: Path, step: int) -> None:
     write_file(file, "".join(json.dumps(record) + "\n" for record in kept))
 
 
-def tensorboard(folder: Path) -> Watcher:
-    """Returns a watcher that writes each number for TensorBoard.
+def tensorboard(folder: Path, complain: Callable[[str], None]) -> Watcher:
+    """Returns a watcher that writes each number for TensorBoard. If that fails, it complains once and writes no more.
 
     Raises:
         MissingExtraError: if the extra `tensorboard` is not installed.
@@ -116,8 +116,18 @@ def tensorboard(folder: Path) -> Watcher:
     except ImportError:
         raise MissingExtraError("TensorBoard", "tensorboard") from None
     writers: list[SummaryWriter] = []  # made at the first record: the run's folder must not exist before
+    well = True
 
     def watch(record: Record) -> None:
+        nonlocal well
+        try:
+            if well:
+                write(record)
+        except Exception as error:  # of the disk, of the path, of TensorBoard: no run ends for it
+            well = False
+            complain(f"TensorBoard gets nothing from here on: {type(error).__name__}: {error}")
+
+    def write(record: Record) -> None:
         writer = writers[0] if writers else SummaryWriter(str(folder))
         writers[:] = [writer]
         if record["kind"] in ("step", "validation"):

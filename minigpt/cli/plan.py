@@ -137,8 +137,11 @@ def _show(plan: Plan, settings: Config, machine: Machine) -> None:
         console.print(f"  {'in all':32}{duration(plan.seconds):>14}")
         if patience := settings.train.patience:
             console.print(f"  or less: it ends early after {counted(patience, 'validation')} without a lower loss")
+        warmup = settings.schedule.warmup(plan.steps)
+        rising = f" after {counted(warmup, 'step')} of warm-up" if warmup else ""
+        console.print(f"\nlearning rate {settings.train.lr:g}{rising}, then {settings.schedule.name}")
         share = plan.tokens / parameter_count(settings.model)
-        console.print(f"\n{plan.tokens:,} tokens trained on, {share:.1f} for each parameter")
+        console.print(f"{plan.tokens:,} tokens trained on, {share:.1f} for each parameter")
     else:
         console.print("  how many steps: give --data, or --steps")
     for misfit in plan.misfits:

@@ -163,8 +163,8 @@ class Shard:
     def check_unchanged(self, state: FileState) -> FileState:
         """Returns the state of the file, after making sure that its ids are what they were in another `state`.
 
-        The map shows what the file holds now, and whoever looks behind the end of a file that was cut short is killed by
-        the system. A file that was removed, or whose name another has now, is still there for the map.
+        The map shows what the file holds now, and the system kills whoever looks behind the end of a file that was cut
+        short. A file that was removed, or whose name another has now, is still there for the map.
 
         Raises:
             DataError: if somebody has written to the file, and it has other ids now.
@@ -177,7 +177,7 @@ class Shard:
         raise DataError(
             f"The token file {self.path} was changed while it was in use",
             seen=f"{now.size:,} bytes, {state.size:,} before",
-            remedy="Put it back as it was, or prepare the data again. `minigpt resume RUN` goes on from the last checkpoint.",
+            remedy="Put it back as it was, or prepare the data again; then `minigpt resume RUN` goes on.",
         )
 
     def read(self, start: int, stop: int) -> Tokens:

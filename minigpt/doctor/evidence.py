@@ -6,7 +6,6 @@ run no metrics. Checks name what they need (examine.py), and those whose needs a
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ from minigpt.data.report import Report
 from minigpt.doctor.saved import Saved, read_saved
 from minigpt.errors import DataError, MiniGPTError, RunError
 from minigpt.evaluation.baselines import baselines
+from minigpt.files import read_json
 from minigpt.metrics import Record, ran_out, read_metrics
 from minigpt.model.cost import parameter_table
 from minigpt.run import RunFolder
@@ -337,10 +337,10 @@ def ngram_loss(train: Shard, length: int) -> float:
 def _measured_pairs(folder: RunFolder, evidence: Evidence) -> float | None:
     """Returns the loss of counting pairs as a report of this run has measured it on all its tokens, if one has."""
     try:
-        content = json.loads(folder.evaluation_file.read_text("utf-8"))
+        content = read_json(folder.evaluation_file)
         found = float(content["evaluation"]["figures"]["yardsticks"]["bigram"]["value"])
         text = [content["made_of"][split] for split in ("train", "val")]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     own = [evidence.data["splits"][split]["sha256"] for split in ("train", "val")]
     return found if text == own and 0 < found < math.inf else None

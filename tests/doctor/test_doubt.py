@@ -157,7 +157,7 @@ def test_epochs_are_judged_together(evidence, losses, epoch):
 
 
 def test_a_line_is_compared_over_all_of_it(treat, monkeypatch):
-    monkeypatch.setattr(references, "_decisive", lambda config: None)
+    monkeypatch.setattr(references, "_decisive", lambda config: {})
     patient = treat(train__lr=1e-3, train__steps=300)
     reference = collect(patient.run, "letters")
     evidence = read_evidence(patient.run)
@@ -343,7 +343,7 @@ def test_live_and_afterwards_one_opinion_of_too_little_text(evidence, losses, sa
 
 
 def test_the_range_of_curves_is_told(evidence, trained, monkeypatch):
-    monkeypatch.setattr(references, "_decisive", lambda config: None)
+    monkeypatch.setattr(references, "_decisive", lambda config: {})
     reference = collect(trained, "letters")
     other = replace(reference, sha256="another", points=((10_000_000, 3.0, 3.0), (20_000_000, 2.0, 2.0)))
     text = examine(evidence, [other]).normality.text
@@ -352,7 +352,7 @@ def test_the_range_of_curves_is_told(evidence, trained, monkeypatch):
 
 
 def test_the_command_of_a_reference_runs(trained, monkeypatch):
-    monkeypatch.setattr(references, "_decisive", lambda config: None)
+    monkeypatch.setattr(references, "_decisive", lambda config: {})
     prepared, training = collect(trained, "letters").command.split(" && ")
     for command in (prepared, training):
         assert wrong_in(shlex.split(command)[1:]) == ""
