@@ -93,10 +93,10 @@ def read_metrics(file: Path, kind: str | None = None) -> list[dict[str, Any]]:
     return records
 
 
-def ran_out(validations: Sequence[Record], patience: int) -> bool:
-    """Whether a run has waited for a lower validation loss as often as its patience lets it."""
-    waited = validations[-1].get("waited") if validations else 0
-    return patience > 0 and isinstance(waited, int) and waited >= patience
+def ran_out(validations: Sequence[Record], patience: int, last_step: int) -> bool:
+    """Whether a run ends with a validation that came no lower as often as its patience waits."""
+    last = validations[-1] if validations else {"step": 0, "waited": 0}
+    return last["step"] == last_step and isinstance(waited := last.get("waited"), int) and 0 < patience <= waited
 
 
 def keep_until(file: Path, step: int) -> None:

@@ -112,7 +112,7 @@ def _batch(calendar: Calendar) -> Iterator[Misfit]:
 
 def _validation(calendar: Calendar) -> Iterator[Misfit]:
     tokens, block = calendar.val_tokens, calendar.config.model.block_size
-    if 0 < tokens < FEWEST_VALIDATED:
+    if 0 < tokens < max(FEWEST_VALIDATED, block + 1):
         less = f", less than one sequence of {block:,}" if tokens <= block else ""
         yield Misfit(
             "small validation",

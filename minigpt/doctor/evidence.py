@@ -165,7 +165,8 @@ class Evidence:
     @property
     def ended_early(self) -> bool:
         """Whether the run's patience has ended it before its last step."""
-        return self.last_step < self.total_steps and ran_out(self.validations, self.config.train.patience)
+        patience = self.config.train.patience
+        return self.last_step < self.total_steps and ran_out(self.validations, patience, self.last_step)
 
     @property
     def finished(self) -> bool:

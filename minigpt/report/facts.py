@@ -110,7 +110,7 @@ class RunFacts:
     @property
     def ended_early(self) -> bool:
         """Whether its patience has ended it before its last step."""
-        return ran_out(self.validations, self.config.train.patience)
+        return ran_out(self.validations, self.config.train.patience, self.last_step)
 
     @property
     def step(self) -> int:

@@ -25,7 +25,7 @@ from minigpt.calendar import Calendar
 from minigpt.characters import counted
 from minigpt.config import Config
 from minigpt.data import Batch, Batches, Dataset
-from minigpt.errors import CheckpointError, ConfigError, DataError, MiniGPTError
+from minigpt.errors import CheckpointError, ConfigError, DataError
 from minigpt.evaluation.loss import perplexity, split_loss
 from minigpt.generation.history import extend_history, keep_history_until
 from minigpt.generation.passages import fixed_prompts
@@ -94,7 +94,6 @@ class Training:
         self.config, self.dataset, self.machine, self.folder = config, dataset, machine, folder
         self.reports = Reports(folder, dataset, watchers, self._tell)
         self.should_stop = should_stop
-        self.excused: set[str] = set()
         self.begin()
         self.due = Calendar(config, dataset.train.n_tokens, dataset.val.n_tokens)
         self.total_steps = self.due.total_steps
@@ -138,12 +137,12 @@ class Training:
         except DataError:  # the text was changed under the run: what it has learned is not of that
             self.save()
             raise
-        early = self.out_of_patience and not stopped and self.at.step < self.total_steps
+        at = self.at
+        early = self.out_of_patience and not stopped and at.step < self.total_steps
         if early:
             self._tell_early()
         self.reports.draw()
         self._tell("end", stopped=stopped, early=early, peak_bytes=device.peak_memory(self.machine.device))
-        at = self.at
         return Outcome(self.folder.path, at.step, at.best_loss, at.best_step, self._seconds(), stopped, early)
 
     def _take_steps(self) -> bool:
@@ -229,7 +228,7 @@ class Training:
         try:
             self.look = Look(self.model, probe_ids(self.batches, self.at.step), self.machine)
         except Exception as error:  # memory, most likely
-            self._excuse("no look inside at this step", error)
+            self.reports.excuse("no look inside at this step", error)
 
     def _tell_health(self) -> None:
         if self.look:
@@ -388,7 +387,7 @@ class Training:
                 note=self.note,
             )
         except Exception as error:  # memory, numbers that are none, a damaged file: the weights are safe without it
-            self._excuse("no samples of this epoch", error)
+            self.reports.excuse("no samples of this epoch", error)
             return
         if made:
             self._tell("samples", samples=made)
@@ -433,14 +432,6 @@ class Training:
     def note(self, text: str) -> None:
         """Tells something that a person should know."""
         self._tell("note", text=text)
-
-    def _excuse(self, what: str, error: Exception) -> None:
-        """Notes, once, that something failed that a training can do without."""
-        if what not in self.excused:
-            self.excused.add(what)
-            self.note(
-                f"{what}: {error}" if isinstance(error, MiniGPTError) else f"{what}: {type(error).__name__}: {error}"
-            )
 
     def _tell(self, kind: str, **values: Any) -> None:
         where = {"step": self.at.step, "epoch": self._epoch()}

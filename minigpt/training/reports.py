@@ -8,6 +8,7 @@ from typing import Any
 
 from minigpt.data import Dataset
 from minigpt.doctor import LiveDoctor, new_evidence
+from minigpt.errors import MiniGPTError
 from minigpt.metrics import MetricsFile, Record, Watcher, read_metrics
 from minigpt.run import RunFolder
 from minigpt.training.picture import draw_curves
@@ -23,7 +24,7 @@ class Reports:
         folder: the run.
         dataset: what it is trained on.
         watchers: who else is told.
-        tell: makes a record of what the doctor and the picture have to say: a kind, and values.
+        tell: makes a record of what there is to say beside that: a kind, and values.
     """
 
     def __init__(
@@ -31,7 +32,8 @@ class Reports:
     ) -> None:
         self.folder, self.dataset, self.tell = folder, dataset, tell
         self.watchers: list[Watcher] = [MetricsFile(folder.metrics_file), *watchers]
-        self.drawn, self.excused = time.perf_counter(), False
+        self.drawn = time.perf_counter()
+        self.excused: set[str] = set()
 
     def __call__(self, record: Record) -> None:
         """Tells everybody; after a validation, the curves are drawn again."""
@@ -60,7 +62,12 @@ class Reports:
         try:
             draw_curves(self.folder.metrics_file, self.folder.picture_file, self.folder.name)
         except Exception as error:  # of the disk, of the path, of matplotlib: no run ends for a picture
-            if not self.excused:
-                self.tell("note", text=f"the picture could not be drawn: {type(error).__name__}: {error}")
-            self.excused = True
+            self.excuse("the picture could not be drawn", error)
         self.drawn = time.perf_counter()
+
+    def excuse(self, what: str, error: Exception) -> None:
+        """Notes, once, that something failed that a training can do without."""
+        if what not in self.excused:
+            self.excused.add(what)
+            kind = "" if isinstance(error, MiniGPTError) else f"{type(error).__name__}: "
+            self.tell("note", text=f"{what}: {kind}{error}")
