@@ -44,7 +44,7 @@ MODEL, OPTIMIZER = "model", "optimizer"
 
 FREE_SETTINGS = {
     *(f"train.{name}" for name in ("epochs", "steps", "validate_every", "log_every", "save_every", "save_minutes")),
-    *(f"train.{name}" for name in ("keep", "on_bad_steps", "skip_spikes", "health_every", "samples")),
+    *(f"train.{name}" for name in ("keep", "on_bad_steps", "skip_spikes", "health_every", "samples", "patience")),
     *(f"machine.{name}" for name in ("device", "precision", "compile", "threads")),
 }
 """Settings that may change when a run is resumed; the others decide what it is."""

@@ -68,6 +68,7 @@ def test_all_mistakes_come_in_one_report():
         ("schedule.final", 2.0),
         ("schedule.decay", 0.0),
         ("schedule.warmup_steps", -1),
+        ("schedule.max_warmup_ratio", 1.5),
         ("machine.threads", 0),
         ("machine.threads", 10**12),
         ("optimizer.eps", float("inf")),
@@ -125,3 +126,21 @@ def test_a_length_in_epochs_overrides_an_earlier_one_in_steps_and_the_other_way_
     assert resolve(file=file).train.steps == 7
     assert resolve(file=file, overrides={"train.epochs": 2}).train.steps is None
     assert resolve(file=file, overrides={"train.epochs": 2, "train.steps": 9}).train.steps == 9
+
+
+def test_a_number_of_warm_up_steps_lifts_an_earlier_limit(tmp_path):
+    limit = resolve("shakespeare").schedule.max_warmup_ratio
+    assert limit is not None
+    own = resolve("shakespeare", overrides={"schedule.warmup_steps": 30})
+    assert (own.schedule.warmup_steps, own.schedule.max_warmup_ratio) == (30, None)
+    file = tmp_path / "config.toml"
+    for config in (own, resolve("shakespeare")):
+        file.write_text(config.to_toml())
+        assert resolve(file=file) == config
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_presets_warm_up_fits_a_short_run(name):
+    schedule = resolve(name).schedule
+    assert schedule.warmup(20) < 10
+    assert schedule.warmup(10_000) == schedule.warmup_steps

@@ -80,7 +80,11 @@ def _show(evidence: Evidence, diagnosis: Diagnosis) -> None:
 
 def standing(evidence: Evidence) -> str:
     """Returns how far a run is, and its losses."""
+    from minigpt.characters import counted
+
     words = f"{evidence.last_step:,} of {evidence.total_steps:,} steps, epoch {evidence.epochs:.3g}"
+    if evidence.ended_early:
+        words += f", ended by its patience of {counted(evidence.config.train.patience, 'validation')}"
     if evidence.validations:
         last = evidence.validations[-1]
         words += f"; training loss {last['train_loss']:.3f}, validation loss {last['val_loss']:.3f}"

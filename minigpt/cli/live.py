@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from minigpt.characters import counted
-from minigpt.cli.console import Console, styled
+from minigpt.cli.console import Console, say, styled
 from minigpt.metrics import Record, Watcher, read_metrics, tensorboard
 from minigpt.training.loop import Outcome
 
@@ -45,7 +45,8 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         hang_up = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []  # a closed terminal; Windows has none
         for number in (signal.SIGINT, signal.SIGTERM, *hang_up):
-            self._before[number] = signal.signal(number, self._note)
+            if signal.getsignal(number) != signal.SIG_IGN:  # whoever said nohup means it
+                self._before[number] = signal.signal(number, self._note)
         return self
 
     def _note(self, number: int, frame: object) -> None:
@@ -96,6 +97,7 @@ class TrainView:
         self.per_epoch = 1
         self.last: Record = {}
         self.end: Record = {}
+        self.patience = 0
         self.activity = ""
         self.gone = False
         self.last_line = 0.0
@@ -117,11 +119,15 @@ class TrainView:
                 draw(record)
             except OSError:  # the terminal, or the reader of our output, is gone: the run is not
                 self.gone = True
+            except Exception as error:
+                self.gone = True
+                say(f"nothing more is shown of the run, which goes on: {type(error).__name__}: {error}")
 
     def _on_start(self, record: Record) -> None:
         self.total, self.per_epoch = record["total"], record["steps_per_epoch"]
         self.console.print(parameter_lines(record["parameters"]))
         machine, config = record["machine"], record["config"]
+        self.patience = config.train.patience
         self.console.print(
             f"device {machine.device} ({machine.device_reason}), precision {machine.precision} "
             f"({machine.precision_reason}), compiling {machine.compiled} ({machine.compiled_reason})"
@@ -165,8 +171,11 @@ class TrainView:
             f"epoch {record['epoch']:.2f}  step {record['step']:,}: train loss {record['train_loss']:.4f} (perplexity "
             f"{perplexity_text(record['train_perplexity'])}), validation loss {record['val_loss']:.4f} (perplexity "
             f"{perplexity_text(record['val_perplexity'])}, {record['val_bits_per_byte']:.3f} bits per byte)"
-            + ("  best so far" if record["best"] else "")
+            + ("  best so far" if record["best"] else self._waiting(record["waited"]))
         )
+
+    def _waiting(self, waited: int) -> str:
+        return f"  no lower loss for {waited} of {self.patience} validations" if self.patience else ""
 
     def _on_samples(self, record: Record) -> None:
         kept = next((kept for kept in record["samples"] if kept.temperature == SHOWN_TEMPERATURE), None)
@@ -230,6 +239,11 @@ class TrainView:
             self.console.print(table)
         if outcome.stopped:
             self.console.print(f"stopped and saved after step {outcome.steps:,}, as asked")
+        if outcome.early:
+            waited = counted(self.patience, "validation")
+            self.console.print(
+                f"ended early, after step {outcome.steps:,} of {self.total:,}: no lower loss in {waited}"
+            )
         if outcome.best_loss is not None:
             self.console.print(f"best validation loss {outcome.best_loss:.4f}, after step {outcome.best_step:,}")
         plans = read_metrics(outcome.run / "metrics.jsonl", "plan")
@@ -248,7 +262,7 @@ class TrainView:
 
 def watchers(view: TrainView, run: Path, with_tensorboard: bool) -> list[Watcher]:
     """Returns the view, and TensorBoard if it is wanted."""
-    return [view, tensorboard(run / "tensorboard")] if with_tensorboard else [view]
+    return [view, tensorboard(run / "tensorboard", say)] if with_tensorboard else [view]
 
 
 def epoch_table(metrics_file: Path) -> Table:

@@ -90,6 +90,7 @@ def _vocabulary(tokenizer: str) -> int:
 
 
 def _show(plan: Plan, settings: Config, machine: Machine) -> None:
+    from minigpt.characters import counted
     from minigpt.cli.console import Console
     from minigpt.cli.live import duration, parameter_lines
     from minigpt.model.cost import flops_per_token, parameter_count, parameter_table
@@ -130,12 +131,19 @@ def _show(plan: Plan, settings: Config, machine: Machine) -> None:
         f"  a step of {a_step:,} tokens: {plan.step_seconds:.3g} s, {a_step / plan.step_seconds:,.0f} tokens/s"
     )
     if plan.steps is not None and plan.tokens is not None and plan.seconds is not None:
-        console.print(f"  {plan.steps:,} steps: {duration(plan.steps * plan.step_seconds)}")
-        if plan.validations:
-            console.print(f"  {plan.validations} validations: {duration(plan.validations * plan.validation_seconds)}")
-        console.print(f"  in all: {duration(plan.seconds)}")
+        for part, (count, each) in plan.parts.items():
+            if count:
+                console.print(f"  {part:20}{count:>12,}{duration(count * each):>14}")
+        console.print(f"  {'in all':32}{duration(plan.seconds):>14}")
+        if patience := settings.train.patience:
+            console.print(f"  or less: it ends early after {counted(patience, 'validation')} without a lower loss")
+        warmup = settings.schedule.warmup(plan.steps)
+        rising = f" after {counted(warmup, 'step')} of warm-up" if warmup else ""
+        console.print(f"\nlearning rate {settings.train.lr:g}{rising}, then {settings.schedule.name}")
         share = plan.tokens / parameter_count(settings.model)
-        console.print(f"\n{plan.tokens:,} tokens trained on, {share:.1f} for each parameter")
+        console.print(f"{plan.tokens:,} tokens trained on, {share:.1f} for each parameter")
     else:
         console.print("  how many steps: give --data, or --steps")
-    console.print(f"a checkpoint: {plan.checkpoint_bytes / 1e6:,.1f} MB, {settings.train.keep} kept and the best")
+    for misfit in plan.misfits:
+        console.print(f"\n{misfit}")
+    console.print(f"\na checkpoint: {plan.checkpoint_bytes / 1e6:,.1f} MB, {settings.train.keep} kept and the best")

@@ -12,6 +12,7 @@ from typing import Any
 from minigpt.characters import counted
 from minigpt.doctor.evidence import Evidence, free_folder
 from minigpt.doctor.finding import Finding
+from minigpt.settings_check import FEWEST_VALIDATED
 
 ENOUGH = 20
 """Tokens for each parameter at which model and text are in balance (Hoffmann et al. 2022, "Chinchilla")."""
@@ -38,9 +39,6 @@ HEAVY = 0.1
 """Idle words matter where they are this share of all parameters; those of `byte` and `char` never are."""
 
 SMALL_VOCABULARY = 1000
-
-FEWEST_VALIDATED = 5000
-"""Tokens: the loss over so many wavers by some 3 / sqrt(5,000) = 0.04 nats, and by more as neighbours are alike."""
 
 MOST_VALIDATED = 0.5
 """The largest share of validation that `minigpt prepare` takes."""

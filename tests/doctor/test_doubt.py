@@ -16,7 +16,7 @@ from minigpt.config import Optimizer, resolve
 from minigpt.data import Dataset
 from minigpt.doctor import LiveDoctor, examine, inner_checks, loss_checks, read_evidence, references, text_checks
 from minigpt.doctor import evidence as evidence_module
-from minigpt.doctor.evidence import bigram_loss, unigram_loss
+from minigpt.doctor.evidence import ngram_loss, unigram_loss
 from minigpt.doctor.references import collect, higher_rate, lower_rate
 from minigpt.metrics import read_metrics
 from minigpt.source_options import SourceOptions
@@ -158,7 +158,7 @@ def test_epochs_are_judged_together(evidence, losses, epoch):
 
 
 def test_a_line_is_compared_over_all_of_it(treat, monkeypatch):
-    monkeypatch.setattr(references, "_decisive", lambda config: None)
+    monkeypatch.setattr(references, "_decisive", lambda config: {})
     patient = treat(train__lr=1e-3, train__steps=300)
     reference = collect(patient.run, "letters")
     evidence = read_evidence(patient.run)
@@ -343,7 +343,7 @@ def test_live_and_afterwards_one_opinion_of_too_little_text(evidence, losses, sa
 
 
 def test_the_range_of_curves_is_told(evidence, trained, monkeypatch):
-    monkeypatch.setattr(references, "_decisive", lambda config: None)
+    monkeypatch.setattr(references, "_decisive", lambda config: {})
     reference = collect(trained, "letters")
     other = replace(reference, sha256="another", points=((10_000_000, 3.0, 3.0), (20_000_000, 2.0, 2.0)))
     text = examine(evidence, [other]).normality.text
@@ -352,7 +352,7 @@ def test_the_range_of_curves_is_told(evidence, trained, monkeypatch):
 
 
 def test_the_command_of_a_reference_runs(trained, monkeypatch):
-    monkeypatch.setattr(references, "_decisive", lambda config: None)
+    monkeypatch.setattr(references, "_decisive", lambda config: {})
     prepared, training = collect(trained, "letters").command.split(" && ")
     for command in (prepared, training):
         assert wrong_in(shlex.split(command)[1:]) == ""
@@ -367,7 +367,7 @@ def test_counting_in_pieces(data, monkeypatch):
     expected = -float(sum(share * np.log(share) for share in shares if share))
     monkeypatch.setattr(evidence_module, "COUNTED_AT_ONCE", 1000)
     assert unigram_loss(train) == pytest.approx(expected)
-    assert bigram_loss(train) == pytest.approx(np.log(3), rel=0.02)  # three letters may follow each
+    assert ngram_loss(train, 2) == pytest.approx(np.log(3), rel=0.02)  # three letters may follow each
 
 
 def test_of_the_looks_of_a_long_run_few_are_kept(evidence):
