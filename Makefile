@@ -1,5 +1,6 @@
 # make demo    train a small model in about three minutes, and see it write
 # make test    lint, types and tests
+# make test-machines  the tests that touch kernels, as other processors would run them, in about 20 minutes
 # make bench   training beside other people's code, in about five minutes; the others are in benchmarks/README.md
 # All build .venv when it is missing, and are quick the second time.
 
@@ -10,7 +11,7 @@ else
 BIN := .venv/bin
 endif
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-machines lint bench clean
 
 demo: .venv/.installed
 	@test -d data/pylib || $(BIN)/minigpt prepare pylib --out data/pylib --tokenizer bpe:4096
@@ -31,6 +32,9 @@ demo: .venv/.installed
 
 test: lint
 	$(BIN)/python -m pytest
+
+test-machines: .venv/.installed
+	$(BIN)/python -m tests.test_machines
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

@@ -30,7 +30,7 @@ LINES_PER_DOCUMENT = 100  # about 4 kB
 def write_text(path: Path, megabytes: int, seed: int) -> None:
     """Writes about that much text: a document a line if the name ends in .jsonl, else all in one document."""
     rng = random.Random(seed)
-    lines = [line for page in library_documentation() for line in page.splitlines() if line]
+    lines = [line for _, page in library_documentation() for line in page.splitlines() if line]
     left = megabytes * 1_000_000
     with path.open("w", encoding="utf-8", newline="\n") as file:
         while left > 0:

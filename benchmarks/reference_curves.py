@@ -16,10 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import minigpt
+from minigpt.calendar import Calendar
 from minigpt.cli.live import StopSignals, TrainView
 from minigpt.config import load_preset, preset_names
 from minigpt.data import Dataset
-from minigpt.doctor.references import FILE, add, collect, total_steps
+from minigpt.doctor.references import FILE, add, collect
 from minigpt.errors import MiniGPTError
 from minigpt.metrics import read_metrics
 from minigpt.run import RunFolder
@@ -85,7 +86,8 @@ def progress(run: Path) -> tuple[float, bool]:
     records = read_metrics(folder.metrics_file)
     if not records:
         return 0.0, False
-    total = total_steps(folder.config(), folder.data()["splits"]["train"]["tokens"])
+    splits = folder.data()["splits"]
+    total = Calendar(folder.config(), splits["train"]["tokens"], splits["val"]["tokens"]).total_steps
     return max(record["seconds"] for record in records), records[-1]["step"] >= total
 
 

@@ -7,13 +7,12 @@
     model, tokenizer = minigpt.load("runs/first")
     print(minigpt.generate(model, tokenizer, "The function returns", seed=1))
 
-The names below are imported when they are first used: importing torch takes a second or two.
+The names below are imported when they are first used: importing torch takes a second or two. An import of this package
+alone loads nothing more, so that an interrupt at the command line's start finds somebody to catch it.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,10 +23,7 @@ if TYPE_CHECKING:
     from minigpt.run import load
     from minigpt.training import resume, train
 
-try:
-    __version__ = version("minigpt")
-except PackageNotFoundError:  # run from a source tree that is not installed
-    __version__ = "unknown"
+    __version__: str
 
 _HOMES = {
     "Config": "minigpt.config",
@@ -50,6 +46,19 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _HOMES:
         raise AttributeError(f"module 'minigpt' has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(_HOMES[name]), name)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("minigpt")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "unknown"

@@ -19,8 +19,10 @@ CONTROLS: dict[int, str] = {
     0x7F: "␡",
     **dict.fromkeys(range(0x80, 0xA0), "\ufffd"),
     **{code: f"<U+{code:04X}>" for code in UNSEEN},
+    **dict.fromkeys(range(0xD800, 0xE000), "\ufffd"),
+    **{0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0x100)},  # a byte of a name that is not UTF-8
 }
-"""Control characters, and what is shown for them."""
+"""Control characters and halves of characters, and what is shown for them."""
 
 
 def visible(text: str) -> str:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,11 +20,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from minigpt.atomic import LOCK, PARTIAL, sync, write_file
 from minigpt.errors import CheckpointError, NewerVersionError
+from minigpt.files import read_json, why
 
 VERSION = 1
 STATE = "state.json"
-PARTIAL, OLD = ".partial", ".old"
+OLD = ".old"
 
 Contents: TypeAlias = tuple[Mapping[str, Mapping[str, Tensor]], Mapping[str, Any]]
 """What a checkpoint holds, as `save` takes it: named tensors by part, and plain values."""
@@ -72,7 +72,7 @@ def save(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], values: Mappin
 
 def tidy(parent: Path) -> None:
     """Clears up behind a save that was interrupted: what is half-written goes, and one on its way out comes back."""
-    for left in parent.glob(f".*{PARTIAL}"):
+    for left in [*parent.glob(f".*{PARTIAL}"), *parent.glob(f".*{PARTIAL}{LOCK}")]:
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
         else:
@@ -117,7 +117,7 @@ def load_tensors(folder: Path, name: str, device: torch.device | str = "cpu") ->
 
 def _read_state(folder: Path) -> dict[str, Any]:
     try:
-        state: dict[str, Any] = json.loads((folder / STATE).read_text("utf-8"))
+        state = read_json(folder / STATE)
         own_sum = state.pop("sum")
         if state["version"] > VERSION:
             raise NewerVersionError(
@@ -132,8 +132,8 @@ def _read_state(folder: Path) -> dict[str, Any]:
         if strange := [name for name in state["files"] if Path(name).name != name]:
             raise ValueError(f"it names a file elsewhere: {strange[0]!r}")
         return state
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged(folder, f"{STATE}: {error}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder, f"{STATE}: {why(error)}") from None
 
 
 def _check_file(folder: Path, name: str, expected: str | None) -> None:
@@ -154,17 +154,6 @@ def _damaged(folder: Path, seen: object) -> CheckpointError:
     )
 
 
-def write_file(file: Path, text: str) -> None:
-    """Writes a small text file whole or not at all, and waits until the disk has it. Of two writers the last wins."""
-    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}{PARTIAL}")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        sync(temporary)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _sum(state: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
@@ -179,14 +168,3 @@ def cleared(folder: Path) -> Path:
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Waits until the disk has a file's content, or a folder's names (which Windows cannot be asked for)."""
-    if path.is_dir() and os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from minigpt.errors import ConfigError, did_you_mean
+from minigpt.files import MOST_JSON, parse_toml, read_bytes, why
+from minigpt.sniff import HEAD_BYTES, advice, sniff
 
 Position: TypeAlias = Literal["learned", "sinusoidal", "rope", "none"]
 Norm: TypeAlias = Literal["layernorm", "rmsnorm"]
@@ -110,13 +112,15 @@ class TrainConfig:
     clip: float = 1.0
     "Largest norm of the whole gradient; 0 switches clipping off."
     validate_every: int | None = None
-    "Validate (and save) after this many steps as well as at each epoch's end."
+    "Validate (and save) after this many steps too. Of epochs shorter than 50 steps not every end is validated."
+    patience: int = 0
+    "End early after this many validations without a lower loss; 0: never. The schedule still spans the full length."
     log_every: int = 10
     "Steps between two lines of metrics.jsonl."
     health_every: int = 100
     "Steps between two looks at gradients, updates and units, for `minigpt doctor`; 0 for none."
     samples: int = 4
-    "Passages of the validation text that are continued after each epoch and kept in samples.jsonl; 0 for none."
+    "Passages of the validation text, continued at epochs' ends that are validated, for samples.jsonl; 0 for none."
     save_every: int | None = None
     "Save a checkpoint after this many steps too; there is one at each validation anyway."
     save_minutes: float = 10.0
@@ -135,7 +139,7 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "accumulate", "log_every", "keep"):
             if getattr(self, name) < 1:
                 yield f"train.{name} is {getattr(self, name)}; give a positive number"
-        for name in ("health_every", "samples"):
+        for name in ("health_every", "samples", "patience"):
             if getattr(self, name) < 0:
                 yield f"train.{name} is {getattr(self, name)}; give a positive number, or 0 for none"
         if not (self.save_minutes >= 0 and math.isfinite(self.save_minutes)):
@@ -189,19 +193,31 @@ class ScheduleConfig:
     "Shape after the warm-up: constant, linear, cosine, wsd (flat, then a linear decay), or one-cycle."
     warmup_steps: int = 0
     "Steps over which the rate rises to its peak (one-cycle: 0 means 30 % of all steps)."
+    max_warmup_ratio: float | None = None
+    "Longest warm-up, as a share of all steps; presets set it for short runs. Your own warmup-steps are not cut."
     final: float = 0.1
-    "The last step's rate, as a share of the peak."
+    "Where the rate falls to, as a share of the peak: reached one step after the last, so that every step learns."
     decay: float = 0.2
-    "wsd: share of all steps spent decaying."
+    "wsd: share of all steps spent decaying, at the end."
 
     def problems(self) -> Iterator[str]:
         """Yields each mistake as a sentence with its remedy."""
         if self.warmup_steps < 0:
             yield f"schedule.warmup_steps is {self.warmup_steps}; give 0 or a positive number"
+        if self.max_warmup_ratio is not None and not 0 <= self.max_warmup_ratio <= 1:
+            yield f"schedule.max_warmup_ratio is {self.max_warmup_ratio}; give a share of all steps from 0 to 1"
         if not 0 <= self.final <= 1:
             yield f"schedule.final is {self.final}; give a share of the peak from 0 to 1"
         if not 0 < self.decay <= 1:
             yield f"schedule.decay is {self.decay}; give a share of all steps above 0, up to 1"
+
+    def warmup(self, total_steps: int) -> int:
+        """Returns the steps of warm-up in a run of so many steps in all."""
+        if self.name == "one-cycle" and not self.warmup_steps:
+            return max(1, round(0.3 * total_steps))
+        if self.max_warmup_ratio is None:
+            return self.warmup_steps
+        return min(self.warmup_steps, round(self.max_warmup_ratio * total_steps))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,6 +344,8 @@ def resolve(
     for layer in layers:
         if "train.epochs" in layer:
             settings.pop("train.steps", None)  # a length in epochs overrides an earlier one in steps
+        if "schedule.warmup_steps" in layer:
+            settings.pop("schedule.max_warmup_ratio", None)  # whoever names a number of steps gets that number
         settings.update(layer)
     return _build(settings, mistakes)
 
@@ -399,14 +417,22 @@ def _fit(value: Any, kind: Any) -> tuple[Any, str]:
 
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
-        return _flatten(tomllib.loads(file.read_text("utf-8")))
-    except (OSError, UnicodeDecodeError) as error:
+        content = read_bytes(file, MOST_JSON)
+    except OSError as error:
         raise ConfigError(
-            "The configuration file cannot be read", seen=f"{file}: {error}", remedy="Check its path."
+            "The configuration file cannot be read", seen=f"{file}: {why(error)}", remedy="Check its path."
         ) from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise ConfigError(
-            "The configuration file is not TOML", seen=f"{file}: {error}", remedy="Mend that line."
+            "The configuration file cannot be read", seen=f"{file}: {error}", remedy="Name a file of settings."
+        ) from None
+    try:
+        return _flatten(parse_toml(content))
+    except ValueError as error:
+        raise ConfigError(
+            "The configuration file is not TOML",
+            seen=f"{file}: {error}",
+            remedy=advice(sniff(content[:HEAD_BYTES]), str(file)) or "Mend it, or leave it out.",
         ) from None
 
 

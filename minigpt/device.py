@@ -28,6 +28,18 @@ COMPILE_MODES = ("default", "reduce-overhead")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+INSTRUCTIONS = (
+    *("avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx10_2", "amx_int8", "amx_bf16", "amx_fp16"),
+    *("bf16", "i8mm", "sve", "sve2", "sme"),
+)
+"""What a processor may have, as torch calls it, that products have kernels of their own for."""
+
+KERNEL_VARIABLES = (
+    *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE"),
+    *("DNNL_DEFAULT_FPMATH_MODE", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS"),
+)
+"""Variables of the environment that torch, oneDNN and MKL choose their kernels by."""
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -63,13 +75,12 @@ class Machine:
 
 
 def choose(device: str = "auto", precision: str = "auto", threads: int | None = None) -> Machine:
-    """Decides what to run on. Sets the number of CPU threads when it is given.
+    """Decides what to run on. Sets the number of CPU threads: to what is given, else to what torch takes.
 
     Raises:
         DeviceError: if the device does not exist here or cannot compute.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads or torch.get_num_threads())  # unless it is set, MKL may take fewer as it sees fit
     chosen, device_reason = _choose_device(device)
     if chosen.type == "cpu":
         _keep_freed_memory()
@@ -159,7 +170,17 @@ def _fast_precision(device: torch.device, device_reason: str) -> tuple[str, str,
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 512, seconds: float = 0.015) -> float:
-    """Returns the measured rate of square matrix products in FLOP/s: the best of a few, after one to warm up."""
+    """Returns the measured rate of square matrix products in FLOP/s: the best of a few, after one to warm up.
+
+    Args:
+        device, dtype: where, and of what.
+        size: their side. A CPU's is halved while a product would take too long, as in float16 where that is emulated.
+        seconds: how long to measure.
+    """
+    if device.type == "cpu" and size > 128:
+        rough = matmul_rate(device, dtype, 128, 0.001)
+        while size > 128 and 2 * size**3 / rough > 4 * seconds:
+            size //= 2
     a = torch.randn(size, size, device=device).to(dtype)
     best, deadline = float("inf"), 0.0
     while not deadline or time.perf_counter() < deadline:
@@ -258,6 +279,7 @@ def environment(machine: Machine) -> dict[str, Any]:
         "torch": torch.__version__,
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor_name(),
+        "instructions": _instructions(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_bytes": psutil.virtual_memory().total,
@@ -269,6 +291,17 @@ def environment(machine: Machine) -> dict[str, Any]:
         "compiled": machine.compiled,
         "compiled_reason": machine.compiled_reason,
     }
+
+
+def _instructions() -> str:
+    """Returns what libraries choose their CPU kernels by: what the processor can do, and variables that forbid it.
+
+    Its name does not tell: virtual machines on different processors may all be called "AMD EPYC".
+    """
+    known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    found = [name for name in INSTRUCTIONS if known.get(name)]
+    said = [f"{name}={os.environ[name]}" for name in KERNEL_VARIABLES if os.environ.get(name)]
+    return " ".join([torch.backends.cpu.get_cpu_capability(), *found, *said])
 
 
 def _processor_name() -> str:

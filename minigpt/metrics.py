@@ -5,12 +5,13 @@ The loop tells of everything as a record: a plain mapping with a `kind`. A watch
 knows none of them.
 
 Kinds that are kept in metrics.jsonl:
-    plan         steps, planned_seconds, planned_bytes, how, matrix_rate: what the run was expected to cost, before its
-                 first step, and this machine's FLOP/s in matrix products
+    plan         steps, planned_seconds, planned_bytes, step_seconds, how, matrix_rate: what the run, and each step, was
+                 expected to cost before the first one, and this machine's FLOP/s in matrix products
     step         step, epoch, tokens, loss (mean since the last such record), lr, grad_norm, tokens_per_second,
                  seconds, data_wait (share of time), memory (bytes), use (share of the device)
     validation   step, epoch, tokens, train_loss (token mean since the last validation: the epoch's), val_loss,
-                 train_perplexity, val_perplexity, val_bits_per_byte, best (whether it is the lowest so far), seconds
+                 train_perplexity, val_perplexity, val_bits_per_byte, best (whether it is the lowest so far), waited
+                 (validations in a row that were not, for train.patience), seconds
     health       step, epoch, parts: of the embedding, each layer's attention and feed-forward, and the head, its name
                  (part), the Euclidean norms of its gradient (before clipping) and weights (gradient, weight), the size
                  of this step's change beside the weights' (update), the share of feed-forward units that are silent on
@@ -18,22 +19,25 @@ Kinds that are kept in metrics.jsonl:
     note         step, text: something a person should know
 Kinds that pass by: start, progress (each step), validating (done, total), samples (samples: what was just kept of what
 the model says, see minigpt/generation/kept.py), message (text), finding (finding: see
-minigpt/doctor/finding.py), end (stopped, peak_bytes).
+minigpt/doctor/finding.py), end (stopped, early, peak_bytes).
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from minigpt.checkpoint import write_file
+from minigpt.atomic import write_file
 from minigpt.errors import MissingExtraError, RunError
+from minigpt.files import parse_json, read_lines, why
 
 Record: TypeAlias = Mapping[str, Any]
 Watcher: TypeAlias = Callable[[Record], None]
+
+REMEDY = "Restore it from a copy, or remove it: the run goes on without."
 
 KEPT = ("plan", "step", "validation", "health", "note")
 
@@ -66,23 +70,33 @@ def read_metrics(file: Path, kind: str | None = None) -> list[dict[str, Any]]:
     Raises:
         RunError: if a line in the middle is no record.
     """
-    lines = file.read_text("utf-8", errors="replace").splitlines() if file.exists() else []
     records = []
+    try:
+        *lines, last = read_lines(file)
+    except (OSError, ValueError) as error:
+        raise RunError("The metrics cannot be read", seen=f"{file}: {why(error)}", remedy=REMEDY) from None
+    lines += [last] if last else []
     for number, line in enumerate(lines, start=1):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             if not isinstance(record["step"], int):
                 raise ValueError("no step")
             if kind is None or record["kind"] == kind:
                 records.append(record)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError) as error:
             if number < len(lines):
                 raise RunError(
                     "A line of the metrics is no record",
-                    seen=f"{file}, line {number}",
+                    seen=f"{file}, line {number}: {error}",
                     remedy="Remove that line.",
                 ) from None
     return records
+
+
+def ran_out(validations: Sequence[Record], patience: int, last_step: int) -> bool:
+    """Whether a run ends with a validation that came no lower as often as its patience waits."""
+    last = validations[-1] if validations else {"step": 0, "waited": 0}
+    return last["step"] == last_step and isinstance(waited := last.get("waited"), int) and 0 < patience <= waited
 
 
 def keep_until(file: Path, step: int) -> None:
@@ -91,8 +105,8 @@ def keep_until(file: Path, step: int) -> None:
     write_file(file, "".join(json.dumps(record) + "\n" for record in kept))
 
 
-def tensorboard(folder: Path) -> Watcher:
-    """Returns a watcher that writes each number for TensorBoard.
+def tensorboard(folder: Path, complain: Callable[[str], None]) -> Watcher:
+    """Returns a watcher that writes each number for TensorBoard. If that fails, it complains once and writes no more.
 
     Raises:
         MissingExtraError: if the extra `tensorboard` is not installed.
@@ -102,8 +116,18 @@ def tensorboard(folder: Path) -> Watcher:
     except ImportError:
         raise MissingExtraError("TensorBoard", "tensorboard") from None
     writers: list[SummaryWriter] = []  # made at the first record: the run's folder must not exist before
+    well = True
 
     def watch(record: Record) -> None:
+        nonlocal well
+        try:
+            if well:
+                write(record)
+        except Exception as error:  # of the disk, of the path, of TensorBoard: no run ends for it
+            well = False
+            complain(f"TensorBoard gets nothing from here on: {type(error).__name__}: {error}")
+
+    def write(record: Record) -> None:
         writer = writers[0] if writers else SummaryWriter(str(folder))
         writers[:] = [writer]
         if record["kind"] in ("step", "validation"):

@@ -9,6 +9,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from minigpt.atomic import replacing
+
 # Of the Okabe-Ito palette: told apart with any kind of colour vision (Okabe and Ito 2008).
 BLUE, VERMILLION, SKY, FAINT = "#0072B2", "#D55E00", "#9ecae1", "#888888"
 
@@ -31,8 +33,6 @@ def tidy(axes: Any, which: str = "major") -> None:
 
 def save(figure: Any, file: Path) -> None:
     """Writes a picture in the format of its ending, and replaces the file when the picture is whole."""
-    temporary = file.with_name(f".{file.stem}.partial{file.suffix}")
-    with warnings.catch_warnings():
+    with replacing(file) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a run may be named in letters that the font has not
-        figure.savefig(temporary)
-    temporary.replace(file)
+        figure.savefig(temporary, format=file.suffix.removeprefix("."))

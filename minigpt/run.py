@@ -30,9 +30,11 @@ import torch
 from filelock import FileLock, Timeout
 
 from minigpt import checkpoint
+from minigpt.atomic import replacing, write_file
 from minigpt.config import Config, resolve
 from minigpt.data import Dataset
 from minigpt.errors import CheckpointError, DataError, NewerVersionError, RunError, TokenizerError
+from minigpt.files import read_json, why
 from minigpt.model import GPT
 from minigpt.tokenizers import Tokenizer, load_tokenizer
 from minigpt.weights import make_model, misfit
@@ -42,7 +44,7 @@ MODEL, OPTIMIZER = "model", "optimizer"
 
 FREE_SETTINGS = {
     *(f"train.{name}" for name in ("epochs", "steps", "validate_every", "log_every", "save_every", "save_minutes")),
-    *(f"train.{name}" for name in ("keep", "on_bad_steps", "skip_spikes", "health_every", "samples")),
+    *(f"train.{name}" for name in ("keep", "on_bad_steps", "skip_spikes", "health_every", "samples", "patience")),
     *(f"machine.{name}" for name in ("device", "precision", "compile", "threads")),
 }
 """Settings that may change when a run is resumed; the others decide what it is."""
@@ -94,23 +96,22 @@ class RunFolder:
         """
         run = cls(path)
         run.check_absent()
-        made = cls(run.path.absolute().with_name(f".{run.name}.partial"))
         try:
-            shutil.rmtree(made.path, ignore_errors=True)
-            made.checkpoints.mkdir(parents=True)
-            made.save_config(config)
-            tokenizer.save(made.tokenizer_folder)
-            made.save_environment(environment)
-            checkpoint.write_file(made.data_file, json.dumps(dict(data), indent=1))
-            if origin is not None:
-                checkpoint.write_file(made.origin_file, json.dumps(dict(origin), indent=1))
-            if first is not None:
-                checkpoint.save(made.checkpoint_folder(0), *first)
-            if run.path.is_dir():
-                run.path.rmdir()  # it is empty: check_absent has seen to that
-            made.path.rename(run.path)
+            run.path.absolute().parent.mkdir(parents=True, exist_ok=True)
+            with replacing(run.path.absolute()) as temporary:
+                made = cls(temporary)
+                made.checkpoints.mkdir(parents=True)
+                made.save_config(config)
+                tokenizer.save(made.tokenizer_folder)
+                made.save_environment(environment)
+                write_file(made.data_file, json.dumps(dict(data), indent=1))
+                if origin is not None:
+                    write_file(made.origin_file, json.dumps(dict(origin), indent=1))
+                if first is not None:
+                    checkpoint.save(made.checkpoint_folder(0), *first)
+                if run.path.is_dir():
+                    run.path.rmdir()  # it is empty: check_absent has seen to that
         except (OSError, CheckpointError) as error:
-            shutil.rmtree(made.path, ignore_errors=True)
             raise RunError(
                 "The run folder cannot be made", seen=f"{run.path}: {error}", remedy="Choose another place with --run."
             ) from error
@@ -118,11 +119,11 @@ class RunFolder:
 
     def save_config(self, config: Config) -> None:
         """Writes the run's settings."""
-        checkpoint.write_file(self.config_file, config.to_toml())
+        write_file(self.config_file, config.to_toml())
 
     def save_environment(self, environment: Mapping[str, Any]) -> None:
         """Writes what is known of the machine."""
-        checkpoint.write_file(self.environment_file, json.dumps(dict(environment), indent=1))
+        write_file(self.environment_file, json.dumps(dict(environment), indent=1))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -234,7 +235,7 @@ class RunFolder:
                         remedy="Give the right one with --data, or train a new run.",
                     )
         if own["folder"] != other["folder"]:
-            checkpoint.write_file(self.data_file, json.dumps(other, indent=1))
+            write_file(self.data_file, json.dumps(other, indent=1))
 
     def check_settings(self, config: Config, made_with: Mapping[str, Mapping[str, Any]]) -> None:
         """Raises CheckpointError, naming what differs, if config.toml is not what a checkpoint was made with.
@@ -278,15 +279,13 @@ class RunFolder:
 
     def _read_json(self, file: Path, required: Sequence[str] = ()) -> dict[str, Any]:
         try:
-            content = json.loads(file.read_text("utf-8"))
-            if not isinstance(content, dict):
-                raise ValueError("not a JSON object")
+            content = read_json(file)
             if missing := [name for name in required if name not in content]:
                 raise ValueError(f"it lacks {', '.join(missing)}")
             return content
         except (OSError, ValueError) as error:
             raise RunError(
-                "A file of the run cannot be read", seen=f"{file}: {error}", remedy="Restore it from a copy."
+                "A file of the run cannot be read", seen=f"{file}: {why(error)}", remedy="Restore it from a copy."
             ) from None
 
     def checkpoint_folders(self) -> list[Path]:
@@ -357,7 +356,7 @@ class RunFolder:
     def mark_best(self, step: int, val_loss: float) -> None:
         """Notes the checkpoint after `step` steps as the best so far."""
         content = {"checkpoint": self.checkpoint_folder(step).name, "step": step, "val_loss": val_loss}
-        checkpoint.write_file(self.best_file, json.dumps(content))
+        write_file(self.best_file, json.dumps(content))
 
     def remove_old_checkpoints(self, keep: int) -> None:
         """Removes all checkpoints but the newest `keep`, the best, and that of step 0 if there is an origin.json."""

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
+# Before torch is imported: on a machine that others use too, threads that wait for each other would keep it busy, and
+# tests with two threads take ten times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +51,24 @@ def story(seed: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--threads 2` runs the tests with two threads. The models are so small that a second one only waits."""
+    parser.addoption("--threads", type=int, default=1, help="threads of torch")
+
+
 @pytest.fixture(autouse=True, scope="session")
-def one_thread() -> None:
-    """The models are so small that a second thread only waits."""
-    torch.set_num_threads(1)
+def threads_of_torch(request: pytest.FixtureRequest) -> None:
+    """So many as `--threads` says."""
+    torch.set_num_threads(request.config.getoption("--threads"))
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """For tests whose kernels share their work among threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
-import threading
-from pathlib import Path
 
 import pytest
 import torch
@@ -118,37 +114,3 @@ def test_a_pickle_under_a_safetensors_name_is_not_read(folder, tmp_path):
     (folder / "state.json").write_text(json.dumps(state))
     with pytest.raises(CheckpointError, match="damaged"):
         checkpoint.load_tensors(folder, "model")
-
-
-def test_two_writers_of_one_file_do_not_tear_each_others(tmp_path):
-    file, texts = tmp_path / "best.json", [letter * 300_000 for letter in "ab"]
-    file.write_text(texts[0])
-    errors, seen = [], set()
-
-    def write(text):
-        try:
-            for _ in range(20):
-                checkpoint.write_file(file, text)
-        except OSError as error:
-            errors.append(error)
-
-    writers = [threading.Thread(target=write, args=[text]) for text in texts]
-    for writer in writers:
-        writer.start()
-    while any(writer.is_alive() for writer in writers):
-        with contextlib.suppress(PermissionError):  # Windows, at the moment of the change
-            seen.add(file.read_text())
-    if sys.platform != "win32":  # where a file that is being read is not replaced, and its writer told so
-        assert errors == []
-    assert seen <= set(texts)
-    assert [path.name for path in tmp_path.iterdir()] == ["best.json"]
-
-
-def test_a_small_file_that_was_never_finished_is_cleared_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("os.replace", lambda *paths: None)  # the power fails before it
-    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: None)
-    checkpoint.write_file(tmp_path / "best.json", "{}")
-    monkeypatch.undo()
-    assert len(list(tmp_path.iterdir())) == 1
-    checkpoint.tidy(tmp_path)
-    assert list(tmp_path.iterdir()) == []

@@ -68,6 +68,7 @@ def test_all_mistakes_come_in_one_report():
         ("schedule.final", 2.0),
         ("schedule.decay", 0.0),
         ("schedule.warmup_steps", -1),
+        ("schedule.max_warmup_ratio", 1.5),
         ("machine.threads", 0),
         ("machine.threads", 10**12),
         ("optimizer.eps", float("inf")),
@@ -98,6 +99,20 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         resolve(file=broken)
 
 
+def test_settings_in_another_encoding_are_read_or_refused_with_the_command_that_helps(tmp_path):
+    file = tmp_path / "my.toml"
+    file.write_text("[train]\nsteps = 7\n", encoding="utf-8-sig")
+    assert resolve(file=file).train.steps == 7
+    for encoding, command in {
+        "utf-16": r"iconv -f UTF-16 -t UTF-8 \S*my.toml > \S*my.utf8.toml",
+        "utf-16-le": "iconv -f UTF-16LE",
+        "utf-32": "iconv -f UTF-32",
+    }.items():
+        file.write_text("[train]\nsteps = 7\n", encoding=encoding)
+        with pytest.raises(ConfigError, match=f"not TOML.*{command}"):
+            resolve(file=file)
+
+
 def test_a_files_preset_must_be_a_name(tmp_path):
     file = tmp_path / "my.toml"
     file.write_text("preset = 5\n")
@@ -111,3 +126,21 @@ def test_a_length_in_epochs_overrides_an_earlier_one_in_steps_and_the_other_way_
     assert resolve(file=file).train.steps == 7
     assert resolve(file=file, overrides={"train.epochs": 2}).train.steps is None
     assert resolve(file=file, overrides={"train.epochs": 2, "train.steps": 9}).train.steps == 9
+
+
+def test_a_number_of_warm_up_steps_lifts_an_earlier_limit(tmp_path):
+    limit = resolve("shakespeare").schedule.max_warmup_ratio
+    assert limit is not None
+    own = resolve("shakespeare", overrides={"schedule.warmup_steps": 30})
+    assert (own.schedule.warmup_steps, own.schedule.max_warmup_ratio) == (30, None)
+    file = tmp_path / "config.toml"
+    for config in (own, resolve("shakespeare")):
+        file.write_text(config.to_toml())
+        assert resolve(file=file) == config
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_presets_warm_up_fits_a_short_run(name):
+    schedule = resolve(name).schedule
+    assert schedule.warmup(20) < 10
+    assert schedule.warmup(10_000) == schedule.warmup_steps

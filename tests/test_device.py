@@ -79,6 +79,14 @@ def test_the_environment_names_versions_and_reasons_and_no_person():
     assert f"/{getpass.getuser()}/" not in text
 
 
+def test_the_environment_tells_by_what_kernels_are_chosen(monkeypatch):
+    machine = device.choose("cpu", "float32")
+    before = device.environment(machine)["instructions"]
+    assert before.startswith(torch.backends.cpu.get_cpu_capability())
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert device.environment(machine)["instructions"] != before
+
+
 def test_step_seeds_are_all_different():
     seeds = {device.hash_seed(seed, step) for seed in range(30) for step in range(300)}
     assert len(seeds) == 9000
@@ -87,6 +95,13 @@ def test_step_seeds_are_all_different():
 
 def test_a_rate_is_measured():
     assert device.matmul_rate(torch.device("cpu"), torch.float32, size=64, seconds=0.001) > 1e6
+
+
+def test_a_slow_format_is_measured_on_small_matrices(monkeypatch):
+    sizes, real = [], torch.randn
+    monkeypatch.setattr(torch, "randn", lambda *shape, **where: sizes.append(shape[0]) or real(*shape, **where))
+    device.matmul_rate(torch.device("cpu"), torch.float32, size=4096, seconds=1e-9)  # any is slow by that measure
+    assert max(sizes) <= 128
 
 
 def test_the_peak_of_memory_holds_what_was_held():

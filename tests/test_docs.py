@@ -122,7 +122,7 @@ def commands(document: Path) -> Iterator[list[str]]:
 
 def wrong_in(words: list[str]) -> str:
     """What is wrong with a command line, or ''."""
-    from minigpt.cli.app import app
+    from minigpt.cli.commands import app
 
     verbs = {name for name in app if not name.startswith("-")}
     if not words or words[0].startswith("-") or words[0] in ("...", "VERB"):

@@ -13,16 +13,22 @@ import minigpt
 ROOT = Path(minigpt.__file__).parent
 
 FLOORS = {
+    "atomic": 0,
     "characters": 0,
     "errors": 0,
+    "files": 0,
+    "sniff": 0,
     "checkpoint": 1,
     "config": 1,
     "plotting": 1,
+    "source_options": 1,
+    "calendar": 2,
     "device": 2,
     "model": 2,
     "tokenizers": 2,
     "data": 3,
     "metrics": 3,
+    "settings_check": 3,
     "weights": 3,
     "run": 4,
     "convert": 5,

@@ -52,7 +52,7 @@ def test_records_behind_a_step_are_dropped(tmp_path):
 def test_tensorboard_gets_every_number(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    watch = tensorboard(tmp_path)
+    watch = tensorboard(tmp_path, print)
     watch({**STEP, "text": "words are left out"})
     watch({"kind": "progress", "step": 2})
     events = EventAccumulator(str(tmp_path)).Reload()

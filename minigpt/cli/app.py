@@ -1,69 +1,18 @@
-"""The command line: one file a verb beside this one; here they are joined, and errors become messages.
+"""The command line's door: errors become messages and exit codes, whatever the streams are, whenever Ctrl-C comes.
 
 A mistake that the user can mend is printed without a traceback and ends with exit code 2. Anything else is a bug of
-ours, and keeps its traceback.
+ours, and keeps its traceback. Nothing but what Python has loaded anyway is imported before `main` is there to catch an
+interrupt; the commands are joined in commands.py.
 """
 
 from __future__ import annotations
 
-import atexit
-import gc
-import io
 import os
 import sys
+from typing import TYPE_CHECKING
 
-from cyclopts import App, CycloptsError
-from rich.console import Console
-from rich.text import Text
-
-from minigpt.cli.device import device_command
-from minigpt.cli.doctor import doctor_command
-from minigpt.cli.evaluate import evaluate_command
-from minigpt.cli.export import export_command
-from minigpt.cli.generate import generate_command
-from minigpt.cli.import_ import import_command
-from minigpt.cli.plan import plan_command
-from minigpt.cli.prepare import prepare_command
-from minigpt.cli.replay import replay_command
-from minigpt.cli.report import report_command
-from minigpt.cli.resume import resume_command
-from minigpt.cli.samples import samples_command
-from minigpt.cli.settings import given
-from minigpt.cli.train import train_command
-from minigpt.cli.verify_resume import verify_resume_command
-from minigpt.errors import MiniGPTError
-
-
-def _version() -> str:
-    from minigpt import __version__
-
-    return __version__
-
-
-app = App(
-    name="minigpt",
-    version=_version,
-    suppress_keyboard_interrupt=False,  # `main` says that it stopped
-    help="Train a small GPT from scratch, on the hardware you have, and see how it works.\n\n"
-    "First time: `minigpt prepare pylib --out data/pylib --tokenizer bpe:4096`, then "
-    "`minigpt train --data data/pylib --run runs/first --preset laptop`. "
-    "Each command explains itself: `minigpt train --help`.",
-)
-app.command(prepare_command, name="prepare")
-for name, command in (("plan", plan_command), ("train", train_command)):
-    app.command(App(name=name, config=[given]), name=name)
-    app[name].default(command)
-app.command(resume_command, name="resume")
-app.command(verify_resume_command, name="verify-resume")
-app.command(replay_command, name="replay")
-app.command(generate_command, name="generate")
-app.command(samples_command, name="samples")
-app.command(evaluate_command, name="evaluate")
-app.command(doctor_command, name="doctor")
-app.command(report_command, name="report")
-app.command(export_command, name="export")
-app.command(import_command, name="import")
-app.command(device_command, name="device")
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -72,6 +21,43 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: what was typed behind `minigpt`; the process's own when left out.
     """
+    _open_closed_streams()
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        code = _told("\nstopped", 130)
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        code = 141
+    except OSError as error:
+        code = _refused(error)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # what cannot be written must not be tried again at the very end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
+
+
+def _open_closed_streams() -> None:
+    """Puts the null device in the place of standard streams that are closed, before a file gets their number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, os.O_RDWR)  # the lowest that is free
+            os.set_inheritable(number, True)
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def _run(arguments: list[str] | None) -> int:
+    import atexit
+    import gc
+    import io
+
+    from cyclopts import CycloptsError
+
+    from minigpt.cli.commands import app
+    from minigpt.errors import MiniGPTError
+
     gc.set_threshold(50_000)  # importing torch makes objects that stay, and looking for waste among them takes 0.15 s
     atexit.register(gc.freeze)  # the interpreter's last collection would walk through all of torch, for 0.4 s
     for stream in (sys.stdout, sys.stderr):
@@ -81,36 +67,46 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         result = app(arguments, exit_on_error=False, print_error=False)
     except MiniGPTError as error:
-        _fail(f"{error.what}" + ("" if error.seen is None else f"\n  seen: {error.seen}"), error.remedy)
+        return _failed(f"{error.what}" + ("" if error.seen is None else f"\n  seen: {error.seen}"), error.remedy)
     except CycloptsError as error:
         command = " ".join(error.command_chain or ())
-        _fail(str(error), f"See: {' '.join(filter(None, ('minigpt', command, '--help')))}")
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except OSError as error:
-        _fail(
-            f"The system refused to read or write\n  seen: {error}", "Check the disk's room, the path and its rights."
-        )
+        return _failed(str(error), f"See: {' '.join(filter(None, ('minigpt', command, '--help')))}")
     except (MemoryError, RuntimeError) as error:
         from minigpt.device import is_out_of_memory
 
         if not is_out_of_memory(error):
             raise
-        _fail(
+        return _failed(
             f"There is not enough memory\n  seen: {str(error).splitlines()[0] if str(error) else 'MemoryError'}",
             "Try a smaller --train.batch-size, or --train.accumulate 2, 4, ... with the same one.",
         )
-    sys.exit(result if isinstance(result, int) else 0)
+    return result if isinstance(result, int) else 0
 
 
-def _fail(what: str, remedy: str) -> None:
-    message = Text.assemble(("error: ", "bold red"), f"{what}\n  {remedy}")
-    Console(stderr=True, soft_wrap=True).print(message)
-    sys.exit(2)
+def _refused(error: OSError) -> int:
+    """Tells of what the system refused, where nobody nearer to it knew more."""
+    import errno
+
+    from minigpt.files import why
+
+    seen = f"{error.filename or 'the output'}: {why(error)}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return _failed(f"It cannot be written\n  seen: {seen}", "Free some space, or choose another place.")
+    return _failed(f"It cannot be read or written\n  seen: {seen}", "Check the path, and who may read and write there.")
+
+
+def _failed(what: str, remedy: str) -> int:
+    from minigpt.cli.console import styled
+
+    return _told(styled(("error: ", "bold red"), f"{what}\n  {remedy}"), 2)
+
+
+def _told(message: RenderableType, code: int) -> int:
+    """Prints a last message, if it can be printed, and returns the exit code."""
+    from minigpt.cli.console import say
+
+    say(message)
+    return code
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rich.console import Console
+from minigpt.cli.console import Console
 
 
 def device_command() -> None:
@@ -17,7 +17,7 @@ def device_command() -> None:
     machine = choose()
     facts = environment(machine)
     use = UseMonitor(machine.device).read()
-    console = Console(highlight=False, markup=False)
+    console = Console()
     rows = {
         "device": f"{machine.device} ({machine.device_reason})",
         "precision": f"{machine.precision} ({machine.precision_reason})",
@@ -31,7 +31,7 @@ def device_command() -> None:
         rate = matmul_rate(machine.device, dtype, 1024 if machine.device.type == "cpu" else 4096, 0.2)
         rows[f"{name} rate"] = f"{rate / 1e9:,.0f} GFLOP/s in matrix products"
     for name, value in rows.items():
-        console.print(f"{name:14} {value}", soft_wrap=True)
+        console.print(f"{name:14} {value}")
 
 
 def _yes(flag: bool) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,12 +41,13 @@ def doctor_command(
     strict
         End with exit code 1 if there is a problem; hints do not count.
     """
+    from minigpt.cli.console import print_json
     from minigpt.doctor import examine, read_evidence
 
     evidence = read_evidence(run, data)
     diagnosis = examine(evidence)
     if as_json:
-        print(json.dumps({"run": str(run), "step": evidence.last_step, **diagnosis.to_dict()}))
+        print_json({"run": str(run), "step": evidence.last_step, **diagnosis.to_dict()})
     else:
         _show(evidence, diagnosis)
     return int(strict and any(finding.severity == "problem" for finding in diagnosis.findings))
@@ -55,19 +55,12 @@ def doctor_command(
 
 def _show(evidence: Evidence, diagnosis: Diagnosis) -> None:
     """Prints where the run stands, whether its loss is normal, and each finding in three lines."""
-    from rich.console import Console
-    from rich.text import Text
+    from minigpt.cli.console import Console, styled
 
-    from minigpt.characters import visible
-
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    console = Console()
 
     def say(*parts: str | tuple[str, str]) -> None:
-        text = Text()
-        for part in parts:
-            words, style = (part, "") if isinstance(part, str) else part
-            text.append(visible(words), style)
-        console.print(text)
+        console.print(styled(*parts))
 
     say(f"{evidence.run}: {standing(evidence)}")
     say(diagnosis.normality.text)
@@ -87,7 +80,11 @@ def _show(evidence: Evidence, diagnosis: Diagnosis) -> None:
 
 def standing(evidence: Evidence) -> str:
     """Returns how far a run is, and its losses."""
+    from minigpt.characters import counted
+
     words = f"{evidence.last_step:,} of {evidence.total_steps:,} steps, epoch {evidence.epochs:.3g}"
+    if evidence.ended_early:
+        words += f", ended by its patience of {counted(evidence.config.train.patience, 'validation')}"
     if evidence.validations:
         last = evidence.validations[-1]
         words += f"; training loss {last['train_loss']:.3f}, validation loss {last['val_loss']:.3f}"

@@ -5,7 +5,6 @@ Not here: the measuring (minigpt.evaluation).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from minigpt.characters import counted
+from minigpt.cli.reading import READING, source_options
 from minigpt.config import MachineConfig, Precision
 from minigpt.errors import ConfigError
+from minigpt.source_options import USUAL, SourceOptions
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from minigpt.cli.console import Console
     from minigpt.evaluation.figures import Estimate, Figures, Group
     from minigpt.evaluation.harness import TaskResult
     from minigpt.evaluation.measure import Evaluation
@@ -44,6 +44,7 @@ def evaluate_command(
     picture: Path | None = None,
     device: str = "auto",
     precision: Precision = "auto",
+    reading: Annotated[SourceOptions, READING] = USUAL,
 ) -> None:
     """Measure how well a trained model predicts a text, beside what simple models reach.
 
@@ -92,6 +93,9 @@ def evaluate_command(
             raise ConfigError(
                 f"{option} names nothing", remedy=f"Give one or more behind it: minigpt evaluate {run} {option} ..."
             )
+    if reading != USUAL and not text:
+        option = reading.words()[0]
+        raise ConfigError(f"{option} says how a text is read, and none is named", remedy="Name one with --text.")
     if harness:
         if data or text or picture or stride is not None:
             raise ConfigError(
@@ -100,6 +104,7 @@ def evaluate_command(
         _evaluate_tasks(run, harness, checkpoint, machine, batch_size, as_json)
         return
 
+    from minigpt.cli.console import print_json
     from minigpt.cli.progress import progress
     from minigpt.evaluation import measure
     from minigpt.evaluation.picture import check_picture, draw_evaluation
@@ -111,6 +116,7 @@ def evaluate_command(
             run,
             data=data,
             texts=text or (),
+            reading=source_options(reading),
             split=split,
             stride=stride,
             checkpoint=checkpoint,
@@ -121,7 +127,7 @@ def evaluate_command(
     if picture:
         draw_evaluation(evaluation, picture)
     if as_json:
-        print(json.dumps(evaluation.to_dict()))
+        print_json(evaluation.to_dict())
     else:
         _show(evaluation)
 
@@ -129,6 +135,7 @@ def evaluate_command(
 def _evaluate_tasks(
     run: Path, tasks: list[str], checkpoint: str, settings: MachineConfig, batch_size: int, as_json: bool
 ) -> None:
+    from minigpt.cli.console import print_json
     from minigpt.cli.progress import progress
     from minigpt.device import choose_again
     from minigpt.evaluation.harness import run_harness
@@ -148,24 +155,21 @@ def _evaluate_tasks(
             on_progress=lambda done, total: on_progress("asking", done, total),
         )
     if as_json:
-        print(json.dumps({"run": str(run), "tasks": [vars(result) for result in results]}))
+        print_json({"run": str(run), "tasks": [vars(result) for result in results]})
     else:
         _show_tasks(results)
 
 
 def _show(evaluation: Evaluation) -> None:
-    from rich.console import Console
-
+    from minigpt.cli.console import Console
     from minigpt.evaluation.figures import compared, described
 
     found = evaluation.figures
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = Console(soft_wrap=False)
     console.print(
-        _visible(
-            f"{evaluation.run}, step {evaluation.step:,}, on {evaluation.text}\n"
-            f"{counted(found.tokens, 'token')} of {counted(found.documents, 'document')}, in windows of "
-            f"{evaluation.block_size}, {evaluation.stride} apart, in {evaluation.precision}\n"
-        )
+        f"{evaluation.run}, step {evaluation.step:,}, on {evaluation.text}\n"
+        f"{counted(found.tokens, 'token')} of {counted(found.documents, 'document')}, in windows of "
+        f"{evaluation.block_size}, {evaluation.stride} apart, in {evaluation.precision}\n"
     )
     rows = [(title, *_pair(estimate, form), meaning) for title, estimate, form, meaning in described(found)]
     _table(console, ["", "value", "95 % interval", "what it means"], rows, (0, 3))
@@ -173,7 +177,7 @@ def _show(evaluation: Evaluation) -> None:
     _table(console, ["compared with", "loss", "perplexity", "bits/byte", "what it knows"], others, (0, 4))
     _show_parts(console, found)
     for note in evaluation.notes:
-        console.print(_visible(f"Note: {note}"))
+        console.print(f"Note: {note}")
 
 
 def _show_parts(console: Console, found: Figures) -> None:
@@ -203,27 +207,26 @@ def _show_groups(console: Console, title: str, groups: Sequence[Group], tokens: 
 
 
 def _show_tasks(results: Sequence[TaskResult]) -> None:
-    from rich.console import Console
+    from minigpt.cli.console import Console
 
     rows = [
         (result.task, result.metric, f"{result.value:.4f}", "" if result.stderr is None else f"{result.stderr:.4f}")
         for result in results
     ]
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = Console(soft_wrap=False)
     _table(console, ["task", "figure", "value", "standard error"], rows, (0, 1))
 
 
 def _table(console: Console, header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: Sequence[int]) -> None:
     """Prints a table: columns of text to the left, of numbers to the right."""
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for place, title in enumerate(header):
         side: Literal["left", "right"] = "left" if place in text_columns else "right"
         table.add_column(title, justify=side, no_wrap=place != len(header) - 1, overflow="ellipsis")
     for row in rows:
-        table.add_row(*(Text(_visible(cell)) for cell in row))
+        table.add_row(*row)
     console.print(table)
     console.print()
 
@@ -231,10 +234,3 @@ def _table(console: Console, header: Sequence[str], rows: Sequence[Sequence[str]
 def _pair(estimate: Estimate, form: str) -> tuple[str, str]:
     interval = estimate.interval
     return form.format(estimate.value), " to ".join(form.format(end) for end in interval) if interval else ""
-
-
-def _visible(text: str) -> str:
-    """Returns the text with nothing in it that a terminal would obey: names of documents are a stranger's words."""
-    from minigpt.characters import visible
-
-    return visible(text)

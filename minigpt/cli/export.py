@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
+from minigpt.cli.console import Console
 
 
 def export_command(
@@ -44,7 +44,7 @@ def export_command(
 
     assert to == "hf"
     made = export_hugging_face(run, out, checkpoint=checkpoint, license=license)
-    console = Console(highlight=False, markup=False, emoji=False)
-    console.print(f"{made}, for transformers:", soft_wrap=True)
+    console = Console()
+    console.print(f"{made}, for transformers:")
     for file in sorted(made.iterdir()):
         console.print(f"  {file.name:<26}{file.stat().st_size:>14,} bytes")

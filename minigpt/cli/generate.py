@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import time
@@ -13,8 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from cyclopts import Group, Parameter
 
+from minigpt.cli.console import say
 from minigpt.cli.text_options import SearchOptions, ShownOptions, TextOptions
 from minigpt.errors import ConfigError, DataError, MiniGPTError
+from minigpt.files import MOST_JSON, parse_json, read_bytes, utf8, why
+from minigpt.sniff import FORMATS, HEAD_BYTES, RECORDS, advice, sniff
 
 if TYPE_CHECKING:
     from minigpt.generation import Piece, Sample
@@ -129,7 +131,7 @@ def generate_command(
     choice = choose_weights(model, kind, rows=min(ROWS, len(texts) * (search.texts or samples)))
     if shown.verbose:
         reason = choice.reason if kind == weights else "the text is to come again"
-        _say(f"device {machine.device} ({machine.device_reason}), weights {choice.kind} ({reason})")
+        say(f"device {machine.device} ({machine.device_reason}), weights {choice.kind} ({reason})")
     if interactive:
         from minigpt.cli.interactive import Conversation
 
@@ -185,30 +187,38 @@ def _groups(
 def read_prompts(file: Path) -> list[str]:
     """Returns the prompts in a file: its lines, or the field `prompt` of each when its name ends in .jsonl.
 
+    Blank lines at the end are none; of a .jsonl file none are.
+
     Raises:
         DataError: if it cannot be read, or a line is no such object.
     """
-    if str(file) == "-" and sys.stdin is None:
-        raise DataError("There is no standard input to read prompts from", remedy="Name a file.")
+    found, piped = "text", str(file) == "-"
     try:
-        data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-        lines = [line.removesuffix("\r") for line in data.decode("utf-8-sig").removesuffix("\n").split("\n")]
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        data = sys.stdin.buffer.read() if piped else read_bytes(file, MOST_JSON, pipes=True)
+        found = sniff(data[:HEAD_BYTES])
+        if found not in ("text", "8-bit", *RECORDS):
+            raise ValueError(f"it is {FORMATS[found].title}")
+        lines = [line.removesuffix("\r") for line in utf8(data).split("\n")]
+    except (OSError, ValueError) as error:
+        remedy = advice(found, "" if piped else str(file)) or "Give a file of UTF-8 text, a prompt in each line."
+        raise DataError("The prompts cannot be read", seen=f"{file}: {why(error)}", remedy=remedy) from None
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines:
         raise DataError(
-            "The prompts are not UTF-8", seen=f"byte {data[error.start]:#x} in line {line}", remedy="Convert the file."
-        ) from None
-    except OSError as error:
-        raise DataError("The prompts cannot be read", seen=f"{file}: {error}", remedy="Check the path.") from None
-    if not data:
-        raise DataError("The file of prompts is empty", seen=file, remedy="Write a prompt in each line.")
-    return [_prompt_field(number, line) for number, line in enumerate(lines, 1)] if file.suffix == ".jsonl" else lines
+            "There are no prompts",
+            seen="nothing in standard input" if piped else f"{file} is empty",
+            remedy="Write a prompt in each line.",
+        )
+    if file.suffix != ".jsonl":
+        return lines
+    return [_prompt_field(number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def _prompt_field(number: int, line: str) -> str:
     try:
-        prompt = json.loads(line)["prompt"]
-    except (ValueError, LookupError, TypeError, RecursionError):
+        prompt = parse_json(line)["prompt"]
+    except (ValueError, LookupError):
         prompt = None
     if not isinstance(prompt, str):
         raise DataError(
@@ -250,13 +260,9 @@ def _check_counts(samples: int, search: SearchOptions) -> None:
 def _note_long_prompts(lengths: Sequence[int], context: int) -> None:
     longer = [length for length in lengths if length > context]
     if len(lengths) == len(longer) == 1:
-        _say(f"note: the prompt has {longer[0]:,} tokens; the model sees the last {context:,} of them")
+        say(f"note: the prompt has {longer[0]:,} tokens; the model sees the last {context:,} of them")
     elif longer:
-        _say(f"note: prompts longer than the context: {len(longer):,}; of each the last {context:,} tokens are seen")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+        say(f"note: prompts longer than the context: {len(longer):,}; of each the last {context:,} tokens are seen")
 
 
 def _say_cost(
@@ -268,7 +274,7 @@ def _say_cost(
     from minigpt.run import RunFolder
 
     count = sum(len(sample.tokens) for sample in made)
-    _say(f"{count:,} tokens in {seconds:.2f} s: {count / seconds:,.0f} tokens/s")
+    say(f"{count:,} tokens in {seconds:.2f} s: {count / seconds:,.0f} tokens/s")
     if choice.kind == "float32":
         return
     try:
@@ -278,4 +284,4 @@ def _say_cost(
         source, ids = "this text", [*prompt_ids(tokenizer, made[0].prompt), *made[0].tokens] if made else []
     if len(ids) > 1:
         loss, change = loss_change(model, choice.model, ids)
-        _say(f"loss on {len(ids):,} tokens of {source}: {loss:.4f} in float32, {change:+.4f} in {choice.kind}")
+        say(f"loss on {len(ids):,} tokens of {source}: {loss:.4f} in float32, {change:+.4f} in {choice.kind}")

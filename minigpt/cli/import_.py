@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from rich.console import Console
+from minigpt.cli.console import Console
 
 
 def import_command(folder: Path, /, *, run: Path, tokenizer: str | None = None) -> None:
@@ -34,7 +34,7 @@ def import_command(folder: Path, /, *, run: Path, tokenizer: str | None = None) 
 
     made = import_hugging_face(folder, run, tokenizer=tokenizer)
     model = made.config
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    console = Console()
     console.print(
         f"{made.run}: {made.parameters:,} parameters, {model.n_layer} layers, {model.n_head} heads, "
         f"{model.n_embd} wide, context {model.block_size:,}, tokenizer {made.tokenizer} with {model.vocab_size:,} ids"

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
+from minigpt.cli.console import Console
 from minigpt.cli.text_options import ShownOptions, TextOptions
 from minigpt.cli.text_views import make_view, show
 from minigpt.errors import ConfigError, MiniGPTError, did_you_mean
@@ -44,16 +45,15 @@ class Conversation:
     def __init__(self, model: GPT, tokenizer: Tokenizer, options: TextOptions, shown: ShownOptions) -> None:
         self.model, self.tokenizer, self.options, self.shown = model, tokenizer, options, shown
         self.keep, self.text = False, ""
+        self.console = Console()
 
     def run(self) -> None:
         """Reads and answers until there are no more lines, or one is /quit."""
-        if sys.stdin is None:
-            raise ConfigError("There is no standard input to read lines from", remedy="Give the prompt with --prompt.")
         if isinstance(sys.stdin, io.TextIOWrapper):
             sys.stdin.reconfigure(errors="replace")
         with suppress(ImportError):  # gives `input` a history and editing keys; a Windows console has its own
             import readline  # noqa: F401
-        print("/help explains, Ctrl-D leaves")
+        self.console.print("/help explains, Ctrl-D leaves")
         while True:
             try:
                 line = input("> ")
@@ -61,12 +61,12 @@ class Conversation:
                     return
                 self.answer(line)
             except EOFError:
-                print()
+                self.console.print()
                 return
             except MiniGPTError as error:
-                print(error)
+                self.console.print(str(error))
             except KeyboardInterrupt:
-                print("\nstopped; Ctrl-D leaves")
+                self.console.print("\nstopped; Ctrl-D leaves")
 
     def answer(self, line: str) -> None:
         """Obeys a command, or continues a text.
@@ -77,7 +77,7 @@ class Conversation:
         if line.startswith("/") and not line.startswith("//"):
             self._obey(*line[1:].strip().partition(" ")[::2])
         elif line in ("exit", "quit"):
-            print("/quit leaves; to have this word continued, add a space to it")
+            self.console.print("/quit leaves; to have this word continued, add a space to it")
         else:
             self._continue(line.removeprefix("/") if line.startswith("//") else line)
 
@@ -97,7 +97,7 @@ class Conversation:
     def _obey(self, name: str, value: str) -> None:
         key, settings = name.replace("-", "_"), self._settings()
         if key == "help":
-            print(HELP)
+            self.console.print(HELP)
         elif key == "settings":
             for each in settings:
                 self._print(each)
@@ -121,7 +121,7 @@ class Conversation:
             text = "on" if value else "off"
         else:
             text = "none" if value is None else str(value)
-        print(f"  {key.replace('_', '-')} {text}")
+        self.console.print(f"  {key.replace('_', '-')} {text}")
 
     def _change(self, key: str, text: str) -> None:
         kinds = get_type_hints(TextOptions)

@@ -11,13 +11,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from minigpt.characters import counted, visible
+from minigpt.characters import counted
+from minigpt.cli.console import Console, say, styled
 from minigpt.metrics import Record, Watcher, read_metrics, tensorboard
 from minigpt.training.loop import Outcome
 
@@ -44,7 +45,8 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         hang_up = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []  # a closed terminal; Windows has none
         for number in (signal.SIGINT, signal.SIGTERM, *hang_up):
-            self._before[number] = signal.signal(number, self._note)
+            if signal.getsignal(number) != signal.SIG_IGN:  # whoever said nohup means it
+                self._before[number] = signal.signal(number, self._note)
         return self
 
     def _note(self, number: int, frame: object) -> None:
@@ -86,7 +88,7 @@ class TrainView:
     """Draws a training run. A context: the live view lasts as long as it."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False, markup=False, emoji=False)
+        self.console = console or Console()
         self.live = (
             Live(console=self.console, refresh_per_second=4, transient=True) if self.console.is_terminal else None
         )
@@ -95,6 +97,7 @@ class TrainView:
         self.per_epoch = 1
         self.last: Record = {}
         self.end: Record = {}
+        self.patience = 0
         self.activity = ""
         self.gone = False
         self.last_line = 0.0
@@ -116,23 +119,27 @@ class TrainView:
                 draw(record)
             except OSError:  # the terminal, or the reader of our output, is gone: the run is not
                 self.gone = True
+            except Exception as error:
+                self.gone = True
+                say(f"nothing more is shown of the run, which goes on: {type(error).__name__}: {error}")
 
     def _on_start(self, record: Record) -> None:
         self.total, self.per_epoch = record["total"], record["steps_per_epoch"]
-        self._print(parameter_lines(record["parameters"]))
+        self.console.print(parameter_lines(record["parameters"]))
         machine, config = record["machine"], record["config"]
-        self._print(
+        self.patience = config.train.patience
+        self.console.print(
             f"device {machine.device} ({machine.device_reason}), precision {machine.precision} "
             f"({machine.precision_reason}), compiling {machine.compiled} ({machine.compiled_reason})"
         )
-        self._print(
+        self.console.print(
             f"{record['sequences']:,} sequences of {config.model.block_size} tokens, "
             f"{counted(self.per_epoch, 'step')} an epoch, {self.total:,} in all"
         )
         if record["step"] >= self.total:
-            self._print(f"finished: all {self.total:,} steps are taken; --epochs or --steps train it further")
+            self.console.print(f"finished: all {self.total:,} steps are taken; --epochs or --steps train it further")
         elif record["step"]:
-            self._print(f"going on after step {record['step']:,}")
+            self.console.print(f"going on after step {record['step']:,}")
 
     def _on_progress(self, record: Record) -> None:
         self.step, self.activity = record["step"], "training"
@@ -145,12 +152,12 @@ class TrainView:
         if self.live:
             self.live.update(self._panel())
         elif self._line_is_due():
-            self._print(self.activity)
+            self.console.print(self.activity)
 
     def _on_step(self, record: Record) -> None:
         self.last, self.step = record, record["step"]
         if not self.live and (self._line_is_due() or record["step"] in (1, self.total)):
-            self._print(self._line())
+            self.console.print(self._line())
 
     def _line_is_due(self) -> bool:
         now = time.monotonic()
@@ -160,38 +167,38 @@ class TrainView:
         return True
 
     def _on_validation(self, record: Record) -> None:
-        self._print(
+        self.console.print(
             f"epoch {record['epoch']:.2f}  step {record['step']:,}: train loss {record['train_loss']:.4f} (perplexity "
             f"{perplexity_text(record['train_perplexity'])}), validation loss {record['val_loss']:.4f} (perplexity "
             f"{perplexity_text(record['val_perplexity'])}, {record['val_bits_per_byte']:.3f} bits per byte)"
-            + ("  best so far" if record["best"] else "")
+            + ("  best so far" if record["best"] else self._waiting(record["waited"]))
         )
+
+    def _waiting(self, waited: int) -> str:
+        return f"  no lower loss for {waited} of {self.patience} validations" if self.patience else ""
 
     def _on_samples(self, record: Record) -> None:
         kept = next((kept for kept in record["samples"] if kept.temperature == SHOWN_TEMPERATURE), None)
         if kept:
-            prompt, text = (visible(" ".join(part.split())) for part in (kept.prompt, kept.text[:SHOWN_CHARACTERS]))
-            self._print(Text.assemble("  says: ", (prompt, "dim"), " | ", text))
+            prompt, text = (" ".join(part.split()) for part in (kept.prompt, kept.text[:SHOWN_CHARACTERS]))
+            self.console.print(styled("  says: ", (prompt, "dim"), " | ", text))
 
     def _on_plan(self, record: Record) -> None:
-        self._print(f"planned: {_cost(record['planned_seconds'], record['planned_bytes'])} ({record['how']})")
+        self.console.print(f"planned: {_cost(record['planned_seconds'], record['planned_bytes'])} ({record['how']})")
 
     def _on_end(self, record: Record) -> None:
         self.end = record
 
     def _on_note(self, record: Record) -> None:
-        self._print(f"note, step {record['step']}: {record['text']}")
+        self.console.print(f"note, step {record['step']}: {record['text']}")
 
     def _on_finding(self, record: Record) -> None:
         finding = record["finding"]
-        self._print(f"doctor, step {record['step']}: {finding.seen}")
-        self._print(f"    {finding.remedy}")
+        self.console.print(f"doctor, step {record['step']}: {finding.seen}")
+        self.console.print(f"    {finding.remedy}")
 
     def _on_message(self, record: Record) -> None:
-        self._print(record["text"])
-
-    def _print(self, content: Any) -> None:
-        self.console.print(content, soft_wrap=True)
+        self.console.print(record["text"])
 
     def _panel(self) -> Group:
         bar = Table.grid(padding=(0, 1))
@@ -226,31 +233,36 @@ class TrainView:
 
     def summary(self, outcome: Outcome) -> None:
         """Prints the table of the epochs, and what to do next."""
-        self._print("")
+        self.console.print("")
         table = epoch_table(outcome.run / "metrics.jsonl")
         if table.rows:
             self.console.print(table)
         if outcome.stopped:
-            self._print(f"stopped and saved after step {outcome.steps:,}, as asked")
+            self.console.print(f"stopped and saved after step {outcome.steps:,}, as asked")
+        if outcome.early:
+            waited = counted(self.patience, "validation")
+            self.console.print(
+                f"ended early, after step {outcome.steps:,} of {self.total:,}: no lower loss in {waited}"
+            )
         if outcome.best_loss is not None:
-            self._print(f"best validation loss {outcome.best_loss:.4f}, after step {outcome.best_step:,}")
+            self.console.print(f"best validation loss {outcome.best_loss:.4f}, after step {outcome.best_step:,}")
         plans = read_metrics(outcome.run / "metrics.jsonl", "plan")
         planned = ""
         if plans and plans[0]["steps"] == outcome.steps and plans[0]["planned_seconds"]:
             planned = f"; planned were {_cost(plans[0]['planned_seconds'], plans[0]['planned_bytes'])}"
-        self._print(f"took {_cost(outcome.seconds, self.end.get('peak_bytes'))}{planned}")
-        self._print(f"everything is in {outcome.run}")
-        self._print(f"curves:     {outcome.run / 'training_metrics.png'}")
+        self.console.print(f"took {_cost(outcome.seconds, self.end.get('peak_bytes'))}{planned}")
+        self.console.print(f"everything is in {outcome.run}")
+        self.console.print(f"curves:     {outcome.run / 'training_metrics.png'}")
         run = shlex.quote(str(outcome.run))
         on = [f"minigpt resume {run}"] if outcome.stopped else []
         then = [*on, f'minigpt generate {run} --prompt "..."', f"minigpt doctor {run}", f"minigpt report {run}"]
         for number, command in enumerate(then):
-            self._print(f"{'' if number else 'try next:':12}{command}")
+            self.console.print(f"{'' if number else 'try next:':12}{command}")
 
 
 def watchers(view: TrainView, run: Path, with_tensorboard: bool) -> list[Watcher]:
     """Returns the view, and TensorBoard if it is wanted."""
-    return [view, tensorboard(run / "tensorboard")] if with_tensorboard else [view]
+    return [view, tensorboard(run / "tensorboard", say)] if with_tensorboard else [view]
 
 
 def epoch_table(metrics_file: Path) -> Table:

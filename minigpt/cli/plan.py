@@ -62,6 +62,7 @@ def plan_command(
     model_there, data = parent_of(init, data)
     settings = resolve(preset, config, typed_settings(parsed, epochs, steps), model_there)
 
+    from minigpt.cli.console import Console
     from minigpt.config import load_preset, with_model
     from minigpt.data.report import Report
     from minigpt.device import choose
@@ -73,7 +74,7 @@ def plan_command(
     elif config is None:  # a file has its own
         name = load_preset(preset or "seed").tokenizer
         settings = with_model(settings, vocab_size=_vocabulary(name))
-        print(
+        Console().print(
             f"a vocabulary of {settings.model.vocab_size:,}, as of --tokenizer {name}"
             + (" (a guess: each text has its own)" if name == "char" else "")
             + "; --data DATA takes its own\n"
@@ -89,12 +90,12 @@ def _vocabulary(tokenizer: str) -> int:
 
 
 def _show(plan: Plan, settings: Config, machine: Machine) -> None:
-    from rich.console import Console
-
+    from minigpt.characters import counted
+    from minigpt.cli.console import Console
     from minigpt.cli.live import duration, parameter_lines
     from minigpt.model.accounting import flops_per_token, parameter_count, parameter_table
 
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    console = Console()
     console.print(parameter_lines(parameter_table(settings.model)))
 
     flops = flops_per_token(settings.model)
@@ -130,12 +131,19 @@ def _show(plan: Plan, settings: Config, machine: Machine) -> None:
         f"  a step of {a_step:,} tokens: {plan.step_seconds:.3g} s, {a_step / plan.step_seconds:,.0f} tokens/s"
     )
     if plan.steps is not None and plan.tokens is not None and plan.seconds is not None:
-        console.print(f"  {plan.steps:,} steps: {duration(plan.steps * plan.step_seconds)}")
-        if plan.validations:
-            console.print(f"  {plan.validations} validations: {duration(plan.validations * plan.validation_seconds)}")
-        console.print(f"  in all: {duration(plan.seconds)}")
+        for part, (count, each) in plan.parts.items():
+            if count:
+                console.print(f"  {part:20}{count:>12,}{duration(count * each):>14}")
+        console.print(f"  {'in all':32}{duration(plan.seconds):>14}")
+        if patience := settings.train.patience:
+            console.print(f"  or less: it ends early after {counted(patience, 'validation')} without a lower loss")
+        warmup = settings.schedule.warmup(plan.steps)
+        rising = f" after {counted(warmup, 'step')} of warm-up" if warmup else ""
+        console.print(f"\nlearning rate {settings.train.lr:g}{rising}, then {settings.schedule.name}")
         share = plan.tokens / parameter_count(settings.model)
-        console.print(f"\n{plan.tokens:,} tokens trained on, {share:.1f} for each parameter")
+        console.print(f"{plan.tokens:,} tokens trained on, {share:.1f} for each parameter")
     else:
         console.print("  how many steps: give --data, or --steps")
-    console.print(f"a checkpoint: {plan.checkpoint_bytes / 1e6:,.1f} MB, {settings.train.keep} kept and the best")
+    for misfit in plan.misfits:
+        console.print(f"\n{misfit}")
+    console.print(f"\na checkpoint: {plan.checkpoint_bytes / 1e6:,.1f} MB, {settings.train.keep} kept and the best")

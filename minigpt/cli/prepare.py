@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from minigpt.cli.console import Console, say
+from minigpt.cli.reading import READING, source_options
 from minigpt.errors import ConfigError
+from minigpt.source_options import USUAL, SourceOptions
 
 if TYPE_CHECKING:
     from minigpt.data import Report
@@ -32,9 +35,8 @@ def prepare_command(
     val_fraction: float = 0.1,
     split_by: Literal["document", "sequence"] = "document",
     block_size: int = 512,
-    text_column: str = "text",
-    pattern: str | None = None,
     seed: int = 0,
+    reading: Annotated[SourceOptions, READING] = USUAL,
 ) -> None:
     """Turn text into tokens that `minigpt train` reads.
 
@@ -43,11 +45,13 @@ def prepare_command(
 
     A first try, with text that is on every machine: `minigpt prepare pylib --out data/pylib --tokenizer bpe:4096`
 
-    Your own notes: `minigpt prepare notes/ --out data/notes --tokenizer bpe:4096`
+    Your own notes: `minigpt prepare notes/ --exclude drafts --out data/notes --tokenizer bpe:4096`
 
-    Code: `minigpt prepare src/ --pattern '*.py' --out data/code`
+    Code: `minigpt prepare src/ --pattern '*.py' --pattern '*.toml' --out data/code`
 
-    Records: `minigpt prepare books.parquet more.jsonl.gz --text-column body --out data/books`
+    Records: `minigpt prepare books.parquet mail.csv more.jsonl.gz --text-column body --out data/books`
+
+    Stories in one file: `minigpt prepare stories.txt --split-at '<|endoftext|>' --out data/stories`
 
     The hub: `minigpt prepare hf:roneneldan/TinyStories --out data/stories --val-fraction 0.01`
 
@@ -56,9 +60,9 @@ def prepare_command(
     Parameters
     ----------
     sources
-        What to read, one or more: a text file (.gz too), a folder, JSON lines (.jsonl, .jsonl.gz), a .parquet file,
-        hf:OWNER/NAME[:CONFIG][@SPLIT] or hf:./FOLDER, - for standard input, pylib (the documentation of Python's own
-        library, 0.8 million tokens) or pylib-code (its source, 5 million).
+        What to read, one or more: a text file, a folder, records (.jsonl, .json, .csv, .tsv, .parquet), all but the
+        last also as .gz; hf:OWNER/NAME[:CONFIG][@SPLIT] or hf:./FOLDER, - for standard input, pylib (the documentation
+        of Python's own library, 0.8 million tokens) or pylib-code (its source, 5 million).
     out
         The folder to make. It must not exist yet.
     tokenizer
@@ -72,10 +76,6 @@ def prepare_command(
         of --block-size tokens are drawn at random, so documents stand on both sides and validation looks easier.
     block_size
         The sequence length that --split-by sequence cuts and the report counts in.
-    text_column
-        The field of JSON lines and Parquet files that holds the text.
-    pattern
-        Which files of a folder to read, as '*.py'. Without it: .txt, .md, .rst, .jsonl, .parquet and their like.
     seed
         Decides which documents validate. The same seed and text give the same data set.
     """
@@ -86,7 +86,15 @@ def prepare_command(
             raise ConfigError("There is no such option", seen=name, remedy="See: minigpt prepare --help")
     with _sigterm_stops(), _progress() as on_progress:
         report = prepare(
-            sources, out, tokenizer, val_fraction, split_by, block_size, text_column, pattern, seed, on_progress
+            sources,
+            out,
+            tokenizer,
+            val_fraction,
+            split_by,
+            block_size,
+            seed,
+            on_progress,
+            **vars(source_options(reading)),
         )
     _show(report, out, tokenizer)
 
@@ -111,7 +119,6 @@ def _progress() -> Iterator[Callable[[str, int, int | None], None]]:
     if not sys.stderr.isatty():
         yield _PlainLines()
         return
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     columns = (
@@ -150,24 +157,22 @@ class _PlainLines:
         of = f" of {total / 1e6:,.1f} million ({done / total:.0%})" if total else " million"
         seconds = now - self._started
         left = f", {seconds * (total - done) / done:.0f} s left" if total and done and seconds > 1 else ""
-        print(f"{phase}: {done / 1e6:,.1f}{of}{left}", file=sys.stderr, flush=True)
+        say(f"{phase}: {done / 1e6:,.1f}{of}{left}")
 
 
 def _show(report: Report, out: Path, tokenizer: str) -> None:
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
-    console = Console(highlight=False)
-    table = Table(title=Text(f"Data set {out}"), show_header=False, title_justify="left")
+    console = Console(soft_wrap=False)
+    table = Table(title=f"Data set {out}", show_header=False, title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in report.rows():
-        table.add_row(Text(name), Text(value))
+        table.add_row(name, value)
     console.print(table)
     for note in report.notes:
-        console.print(Text(f"Note: {note}"))
-    console.print(Text(f"Next: {_next(report, out, tokenizer)}"), soft_wrap=True)
+        console.print(f"Note: {note}", soft_wrap=True)
+    console.print(f"Next: {_next(report, out, tokenizer)}", soft_wrap=True)
 
 
 def _next(report: Report, out: Path, tokenizer: str) -> str:

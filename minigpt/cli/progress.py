@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from minigpt.cli.console import Console, say
+
 PLAIN_SECONDS = 15.0
 """Between two lines when standard error is no terminal."""
 
@@ -20,7 +22,6 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
     if not sys.stderr.isatty():
         yield _PlainLines()
         return
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     tasks: dict[str, TaskID] = {}
@@ -49,4 +50,4 @@ class _PlainLines:
             return
         self._said = now
         left = (now - self._started) * (total - done) / done
-        print(f"{phase}: {done / total:.0%}, {left:.0f} s left", file=sys.stderr, flush=True)
+        say(f"{phase}: {done / total:.0%}, {left:.0f} s left")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
+from minigpt.cli.console import Console
 
 
 def replay_command(dump: Path, /) -> None:
@@ -25,11 +25,11 @@ def replay_command(dump: Path, /) -> None:
     from minigpt.training.replay import replay
 
     found = replay(dump)
-    console = Console(highlight=False, markup=False)
+    console = Console()
     console.print(f"step {found.step}: loss {found.loss}")
     for what, name in (
         ("weight", found.first_weight),
         ("output", found.first_activation),
         ("gradient", found.first_gradient),
     ):
-        console.print(f"first {what} that is not finite: {name or 'none'}", soft_wrap=True)
+        console.print(f"first {what} that is not finite: {name or 'none'}")

@@ -58,9 +58,7 @@ def report_command(
     precision
         Number format of the matrix products; auto is that of the run.
     """
-    from rich.console import Console
-
-    from minigpt.characters import visible
+    from minigpt.cli.console import Console, say
     from minigpt.cli.progress import progress
     from minigpt.report import Wishes, write_report
 
@@ -76,9 +74,6 @@ def report_command(
         left_out: list[str] = []
         file = write_report(runs, out, wishes=wishes, on_progress=on_progress, on_left_out=left_out.append)
     size = file.stat().st_size / 1000
-    console, beside = (
-        Console(highlight=False, markup=False, emoji=False, soft_wrap=True, stderr=stderr) for stderr in (False, True)
-    )
     for text in left_out:
-        beside.print(f"left out: {visible(text)}")
-    console.print(f"report: {visible(str(file))} ({size:,.0f} kB)")
+        say(f"left out: {text}")
+    Console().print(f"report: {file} ({size:,.0f} kB)")

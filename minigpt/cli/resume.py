@@ -12,6 +12,7 @@ def resume_command(
     data: Path | None = None,
     epochs: int | None = None,
     steps: int | None = None,
+    patience: int | None = None,
     tensorboard: bool = False,
 ) -> int:
     """Go on with a run that was stopped, killed or finished, as if it had never stopped.
@@ -21,6 +22,8 @@ def resume_command(
 
     A finished run can be given a new length with --epochs or --steps. Its schedule is then laid out over the new
     length: constant goes on as it was; the others go on at the rate that a run of this length has at this step.
+
+    A run that its patience has ended goes on with a larger --patience, or with a new length, where it waits anew.
 
     Examples:
 
@@ -38,6 +41,8 @@ def resume_command(
         A new number of epochs.
     steps
         A new number of steps, instead of epochs.
+    patience
+        A new --train.patience: how many validations without a lower loss end the run early; 0 for none.
     tensorboard
         Also write to RUN/tensorboard (extra `tensorboard`).
     """
@@ -46,7 +51,13 @@ def resume_command(
 
     with TrainView() as view, StopSignals() as stop:
         outcome = resume(
-            run, data=data, epochs=epochs, steps=steps, watchers=watchers(view, run, tensorboard), should_stop=stop
+            run,
+            data=data,
+            epochs=epochs,
+            steps=steps,
+            patience=patience,
+            watchers=watchers(view, run, tensorboard),
+            should_stop=stop,
         )
     view.summary(outcome)
     return stop.exit_code if outcome.stopped else 0

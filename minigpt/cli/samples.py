@@ -5,14 +5,15 @@ Not here: how the texts are made and kept (minigpt/generation/history.py).
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from minigpt.characters import visible
+from minigpt.cli.console import Console, print_json, say, styled
 from minigpt.cli.progress import progress
 from minigpt.errors import ConfigError, DataError
 
@@ -86,12 +87,19 @@ def samples_command(
 
         def fill(prompts: Sequence[str] | None, **wanted: Any) -> list[Kept]:
             machine = choose(device, "float32")
-            return fill_history(folder, prompts, **wanted, device=machine.device, on_progress=on_progress, note=_say)
+            return fill_history(
+                folder,
+                prompts,
+                **wanted,
+                device=machine.device,
+                on_progress=on_progress,
+                note=lambda line: say(f"note: {line}"),
+            )
 
         found = fill(prompt, **wanted) if prompt else _of_fixed_prompts(folder, fill, checkpoint, temperatures, tokens)
     if as_json:
         for kept in found:
-            sys.stdout.write(kept.to_json())
+            print_json(asdict(kept))
     else:
         _show(found)
 
@@ -126,14 +134,12 @@ def _of_fixed_prompts(
 
 def _show(found: Sequence[Kept]) -> None:
     """Prints a table for each prompt and temperature, a row for each step."""
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = Console()
     for prompt, temperature in dict.fromkeys((one.prompt, one.temperature) for one in found):
-        name = visible(prompt) or "(the beginning of a document)"
-        console.print(Text.assemble((name, "bold"), f"   temperature {temperature:g}"), soft_wrap=True)
+        name = prompt or "(the beginning of a document)"
+        console.print(styled((name, "bold"), f"   temperature {temperature:g}"))
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
         for title in ("epoch", "step"):
             table.add_column(title, justify="right", no_wrap=True)
@@ -141,7 +147,7 @@ def _show(found: Sequence[Kept]) -> None:
         for one in found:
             if (one.prompt, one.temperature) == (prompt, temperature):
                 epoch = "" if one.epoch is None else f"{one.epoch:.2f}".rstrip("0").rstrip(".")
-                table.add_row(epoch, f"{one.step:,}", Text(_in_rows(one)))
+                table.add_row(epoch, f"{one.step:,}", _in_rows(one))
         console.print(table)
         console.print()
 
@@ -150,7 +156,3 @@ def _in_rows(kept: Kept) -> str:
     """Returns a text with nothing in it that a terminal would obey, without empty lines; its end is marked."""
     lines = [line.rstrip() for line in visible(kept.text).splitlines()]
     return "\n".join(line for line in lines if line) + (" ■" if kept.ended else "")
-
-
-def _say(line: str) -> None:
-    print(f"note: {visible(line)}", file=sys.stderr)

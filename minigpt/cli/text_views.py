@@ -6,7 +6,6 @@ decided here.
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections import deque
@@ -14,10 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.text import Text
 
 from minigpt.characters import visible
+from minigpt.cli.console import Console, print_json
 from minigpt.cli.text_options import ShownOptions
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ class PlainView:
 
     def __init__(self, many: bool, weights: str) -> None:
         """Prints a line between texts if there are many, with all that is needed to get each again."""
-        self.console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self.console = Console()
         self.coloured = self.console.color_system is not None and not self.console.no_color
         self.many, self.begun = many, 0
         self.weights = "" if weights == "float32" else f", {weights} weights"
@@ -190,7 +189,7 @@ class JsonView:
             line["candidates"] = [
                 [{"text": self.tokenizer.decode([each["token"]]), **each} for each in step] for step in steps
             ]
-        print(json.dumps({**line, "settings": self.settings}), flush=True)
+        print_json({**line, "settings": self.settings})
 
 
 View = PlainView | JsonView

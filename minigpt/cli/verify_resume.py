@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-
+from minigpt.cli.console import Console
 from minigpt.config import resolve
 
 
@@ -49,22 +48,19 @@ def verify_resume_command(
     from minigpt.run import RunFolder
     from minigpt.training.verify import verify_resume
 
-    console = Console(highlight=False, markup=False)
+    console = Console()
     settings = resolve(preset, config, model=RunFolder.open(init).config().model if init else None)
-    verdict = verify_resume(
-        data, settings, steps=steps, kills=kills, seed=seed, init=init, tell=lambda text: console.print(text)
-    )
+    verdict = verify_resume(data, settings, steps=steps, kills=kills, seed=seed, init=init, tell=console.print)
     if not verdict.kills:
         console.print("nothing is proven: each run ended before it could be killed; give more --steps")
         return 1
     if verdict.differences:
         console.print(f"NOT the same after {verdict.kills} kills in {verdict.steps} steps:")
         for difference in verdict.differences[:20]:
-            console.print(f"  {difference}", soft_wrap=True)
+            console.print(f"  {difference}")
         return 1
     console.print(
         f"the same: killed {verdict.kills} times in {verdict.steps} steps, the run ended with the same bytes of "
-        "weights and optimizer, and the same metrics, as the run that was left alone",
-        soft_wrap=True,
+        "weights and optimizer, and the same metrics, as the run that was left alone"
     )
     return 0

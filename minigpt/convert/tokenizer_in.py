@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 from minigpt.convert.tokenizer_out import byte_level_json, gpt2_pairs
 from minigpt.convert.weights import MOST_JSON, read_json, shown
 from minigpt.errors import TokenizerError
+from minigpt.files import read_bytes, utf8, why
 from minigpt.tokenizers import CONFIG_FILE, END_OF_TEXT, Tokenizer, load_tokenizer
-from minigpt.tokenizers.base import read_limited
 from minigpt.tokenizers.bpe import FILE, bpe_from_json
 from minigpt.tokenizers.bytepairs import byte_to_character, vocabulary_from_characters
 from minigpt.tokenizers.gpt2 import gpt2_tokenizer
@@ -123,9 +123,9 @@ def _from_pair_of_files(folder: Path, said: Mapping[str, Any]) -> tuple[dict[str
     if (folder / "added_tokens.json").exists() and (more := read_json(folder / "added_tokens.json").keys() - {end}):
         _refuse("It has not one special token, the end of a text", f"added_tokens.json adds {shown(min(more))}")
     try:
-        lines = read_limited(folder / "merges.txt", MOST_JSON).decode().splitlines()
+        lines = utf8(read_bytes(folder / "merges.txt", MOST_JSON)).splitlines()
     except (OSError, ValueError) as error:
-        _refuse("Its merges cannot be read", error)
+        _refuse("Its merges cannot be read", why(error))
     merges = [_pair(line.split(" ")) for line in lines if line and not line.startswith("#version")]
     return read_json(folder / "vocab.json"), merges, str(end)
 

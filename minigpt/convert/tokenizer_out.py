@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.errors import TokenizerError
+from minigpt.files import read_json
 from minigpt.tokenizers import CONFIG_FILE, END_OF_TEXT, CharTokenizer, Tokenizer
 from minigpt.tokenizers.bpe import FILE
 from minigpt.tokenizers.bytepairs import byte_to_character
@@ -52,7 +53,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, block_size: int) -> None:
     tokenizer.save(folder)
     for name, content in WRITERS[tokenizer.kind](tokenizer).items():
         (folder / name).write_bytes(content)
-    own = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
+    own = read_json(folder / CONFIG_FILE)
     text = json.dumps({**own, **FIELDS, "model_max_length": block_size}, indent=2) + "\n"
     (folder / CONFIG_FILE).write_text(text, encoding="utf-8", newline="\n")
 

@@ -7,7 +7,6 @@ safetensors are opened (a pickle would run code). What the tensors mean is not k
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,8 +18,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from minigpt import files
 from minigpt.errors import CheckpointError
-from minigpt.tokenizers.base import read_limited
 from minigpt.weights import is_finite
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -67,12 +66,9 @@ def read_json(file: Path) -> dict[str, Any]:
         CheckpointError: if it is missing, too long, or no JSON object.
     """
     try:
-        content = json.loads(read_limited(file, MOST_JSON))
-        if not isinstance(content, dict):
-            raise ValueError("it is no JSON object")
-        return content
-    except (OSError, ValueError, RecursionError) as error:
-        raise refused(f"{file.name} cannot be read", f"{file}: {error}") from None
+        return files.read_json(file, MOST_JSON)
+    except (OSError, ValueError) as error:
+        raise refused(f"{file.name} cannot be read", f"{file}: {files.why(error)}") from None
 
 
 def find_tensors(folder: Path) -> dict[str, Stored]:

@@ -58,6 +58,7 @@ class Batches:
             if value < 1:
                 raise ConfigError(f"The {name} must be positive", seen=value, remedy="Set it to 1 or more.")
         self._data = data
+        self._state = data.state if isinstance(data, Shard) else None
         self.tokens, self._seam = (data.tokens, data.seam) if isinstance(data, Shard) else (data, 0)
         self.n_tokens = len(self.tokens)
         if self.n_tokens < 2:
@@ -84,7 +85,7 @@ class Batches:
 
         Raises:
             ConfigError: world_size does not divide batch_size.
-            DataError: the split has not one whole sequence to train on.
+            DataError: the split has not one whole sequence to train on, or its file was changed meanwhile.
         """
         assert step >= 0, step
         if self.n_tokens <= self.block_size:
@@ -127,6 +128,8 @@ class Batches:
 
     def _sequences(self, numbers: Ints) -> Batch:
         """Some sequences by their numbers, shape (rows,); those from n_sequences on are empty."""
+        if isinstance(self._data, Shard) and self._state:
+            self._state = self._data.check_unchanged(self._state)
         columns = np.arange(self.block_size + 1, dtype=np.int64)
         places = numbers[:, None] * self.block_size + columns  # (rows, block_size + 1)
         ids = self.tokens[np.minimum(places, self.n_tokens - 1)].astype(np.int64)

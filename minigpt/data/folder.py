@@ -8,12 +8,13 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from minigpt.atomic import replacing
 from minigpt.errors import DataError
+from minigpt.files import why
 
 
 @contextmanager
@@ -21,7 +22,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path` to write into; it takes the name `path` when the block ends well.
 
     If the block ends by an exception, Ctrl-C among them, nothing is left. Everything reaches the disk before the name
-    changes, so that a power cut leaves either the whole folder or none.
+    changes, so that a power cut leaves either the whole folder or none (minigpt/atomic.py).
 
     Raises:
         DataError: `path` exists already, or it cannot be written, the disk being full for instance.
@@ -29,36 +30,18 @@ def new_folder(path: Path) -> Iterator[Path]:
     if os.path.lexists(path):
         raise DataError("The output exists already", seen=path, remedy="Choose another --out, or remove it first.")
     missing_parents = [parent for parent in path.absolute().parents if not parent.exists()]
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.part"
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        for file in temporary.iterdir():
-            _to_disk(file)
-        _to_disk(temporary)
-        temporary.rename(path)
-        _to_disk(path.parent)
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.mkdir()
+            yield temporary
     except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         with suppress(OSError):  # another program may have put something there meanwhile
             for parent in missing_parents:
                 parent.rmdir()
         if isinstance(error, OSError):
             raise _cannot_write(path, error) from error
         raise
-
-
-def _to_disk(path: Path) -> None:
-    if path.is_dir():
-        if os.name != "nt":  # Windows opens no folders, and needs not
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-    else:
-        with path.open("r+b") as file:
-            os.fsync(file.fileno())
 
 
 def _cannot_write(path: Path, error: OSError) -> DataError:
@@ -70,4 +53,4 @@ def _cannot_write(path: Path, error: OSError) -> DataError:
             remedy="Free some space, or choose an --out on another disk. Tokens take 2 bytes each, 4 if there are "
             "more than 65,536 ids.",
         )
-    return DataError(f"{path} cannot be written", seen=error, remedy="Choose another --out.")
+    return DataError(f"{path} cannot be written", seen=why(error), remedy="Choose another --out.")

@@ -10,16 +10,32 @@ Not here: where text comes from (sources.py).
 from __future__ import annotations
 
 import codecs
+import io
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from minigpt.errors import DataError
+from minigpt.sniff import advice, sniff
 from minigpt.tokenizers import safe_cut
 
 PIECE_CHARACTERS = 2**18  # 2**20 is no faster and takes 130 MB more
 MAX_PIECE_CHARACTERS = 2**22  # where there is no safe place to cut
 
-_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+class Origin(NamedTuple):
+    """Where a document comes from, to be shown.
+
+    Attributes:
+        name: the file, as seen from where the user's own folder stands (`notes/a.txt`), or what stands for one; never
+            an absolute path.
+        row: the number of the record in it, from 1: a line, a row, a part; 0 where the whole file is the document.
+    """
+
+    name: str
+    row: int = 0
+
+
+NOWHERE = Origin("")
 
 
 class Piece(NamedTuple):
@@ -28,41 +44,59 @@ class Piece(NamedTuple):
     Attributes:
         text: its text. Joined, the pieces of a document are the document.
         last: whether the document ends here.
+        origin: where the document comes from; the same for all its pieces.
     """
 
     text: str
     last: bool
+    origin: Origin = NOWHERE
 
 
-def pieces_of(chunks: Iterable[str]) -> Iterator[Piece]:
+def pieces_of(chunks: Iterable[str], origin: Origin = NOWHERE) -> Iterator[Piece]:
     """One document, given in chunks cut anywhere, as pieces cut at safe places. There is always a last piece."""
-    held = ""
+    return safely_cut(_as_parts(chunks, origin))
+
+
+def _as_parts(chunks: Iterable[str], origin: Origin) -> Iterator[Piece]:
     for chunk in chunks:
-        held += chunk
-        if len(held) < PIECE_CHARACTERS:
-            continue
-        cut = safe_cut(held)
-        if not cut and len(held) >= MAX_PIECE_CHARACTERS:
-            cut = len(held) - 1
-        if cut:
-            yield Piece(held[:cut], last=False)
-            held = held[cut:]
-    yield Piece(held, last=True)
+        yield Piece(chunk, False, origin)
+    yield Piece("", True, origin)
 
 
-def record_pieces(text: object, where: str) -> Iterator[Piece]:
-    """One document that is in memory already, as the field of a record is.
+def safely_cut(parts: Iterable[Piece]) -> Iterator[Piece]:
+    """Documents whose parts are cut anywhere, in pieces that are cut at safe places."""
+    held = ""
+    for text, last, origin in parts:
+        held += text
+        if last:
+            yield Piece(held, True, origin)
+            held = ""
+        elif len(held) >= PIECE_CHARACTERS:
+            cut = safe_cut(held)
+            if not cut and len(held) >= MAX_PIECE_CHARACTERS:
+                cut = len(held) - 1
+            if cut:
+                yield Piece(held[:cut], False, origin)
+                held = held[cut:]
+
+
+def record_pieces(value: object, where: str, origin: Origin = NOWHERE) -> Iterator[Piece]:
+    """One document that is in memory already, as the field of a record is. None is an empty document.
 
     Args:
-        text: the field's value.
+        value: the field's value.
         where: the file and line, for the message.
+        origin: the same, to be shown and kept.
 
     Raises:
-        DataError: it is no string, or no text (half a surrogate pair, which JSON can say and UTF-8 cannot).
+        DataError: it is not a string, or not text (half a surrogate pair, which JSON can say and UTF-8 cannot).
     """
+    text = "" if value is None else value
     if not isinstance(text, str):
         raise DataError(
-            f"The text of {where} is no string", seen=type(text).__name__, remedy="Name another --text-column."
+            f"The text of {where} is not a string",
+            seen=f"{type(value).__name__} {str(value)[:40]}",
+            remedy="Name another column with --text-column, or fix the record.",
         )
     try:
         text.encode()
@@ -70,9 +104,44 @@ def record_pieces(text: object, where: str) -> Iterator[Piece]:
         raise DataError(
             f"The text of {where} holds half of a surrogate pair",
             seen=f"character {error.start}",
-            remedy="Mend or remove the record.",
+            remedy="Fix or remove the record.",
         ) from error
-    return pieces_of(text[i : i + PIECE_CHARACTERS] for i in range(0, len(text), PIECE_CHARACTERS))
+    return pieces_of((text[i : i + PIECE_CHARACTERS] for i in range(0, len(text), PIECE_CHARACTERS)), origin)
+
+
+def split_at(pieces: Iterable[Piece], separator: str) -> Iterator[Piece]:
+    """Each document cut into several wherever a string stands, which goes: `str.split`, in bounded memory."""
+    return safely_cut(_split_anywhere(pieces, separator))
+
+
+def split_lines(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    r"""Each line as a document, without its end (\n, \r\n or \r). Lines of nothing but white space are skipped."""
+    return safely_cut(_split_anywhere(_with_newlines(pieces), "\n", blanks=False))
+
+
+def _split_anywhere(pieces: Iterable[Piece], separator: str, blanks: bool = True) -> Iterator[Piece]:
+    """The parts of documents between separators, cut anywhere. Those of a file are numbered; those of a record keep its
+    number. Without `blanks`, white space is not passed on, unless it is longer than a piece."""
+    held, number, begun = "", 1, False
+    for text, last, (name, row) in pieces:
+        *ended, held = (held + text).split(separator)
+        for document in [*ended, held] if last else ended:
+            if blanks or begun or (document and not document.isspace()):
+                yield Piece(document, True, Origin(name, row or number))
+            number, begun = number + 1, False
+        if last:
+            held, number = "", 1
+            continue
+        cut = len(held) + 1 - len(separator)  # what is left may be the beginning of a separator
+        if cut > 0 and (blanks or begun or not held.isspace() or cut >= PIECE_CHARACTERS):
+            yield Piece(held[:cut], False, Origin(name, row or number))
+            held, begun = held[cut:], True
+
+
+def _with_newlines(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    decoder = io.IncrementalNewlineDecoder(None, translate=True)
+    for text, last, origin in pieces:
+        yield Piece(decoder.decode(text, final=last), last, origin)
 
 
 def decode_utf8(chunks: Iterable[bytes], where: str) -> Iterator[str]:
@@ -83,21 +152,20 @@ def decode_utf8(chunks: Iterable[bytes], where: str) -> Iterator[str]:
         where: the file's name, for the message.
 
     Raises:
-        DataError: the file is no text. Names the offset of the first byte that shows it.
+        DataError: the file is not text. Names the offset of the first byte that shows it.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
-    offset, started, utf16 = 0, False, False
+    offset, started, before = 0, False, b""
     for chunk in _with_end(chunks):
-        utf16 = utf16 or (offset == 0 and chunk[:2] in _UTF16_MARKS)
         pending = len(decoder.getstate()[0])
         nul = chunk.find(b"\0")
         try:
             text = decoder.decode(chunk[:nul] if nul >= 0 else chunk, final=not chunk)
         except UnicodeDecodeError as error:
-            raise _no_text(where, offset - pending + error.start, error.reason, utf16) from error
+            raise _not_text(where, offset - pending + error.start, error.reason, chunk or before) from error
         if nul >= 0:
-            raise _no_text(where, offset + nul, "a zero byte", utf16)
-        offset += len(chunk)
+            raise _not_text(where, offset + nul, "a zero byte", chunk)
+        offset, before = offset + len(chunk), chunk
         if text:
             yield text if started else text.removeprefix("\ufeff")
             started = True
@@ -109,10 +177,8 @@ def _with_end(chunks: Iterable[bytes]) -> Iterator[bytes]:
     yield b""
 
 
-def _no_text(where: str, offset: int, reason: str, utf16: bool) -> DataError:
-    known = "It starts like UTF-16: convert it with `iconv -f utf-16 -t utf-8`." if utf16 else ""
-    return DataError(
-        f"{where} is no UTF-8 text",
-        seen=f"{reason} at byte {offset:,}",
-        remedy=known or "Leave the file out (--pattern chooses files of a folder), or convert it to UTF-8.",
-    )
+def _not_text(where: str, offset: int, reason: str, chunk: bytes) -> DataError:
+    found = sniff(chunk)
+    known = found == "8-bit" or found.startswith("utf-")  # of a chunk within a file, nothing else is sure
+    remedy = advice(found, where) if known else "Fix or replace it: it may be damaged, or hold more than text."
+    return DataError(f"{where} is not UTF-8 text", seen=f"{reason} at byte {offset:,}", remedy=remedy)

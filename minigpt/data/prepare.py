@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +27,9 @@ from minigpt.data.pack import Part, draw_sequences, encode_parts, planned_parts
 from minigpt.data.plan import LEFT_OUT, TRAIN, Corpus, Plan, plan_split, read_corpus
 from minigpt.data.report import Report, SplitReport
 from minigpt.data.shards import Shard, ShardWriter
-from minigpt.data.sources import Source, open_sources
+from minigpt.data.sources import Source, open_sources, source_notes
 from minigpt.errors import ConfigError, DataError
+from minigpt.source_options import FileFormat, SourceOptions
 from minigpt.tokenizers import Tokenizer, make_tokenizer, reads_training_text
 
 SPLITS = ("document", "sequence")
@@ -38,6 +39,8 @@ HIGH_OVERLAP = 0.05
 # Told how far it is: the phase by its name above, how much is done and of how much, None if that is not known yet; in
 # bytes of text, when comparing in tokens.
 OnProgress = Callable[[str, int, int | None], None]
+
+Names = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 
 def _silent(phase: str, done: int, total: int | None) -> None:
@@ -87,16 +90,21 @@ class _Settings:
 
 
 def prepare(
-    sources: str | Iterable[str],
+    sources: Names,
     out: str | os.PathLike[str],
     tokenizer: str = "gpt2",
     val_fraction: float = 0.1,
     split_by: str = "document",
     block_size: int = 512,
-    text_column: str = "text",
-    pattern: str | None = None,
     seed: int = 0,
     on_progress: OnProgress = _silent,
+    *,
+    pattern: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
+    format: FileFormat | None = None,
+    text_column: str = "text",
+    split_at: str | None = None,
+    split_lines: bool = False,
 ) -> Report:
     """Makes a data set from text.
 
@@ -110,10 +118,14 @@ def prepare(
             too few). `sequence`: sequences of `block_size` tokens are drawn; documents then stand on both sides.
         block_size: the sequence length that `split_by="sequence"` cuts and that the report counts in. Training may
             use another.
-        text_column: the field of JSON lines and Parquet files that holds the text.
-        pattern: which files of a folder to read, as `*.py`; None for the known extensions.
         seed: decides the split.
         on_progress: told how far it is, a few times a second.
+        pattern: which files of a folder to read, as `*.py`; without one, those that are text by their names.
+        exclude: files and folders inside of a folder to leave out, as `drafts` or `*.log`.
+        format: what to read every file as; else its name and its first bytes decide.
+        text_column: the column or field of records that holds the text.
+        split_at: begin a new document wherever this string stands; the string itself goes.
+        split_lines: make each line a document.
 
     Returns:
         The report, also saved as meta.json.
@@ -123,13 +135,21 @@ def prepare(
         TokenizerError: there is no such tokenizer.
         DataError: a source cannot be read or is no text, there is too little text, `out` exists or cannot be written.
     """
-    names = (sources,) if isinstance(sources, str) else tuple(sources)
+    names = _several(sources)
+    reading = SourceOptions(
+        pattern=_several(pattern),
+        exclude=_several(exclude),
+        format=format,
+        text_column=text_column,
+        split_at=split_at,
+        split_lines=split_lines,
+    )
     settings = _Settings(names, tokenizer, val_fraction, split_by, block_size, seed)
     on_progress = _Calmed(on_progress)
     started = time.perf_counter()
     with (
         new_folder(Path(out)) as folder,
-        open_sources(names, text_column=text_column, pattern=pattern) as opened,
+        open_sources(names, reading) as opened,
     ):
         corpus = read_corpus(opened, lambda done: on_progress("reading", done, None))
         if not corpus.n_documents:
@@ -141,8 +161,18 @@ def prepare(
         pack = _pack_sequences if split_by == "sequence" else _pack_documents
         seen, n_unknown = pack(folder, parts, made, settings)
         report = _report(folder, corpus, plan, made, settings, seen, n_unknown, started, on_progress)
+        report = replace(
+            report,
+            left_out=tuple(words for source in opened for words in source.findings.left_out),
+            reading=reading,
+            notes=(*report.notes, *source_notes(opened, reading)),
+        )
         report.save(folder)
     return report
+
+
+def _several(names: Names) -> tuple[str, ...]:
+    return tuple(os.fspath(name) for name in ([names] if isinstance(names, str | os.PathLike) else names))
 
 
 def _plan(corpus: Corpus, settings: _Settings) -> Plan:

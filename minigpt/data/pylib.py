@@ -27,31 +27,31 @@ _TOPICS = "pydoc_data/topics.py"
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def library_code() -> Iterator[str]:
-    """The source of every module of the standard library, in the order of their names.
+def library_code() -> Iterator[tuple[str, str]]:
+    """The name and the source of every module of the standard library, in the order of their names.
 
     Raises:
         DataError: this Python comes without the sources of its library.
     """
-    for _, source in _modules():
+    for name, source in _modules():
         encoding = tokenize.detect_encoding(io.BytesIO(source).readline)[0]
-        yield source.decode(encoding, errors="replace")
+        yield name, source.decode(encoding, errors="replace")
 
 
 @cache
-def library_documentation() -> tuple[str, ...]:
-    """The documentation of every module that has some, then the reference topics.
+def library_documentation() -> tuple[tuple[str, str], ...]:
+    """The name and the documentation of every module that has some, then the reference topics.
 
     Made once and kept (2.6 MB): parsing 11 MB of source takes seconds, and preparing reads it two or three times.
 
     Raises:
         DataError: this Python comes without the sources of its library.
     """
-    pages = [module_documentation(name, source) for name, source in _modules()]
+    pages = [(name, module_documentation(name, source)) for name, source in _modules()]
     topics = _library() / _TOPICS
     if topics.is_file():
         pages += _topics(topics.read_bytes())
-    return tuple(filter(None, pages))
+    return tuple((name, page) for name, page in pages if page)
 
 
 def module_documentation(name: str, source: bytes) -> str:
@@ -117,12 +117,12 @@ class _Page(ast.NodeVisitor):
             self.parts += [heading, docstring] if heading else [docstring]
 
 
-def _topics(source: bytes) -> Iterator[str]:
-    """The reference topics: the one dictionary of literals that their module consists of."""
+def _topics(source: bytes) -> Iterator[tuple[str, str]]:
+    """The names and texts of the reference topics: the one dictionary of literals that their module consists of."""
     for node in ast.parse(source).body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
             for name, text in sorted(ast.literal_eval(node.value).items()):
-                yield f"# {name}\n\n{text.strip()}\n"
+                yield name, f"# {name}\n\n{text.strip()}\n"
 
 
 def _modules() -> Iterator[tuple[str, bytes]]:

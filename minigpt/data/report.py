@@ -9,9 +9,11 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from minigpt.errors import DataError
+from minigpt.files import read_json, why
+from minigpt.source_options import USUAL, SourceOptions
+from minigpt.tokenizers import utf8
 
 FILE = "meta.json"
 FORMAT = 1
@@ -65,6 +67,8 @@ class Report:
         train: the training side.
         val: the validation side.
         notes: what the reader should know, as sentences.
+        left_out: what folders hold and was not read, in words.
+        reading: the options with which the sources were read.
     """
 
     sources: tuple[str, ...]
@@ -87,6 +91,8 @@ class Report:
     train: SplitReport
     val: SplitReport
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    reading: SourceOptions = USUAL
 
     @property
     def tokens(self) -> int:
@@ -113,6 +119,7 @@ class Report:
         left_out = f" (left out: {self.duplicates:,} copies, {self.empty:,} empty)"
         rows = [
             ("sources", ", ".join(self.sources)),
+            *([("left out", ", ".join(self.left_out))] if self.left_out else []),
             ("documents", f"{self.documents:,}{left_out if self.duplicates or self.empty else ''}"),
             ("text", f"{self.text_bytes:,} bytes, {self.bytes_per_token:.2f} to a token"),
             ("tokens", f"{self.tokens:,}"),
@@ -132,7 +139,7 @@ class Report:
         """Writes meta.json."""
         content = {"format": FORMAT, **dataclasses.asdict(self)}
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        (folder / FILE).write_text(text, encoding="utf-8", newline="\n")
+        (folder / FILE).write_bytes(utf8(text))  # a name may be no UTF-8
 
     @classmethod
     def load(cls, folder: Path) -> Report:
@@ -144,11 +151,13 @@ class Report:
         path = folder / FILE
         remedy = "Prepare the data again."
         try:
-            content: dict[str, Any] = json.loads(path.read_bytes())
+            content = read_json(path)
             version = int(content.pop("format"))
             if version <= FORMAT:
                 train, val = SplitReport(**content.pop("train")), SplitReport(**content.pop("val"))
                 sources, notes = tuple(content.pop("sources")), tuple(content.pop("notes"))
+                content["left_out"] = tuple(map(str, content.get("left_out", ())))
+                content["reading"] = SourceOptions.of(content.get("reading", {}))
                 return cls(sources=sources, train=train, val=val, notes=notes, **content)
         except FileNotFoundError as error:
             if not folder.is_dir():
@@ -160,7 +169,7 @@ class Report:
                 remedy = f"If it holds your text: minigpt prepare {folder} --out data/{folder.absolute().name}"
             raise DataError(what, seen=folder, remedy=remedy) from error
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise DataError(f"{path} is damaged", seen=error, remedy=remedy) from error
+            raise DataError(f"{path} is damaged", seen=why(error), remedy=remedy) from error
         raise DataError(
             f"{path} was written by a newer Mini-GPT",
             seen=f"format {version}",

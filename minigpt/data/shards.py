@@ -113,6 +113,20 @@ class _Header(NamedTuple):
     sha256: bytes
 
 
+class FileState(NamedTuple):
+    """Which file it is, and what changes when somebody writes to it."""
+
+    device: int
+    inode: int
+    size: int
+    written: int
+
+    @classmethod
+    def of(cls, stat: os.stat_result) -> FileState:
+        """Returns that of what the system tells of a file."""
+        return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
 @dataclass(frozen=True)
 class Shard:
     """An open token file.
@@ -125,6 +139,7 @@ class Shard:
         vocab_size: all ids are smaller.
         identity: the identity of the tokenizer that made them.
         sha256: the checksum of the ids, 64 hexadecimal digits.
+        state: of the file when it was opened, for `check_unchanged`.
         seam: if not 0, every stretch of `seam` ids was drawn by itself: the id after it is not what followed
             in the
             text, and is no fair target. `Batches` leaves these targets out.
@@ -137,12 +152,33 @@ class Shard:
     vocab_size: int
     identity: str
     sha256: str
+    state: FileState
     seam: int = 0
 
     @property
     def n_tokens(self) -> int:
         """The number of ids."""
         return len(self.tokens)
+
+    def check_unchanged(self, state: FileState) -> FileState:
+        """Returns the state of the file, after making sure that its ids are what they were in another `state`.
+
+        The map shows what the file holds now, and the system kills whoever looks behind the end of a file that was cut
+        short. A file that was removed, or whose name another has now, is still there for the map.
+
+        Raises:
+            DataError: if somebody has written to the file, and it has other ids now.
+        """
+        now = _state(self.path)
+        if now is None or now == state or (now.device, now.inode) != (state.device, state.inode):
+            return state
+        if now.size == state.size and _payload_sha256(self.path).hex() == self.sha256:
+            return now  # it was touched, or written again
+        raise DataError(
+            f"The token file {self.path} was changed while it was in use",
+            seen=f"{now.size:,} bytes, {state.size:,} before",
+            remedy="Put it back as it was, or prepare the data again; then `minigpt resume RUN` goes on.",
+        )
 
     def read(self, start: int, stop: int) -> Tokens:
         """A copy of the ids from `start` to before `stop`, or to the end.
@@ -171,16 +207,16 @@ class Shard:
         try:
             with path.open("rb") as file:
                 header = file.read(HEADER_BYTES)
-            size = path.stat().st_size
+            state = FileState.of(path.stat())
         except OSError as error:
             raise DataError(f"The token file {path} cannot be read", seen=error.strerror, remedy=_REMEDY) from error
         head = _read_header(path, header)
         dtype = token_dtype(head.vocab_size)
         wanted = HEADER_BYTES + head.n_tokens * dtype.itemsize
-        if size != wanted:
+        if state.size != wanted:
             raise DataError(
                 f"The token file {path} has not the length that its header tells",
-                seen=f"{size:,} bytes, not {wanted:,}",
+                seen=f"{state.size:,} bytes, not {wanted:,}",
                 remedy=_REMEDY,
             )
         if head.n_tokens:
@@ -190,7 +226,15 @@ class Shard:
         if verify and _payload_sha256(path) != head.sha256:
             raise DataError(f"The token file {path} is damaged: its checksum differs", remedy=_REMEDY)
         identity, checksum = head.identity.hex(), head.sha256.hex()
-        return cls(path, tokens, head.n_documents, head.n_bytes, head.vocab_size, identity, checksum, head.seam)
+        return cls(path, tokens, head.n_documents, head.n_bytes, head.vocab_size, identity, checksum, state, head.seam)
+
+
+def _state(path: Path) -> FileState | None:
+    """Returns the state of a file; None if it is not there."""
+    try:
+        return FileState.of(path.stat())
+    except OSError:
+        return None
 
 
 def _payload_sha256(path: Path) -> bytes:

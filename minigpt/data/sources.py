@@ -3,51 +3,64 @@
 A source is named by a word on the command line and yields documents in bounded pieces, the same ones every time it is
 read, for preparing reads twice. The table `SOURCES` at the bottom lists all kinds; the first that fits a name reads it.
 
-Newlines and everything else stay byte for byte. What is no text is refused with its place, never guessed at or mended.
+What a file is, its first bytes decide (minigpt/sniff.py), and then its name: tables and records are read by column,
+text as one document. Newlines and everything else stay byte for byte. What is not text is refused with the command
+that makes text of it, never guessed at or mended.
 """
 
 from __future__ import annotations
 
-import fnmatch
-import gzip
-import json
+import itertools
 import os
-import sys
-import tempfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any, cast
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
+from typing import IO
 
+from minigpt.characters import counted, own_name
 from minigpt.data import pylib
-from minigpt.data.pieces import Piece, decode_utf8, pieces_of, record_pieces
-from minigpt.errors import DataError, MissingExtraError, did_you_mean
+from minigpt.data.folders import Listing, list_folder, or_excluded, suffix_of
+from minigpt.data.hub import read_hub
+from minigpt.data.opening import cannot_read, chunks_of, kind_of, opened, spooled_stdin, unpacked
+from minigpt.data.pieces import Origin, Piece, decode_utf8, pieces_of, record_pieces, split_at, split_lines
+from minigpt.data.records import READERS
+from minigpt.errors import DataError, did_you_mean
+from minigpt.sniff import FORMATS, HEAD_BYTES, MARKUP, RECORDS, advice, sniff
+from minigpt.source_options import USUAL, SourceOptions
 
-TEXT_SUFFIXES = (".txt", ".md", ".markdown", ".rst", ".text", ".txt.gz")
-JSON_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
-PARQUET_SUFFIXES = (".parquet",)
-KNOWN_SUFFIXES = TEXT_SUFFIXES + JSON_SUFFIXES + PARQUET_SUFFIXES
+SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "</s>", "<eos>", "[EOS]")
+"""What other tools put between documents. Within a text it is ordinary characters, which a model learns to write."""
 
-CHUNK_BYTES = 2**18
-MAX_LINE_BYTES = 2**28  # of a JSON line: more is no record but a mistake, or a bomb
-ROWS_AT_ONCE = 16  # of a Parquet file or the hub: documents can be whole books
+FORMAT_OF_SUFFIX = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".parquet": "parquet",
+}
+STDIN = "Standard input"
 
 
-@dataclass(frozen=True)
-class Options:
-    """How sources are read.
+@dataclass
+class Findings:
+    """What is to be said of a source, beside its text.
 
-    Args:
-        text_column: the field of a record that holds the text.
-        pattern: which files of a folder, as `*.py`; None for the known extensions.
-        stdin: standard input, spooled to a file that can be read again.
+    Attributes:
+        left_out: what a folder holds and is not read, in words.
+        notes: how to take that, and what else the reader should know, as sentences.
+        separators: how often each of `SEPARATORS` stands in the documents; known once they were read.
+        documents: how many documents there were before and after they were split.
     """
 
-    text_column: str = "text"
-    pattern: str | None = None
-    stdin: IO[bytes] | None = None
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    separators: dict[str, int] = field(default_factory=dict)
+    documents: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -56,207 +69,194 @@ class Source:
 
     Args:
         name: what the user wrote.
-        kind: the key of `SOURCES` that reads it.
+        kind: the key of `SOURCES` that reads it; for a file its format.
         read: starts from the first document, every time it is called.
+        findings: what else there is to say.
     """
 
     name: str
     kind: str
     read: Callable[[], Iterator[Piece]]
+    findings: Findings = field(default_factory=Findings)
 
 
 @contextmanager
-def open_sources(
-    names: Iterable[str], *, text_column: str = "text", pattern: str | None = None
-) -> Iterator[list[Source]]:
+def open_sources(names: Iterable[str], options: SourceOptions = USUAL) -> Iterator[list[Source]]:
     """Finds out what each name means. Standard input, if named, is kept in a temporary file until the block ends.
 
     Args:
         names: words of the command line.
-        text_column: the field of a record that holds the text.
-        pattern: which files of a folder, as `*.py`; None for the known extensions.
+        options: how they are read.
 
     Raises:
-        DataError: no kind of source fits a name.
+        DataError: no kind of source fits a name, or it cannot be read.
     """
     names = list(names)
     with ExitStack() as stack:
-        stdin = stack.enter_context(_spooled_stdin()) if "-" in names else None
-        options = Options(text_column, pattern, stdin)
-        yield [_source(name, options) for name in names]
+        stdin = stack.enter_context(spooled_stdin()) if "-" in names else None
+        yield [_source(name, options, stdin) for name in names]
 
 
-def _source(name: str, options: Options) -> Source:
+def _source(name: str, options: SourceOptions, stdin: IO[bytes] | None) -> Source:
     kind = next((kind for kind, entry in SOURCES.items() if entry.fits(name)), None)
-    if kind is not None:
-        return Source(name, kind, lambda: SOURCES[kind].read(name, options))
-    parent = Path(name).parent
-    beside = [str(path) for path in parent.iterdir()] if parent.is_dir() else []
-    guess = did_you_mean(name, [*SOURCES, *beside]).rstrip()
-    remedy = guess or "Name a file, a folder, hf:owner/name, pylib, or - for stdin."
-    raise DataError("There is no such file, folder or source", seen=name, remedy=remedy)
+    if kind is None:
+        raise _no_source(name)
+    whole = SOURCES[kind].open(name, options, stdin)
+    return replace(whole, read=lambda: _documents(whole, options))
 
 
-@contextmanager
-def _spooled_stdin() -> Iterator[IO[bytes]]:
-    with tempfile.TemporaryFile() as spool:
-        while chunk := sys.stdin.buffer.read(CHUNK_BYTES):
-            spool.write(chunk)
-        yield spool
+def _no_source(name: str) -> DataError:
+    kind = kind_of(name)
+    if kind:
+        pipe = f"Pipe it into the command: `cat {shlex.quote(name)} | minigpt ... -`."
+        remedy = pipe if kind == "named pipe" else "Name a file or a folder."
+        return DataError(f"{name} is a {kind}, not a file or folder", remedy=remedy)
+    if os.path.islink(name):
+        seen = f"{name} -> {os.readlink(name)}"
+        return DataError("The link leads to nothing", seen=seen, remedy="Mend the link, or name the file itself.")
+    beside: list[str] = []
+    with suppress(OSError, ValueError):
+        beside = [str(path) for path in itertools.islice(Path(name).parent.iterdir(), 1000)]
+    remedy = did_you_mean(name, [*SOURCES, *beside]).rstrip()
+    remedy = remedy or "Name a file, a folder, hf:owner/name, pylib, or - for standard input."
+    return DataError("There is no such file, folder or source", seen=name, remedy=remedy)
 
 
-def read_stdin(name: str, options: Options) -> Iterator[Piece]:
-    """Standard input as one document."""
-    assert options.stdin is not None
-    options.stdin.seek(0)
-    return pieces_of(decode_utf8(_chunks(options.stdin), "Standard input"))
+def _documents(source: Source, options: SourceOptions) -> Iterator[Piece]:
+    """The documents of a source, split as the options say; what is found in them is counted."""
+    before, after, separators = 0, 0, Counter[str]()
 
+    def whole() -> Iterator[Piece]:
+        nonlocal before
+        for piece in source.read():
+            before += piece.last
+            yield piece
 
-def read_text(name: str, options: Options) -> Iterator[Piece]:
-    """A UTF-8 file, or one packed with gzip, as one document."""
-    with _opened(name) as file:
-        yield from pieces_of(decode_utf8(_chunks(file), name))
-
-
-def read_json_lines(name: str, options: Options) -> Iterator[Piece]:
-    """A document a line: JSON objects, whose field `text_column` is the text. Empty lines are skipped."""
-    with _opened(name) as file:
-        number = 0
-        while line := file.readline(MAX_LINE_BYTES):
-            number += 1
-            where = f"{name}, line {number:,}"
-            if len(line) == MAX_LINE_BYTES:
-                raise DataError(f"{where} is too long", seen=f"{len(line):,} bytes", remedy="Split the record.")
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            if line.strip():
-                yield from record_pieces(_field(line, options.text_column, where), where)
-
-
-def _field(line: bytes, column: str, where: str) -> object:
+    pieces = whole()
+    if options.split_at is not None:
+        pieces = split_at(pieces, options.split_at)
+    if options.split_lines:
+        pieces = split_lines(pieces)
     try:
-        record = json.loads(line.decode())
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is no JSON", seen=error, remedy="Mend or remove the line.") from error
-    if not isinstance(record, dict) or column not in record:
-        seen = ", ".join(record) if isinstance(record, dict) else type(record).__name__
-        raise DataError(f"{where} has no field {column!r}", seen=seen, remedy="Name its field: --text-column NAME.")
-    return record[column]
+        for piece in pieces:
+            after += piece.last
+            for sign in SEPARATORS:
+                if sign in piece.text:
+                    separators[sign] += piece.text.count(sign)
+            yield piece
+    except OSError as error:
+        raise cannot_read(source.name, error) from error
+    source.findings.separators, source.findings.documents = dict(separators), (before, after)
 
 
-def read_parquet(name: str, options: Options) -> Iterator[Piece]:
-    """A document a row: the column `text_column`. A null is an empty document."""
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtraError("Reading Parquet", "data") from error
-    column, row = options.text_column, 0
-    try:
-        with pyarrow.parquet.ParquetFile(name) as file:
-            columns = file.schema_arrow.names
-            if column not in columns:
-                raise DataError(
-                    f"{name} has no column {column!r}",
-                    seen=", ".join(columns),
-                    remedy="Name the column: --text-column NAME.",
-                )
-            for batch in file.iter_batches(ROWS_AT_ONCE, columns=[column]):
-                for text in batch.column(0).to_pylist():
-                    row += 1
-                    yield from record_pieces("" if text is None else text, f"{name}, row {row:,}")
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{name} cannot be read as Parquet", seen=error, remedy="Copy or download it anew.") from error
+def source_notes(sources: Sequence[Source], options: SourceOptions) -> Iterator[str]:
+    """Yields what the reader should know about sources that were read, as sentences."""
+    separators = Counter[str]()
+    before = after = 0
+    for source in sources:
+        yield from source.findings.notes
+        separators.update(source.findings.separators)
+        before, after = before + source.findings.documents[0], after + source.findings.documents[1]
+    if (options.pattern or options.exclude) and not any(source.kind == "folder" for source in sources):
+        yield "--pattern and --exclude choose among the files of folders, and no folder was named."
+    if options.split_at is not None and before == after:
+        yield f"--split-at {shlex.quote(options.split_at)} fits nothing: the string does not occur in the text."
+    for sign, number in separators.items():
+        yield (
+            f"{sign} occurs {counted(number, 'time')} in the text, as ordinary characters: the model will learn to "
+            f"write it. If documents end there: --split-at {shlex.quote(sign)}"
+        )
 
 
-def read_folder(name: str, options: Options) -> Iterator[Piece]:
-    """The files of a folder and its folders, in the order of their names; a text file is a document.
+def open_stdin(name: str, options: SourceOptions, stdin: IO[bytes] | None) -> Source:
+    """Standard input, as a file."""
+    assert stdin is not None
+    kind = _format(unpacked(stdin).read(HEAD_BYTES), "", options)
+    return Source(name, kind, lambda: _read_file(unpacked(stdin), STDIN, STDIN.lower(), kind, options))
 
-    Hidden files and folders are left out, and so are links to folders, which may lead in a circle.
-    """
-    paths = folder_files(Path(name), options.pattern)
-    if not paths:
-        wanted = options.pattern or ", ".join(KNOWN_SUFFIXES)
+
+def open_file(name: str, options: SourceOptions, stdin: IO[bytes] | None) -> Source:
+    """A file: a document, or the documents of its records."""
+    with opened(name) as file:
+        kind = _format(file.read(HEAD_BYTES), name, options)
+    return Source(name, kind, lambda: _read_path(name, own_name(name), options))
+
+
+def open_folder(name: str, options: SourceOptions, stdin: IO[bytes] | None) -> Source:
+    """The files of a folder and its folders."""
+    listing = list_folder(name, options)
+    left_out = tuple(listing.left_out())
+    if not listing.files:
+        wanted = " or ".join(options.pattern) or "text by its name"
+        seen = f"nothing that is {wanted}" + (f", but {', '.join(left_out)}" if left_out else "")
         remedy = "Choose its files: --pattern '*.py'."
-        raise DataError(f"The folder {name} holds no file to read", seen=f"none of {wanted}", remedy=remedy)
-    for path in paths:
-        kind = next(kind for kind in ("jsonl", "parquet", "text") if SOURCES[kind].fits(str(path)))
-        yield from SOURCES[kind].read(str(path), options)
+        raise DataError(f"The folder {name} holds no file to read", seen=seen, remedy=remedy)
+    found = Findings(left_out, tuple(listing.notes(options)))
+    return Source(name, "folder", lambda: _read_folder(listing, options), found)
 
 
-def folder_files(folder: Path, pattern: str | None) -> list[Path]:
-    """The files that `read_folder` reads. A pattern is held against the name, and against the path in the folder."""
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            path = Path(parent, name)
-            inside = path.relative_to(folder).as_posix()
-            if name.startswith("."):
-                continue
-            if pattern is None and name.lower().endswith(KNOWN_SUFFIXES):
-                found.append(path)
-            if pattern is not None and (fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(inside, pattern)):
-                found.append(path)
-    return found
+def _read_folder(listing: Listing, options: SourceOptions) -> Iterator[Piece]:
+    for path in listing.files:
+        shown = f"{own_name(listing.folder)}/{PurePath(path).relative_to(listing.folder).as_posix()}"
+        try:
+            yield from _read_path(path, shown, options)
+        except DataError as error:
+            raise or_excluded(error, path) from error
 
 
-def read_hub(name: str, options: Options) -> Iterator[Piece]:
-    """A data set of the Hugging Face hub, `hf:owner/name[:config][@split]`, streamed; or of a local folder,
-    `hf:./folder`.
+def _read_path(path: str, shown: str, options: SourceOptions) -> Iterator[Piece]:
+    with opened(path) as file:
+        kind = _format(file.read(HEAD_BYTES), path, options)
+        file.seek(0)
+        yield from _read_file(file, path, shown, kind, options)
 
-    The split is `train` unless another is named. Nothing that a data set brings is run.
+
+def _read_file(file: IO[bytes], where: str, shown: str, kind: str, options: SourceOptions) -> Iterator[Piece]:
+    if kind == "text":
+        return pieces_of(decode_utf8(chunks_of(file), where), Origin(shown))
+    return READERS[kind](file, where, shown, options.text_column)
+
+
+def _format(head: bytes, name: str, options: SourceOptions) -> str:
+    """What a file is to be read as: a key of `READERS`, or `text`.
+
+    Raises:
+        DataError: it cannot be read, or might be meant in two ways.
     """
-    try:
-        import datasets
-    except ImportError as error:
-        raise MissingExtraError("Reading the Hugging Face hub", "data") from error
-    rest, _, split = name.removeprefix("hf:").partition("@")
-    path, config = (rest, "") if Path(rest).exists() else rest.partition(":")[::2]
-    try:
-        rows = datasets.load_dataset(path, config or None, split=split or "train", streaming=True)
-        for number, row in enumerate(cast("Iterable[dict[str, Any]]", rows), start=1):
-            where = f"{name}, row {number:,}"
-            if options.text_column not in row:
-                raise DataError(
-                    f"{where} has no column {options.text_column!r}",
-                    seen=", ".join(row),
-                    remedy="Name the column: --text-column NAME.",
-                )
-            text = row[options.text_column]
-            yield from record_pieces("" if text is None else text, where)
-    except DataError:
-        raise
-    except Exception as error:  # the library raises whatever its many back ends raise
-        remedy = "Check the name (hf:owner/name, hf:owner/name:config@split) and the network."
-        raise DataError(f"{name} cannot be read", seen=f"{type(error).__name__}: {error}", remedy=remedy) from error
+    if options.format is not None:
+        return options.format
+    found, claimed, where = sniff(head), FORMAT_OF_SUFFIX.get(suffix_of(name).removesuffix(".gz")), name or STDIN
+    if found in ("text", "8-bit"):  # of the latter, decoding names the first wrong byte
+        return claimed if claimed and head else "text"
+    if found == "parquet" or (found in RECORDS and claimed):
+        return claimed if claimed and {found, claimed} == {"csv", "tsv"} else found
+    if found in RECORDS:
+        raise DataError(
+            f"{where} holds {FORMATS[found].title}",
+            seen=head[:60].splitlines()[0].decode(errors="replace"),
+            remedy=f"Read a column of it: --format {found} --text-column NAME. Read it as it stands: --format text.",
+        )
+    remedy = advice(found, name) or "There is no text in it to train on."
+    if found in MARKUP:
+        remedy += " Or train on it as it stands: --format text."
+    title = FORMATS[found].title + " twice" * (found == "gzip")
+    raise DataError(f"{where} is {title}", remedy=remedy)
 
 
-def read_pylib(name: str, options: Options) -> Iterator[Piece]:
-    """The documentation of Python's standard library; a module or a reference topic is a document."""
-    for text in pylib.library_documentation():
-        yield from record_pieces(text, name)
+def open_hub(name: str, options: SourceOptions, stdin: IO[bytes] | None) -> Source:
+    """A data set of the Hugging Face hub, a row a document."""
+    return Source(name, "hf", lambda: read_hub(name, options.text_column))
 
 
-def read_pylib_code(name: str, options: Options) -> Iterator[Piece]:
-    """The source of Python's standard library; a module is a document."""
-    for text in pylib.library_code():
-        yield from record_pieces(text, name)
+def open_pylib(name: str, options: SourceOptions, stdin: IO[bytes] | None) -> Source:
+    """The standard library's documentation, a module or a reference topic a document; or its source."""
+    texts = pylib.library_documentation if name == "pylib" else pylib.library_code
 
+    def read() -> Iterator[Piece]:
+        for module, text in texts():
+            yield from record_pieces(text, name, Origin(module))
 
-@contextmanager
-def _opened(name: str) -> Iterator[IO[bytes]]:
-    """A file, unpacked as it is read if its name ends in .gz."""
-    try:
-        opened = gzip.open(name) if name.lower().endswith(".gz") else open(name, "rb")  # noqa: SIM115
-        with cast("IO[bytes]", opened) as file:
-            yield file
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{name} cannot be read", seen=error, remedy="Check the file and its permissions.") from error
-
-
-def _chunks(file: IO[bytes]) -> Iterator[bytes]:
-    while chunk := file.read(CHUNK_BYTES):
-        yield chunk
+    return Source(name, name, read)
 
 
 @dataclass(frozen=True)
@@ -266,25 +266,19 @@ class SourceKind:
     Args:
         summary: a line for the help.
         fits: whether a name means this kind.
-        read: yields the documents' pieces.
+        open: makes the source of a name, the options, and standard input.
     """
 
     summary: str
     fits: Callable[[str], bool]
-    read: Callable[[str, Options], Iterator[Piece]]
-
-
-def _is_file(name: str, suffixes: tuple[str, ...] = ("",)) -> bool:
-    return name.lower().endswith(suffixes) and Path(name).is_file()
+    open: Callable[[str, SourceOptions, IO[bytes] | None], Source]
 
 
 SOURCES: dict[str, SourceKind] = {
-    "-": SourceKind("standard input", lambda name: name == "-", read_stdin),
-    "pylib": SourceKind("the documentation of Python's own library", lambda name: name == "pylib", read_pylib),
-    "pylib-code": SourceKind("the source of Python's own library", lambda name: name == "pylib-code", read_pylib_code),
-    "hf": SourceKind("a data set of the Hugging Face hub", lambda name: name.startswith("hf:"), read_hub),
-    "folder": SourceKind("all files of a folder", lambda name: Path(name).is_dir(), read_folder),
-    "jsonl": SourceKind("JSON lines, also .gz", lambda name: _is_file(name, JSON_SUFFIXES), read_json_lines),
-    "parquet": SourceKind("a Parquet file", lambda name: _is_file(name, PARQUET_SUFFIXES), read_parquet),
-    "text": SourceKind("any other UTF-8 file, also .gz", _is_file, read_text),
+    "-": SourceKind("standard input", lambda name: name == "-", open_stdin),
+    "pylib": SourceKind("the documentation of Python's own library", lambda name: name == "pylib", open_pylib),
+    "pylib-code": SourceKind("the source of Python's own library", lambda name: name == "pylib-code", open_pylib),
+    "hf": SourceKind("a data set of the Hugging Face hub", lambda name: name.startswith("hf:"), open_hub),
+    "folder": SourceKind("the files of a folder", lambda name: kind_of(name) == "folder", open_folder),
+    "file": SourceKind("a file of text, JSON, CSV, TSV or Parquet", lambda name: kind_of(name) == "file", open_file),
 }

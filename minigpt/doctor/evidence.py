@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from statistics import fmean
@@ -18,20 +18,31 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from minigpt.calendar import Calendar
 from minigpt.config import Config
 from minigpt.data import Dataset, Shard
 from minigpt.data.report import Report
-from minigpt.doctor.references import total_steps
 from minigpt.doctor.saved import Saved, read_saved
 from minigpt.errors import DataError, MiniGPTError, RunError
-from minigpt.metrics import Record, read_metrics
+from minigpt.evaluation.baselines import baselines
+from minigpt.files import read_json
+from minigpt.metrics import Record, ran_out, read_metrics
 from minigpt.model.accounting import parameter_table
 from minigpt.run import RunFolder
 
-UNIGRAM_TOKENS, BIGRAM_TOKENS = 2**24, 2**19
-"""So many tokens of the training split are counted at the most, alone and in pairs: 0.1 s."""
+UNIGRAM_TOKENS, NGRAM_TOKENS = 2**24, 2**19
+"""So many tokens of the training split are counted at the most, alone and with those before them: 0.1 s."""
+
+PAIRS_TOKENS, VALIDATED_TOKENS = 2**23, 2**20
+"""So many tokens of training are counted, and of validation predicted, for the loss of counting pairs: 1 s."""
 
 COUNTED_AT_ONCE = 2**20
+
+ORDERLY = 0.02
+"""Knowing one token more must lower the loss by this share, or there is nothing more to learn than what lies before."""
+
+EARLY_STEPS = 1000
+"""Weights and updates are judged so long; in long runs weights grow, and updates beside them shrink, without harm."""
 
 NEEDED = {
     "step": ("tokens", "loss", "lr", "grad_norm", "seconds"),
@@ -56,6 +67,7 @@ class Evidence:
         report: how its data set was made, if that is at hand.
         unigram: the loss of a model that knows only how often each token occurs in training, if that is at hand.
         bigram: the loss of one that knows the token before, too.
+        pairs: the validation loss of counting which token follows which; known only where the text's order tells more.
         running: whether it is being trained now.
         saved: how its checkpoints are, if anybody looked.
         steps, validations, health, notes: its records, in order.
@@ -72,6 +84,7 @@ class Evidence:
     report: Report | None = None
     unigram: float | None = None
     bigram: float | None = None
+    pairs: float | None = None
     running: bool = False
     saved: Saved | None = None
     steps: list[Record] = field(default_factory=list)
@@ -99,8 +112,25 @@ class Evidence:
             kinds[kind].append(record)
 
     def has(self, need: str) -> bool:
-        """Whether there is any of: steps, health, report, two_validations."""
+        """Whether there is any of: steps, health, two_looks, peak_looks, report, two_validations, pairs."""
         return bool(getattr(self, need))
+
+    @property
+    def two_looks(self) -> bool:
+        """Whether there are looks inside, behind the first step, that can be compared."""
+        return sum(record["step"] > 1 for record in self.health) > 1
+
+    @property
+    def peak_looks(self) -> list[Record]:
+        """The early looks inside at steps whose rate was near its peak."""
+        rates = {line["step"]: line["lr"] for line in self.steps if line["step"] <= EARLY_STEPS}
+        return [
+            record
+            for record in self.health
+            if rates
+            and max(1, self.warmup_steps) < record["step"] <= EARLY_STEPS
+            and rates[min(rates, key=lambda step: abs(step - record["step"]))] > 0.5 * self.config.train.lr
+        ]
 
     @property
     def two_validations(self) -> bool:
@@ -113,22 +143,40 @@ class Evidence:
         return int(self.data["splits"]["train"]["tokens"])
 
     @property
+    def calendar(self) -> Calendar:
+        """How long the run is."""
+        return Calendar(self.config, self.train_tokens, int(self.data["splits"]["val"]["tokens"]))
+
+    @property
     def total_steps(self) -> int:
         """Steps that the run has in all."""
-        return total_steps(self.config, self.train_tokens)
+        return self.calendar.total_steps
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps of one pass over the training split."""
-        model, train = self.config.model, self.config.train
-        return math.ceil(math.ceil((self.train_tokens - 1) / model.block_size) / train.batch_size)
+        return self.calendar.steps_per_epoch
 
     @property
     def warmup_steps(self) -> int:
         """Steps in which the rate rises."""
-        schedule = self.config.schedule
-        whole = 0.3 * self.total_steps if schedule.name == "one-cycle" else 0  # its own, where none is given
-        return schedule.warmup_steps or round(whole)
+        return self.calendar.warmup
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether the run's patience has ended it before its last step."""
+        patience = self.config.train.patience
+        return self.last_step < self.total_steps and ran_out(self.validations, patience, self.last_step)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left of the run."""
+        return self.last_step >= self.total_steps or self.ended_early
+
+    @property
+    def decayed(self) -> bool:
+        """Whether the learning rate has come down from its peak."""
+        return self.last_step > self.warmup_steps and self.steps[-1]["lr"] < 0.5 * self.config.train.lr
 
     @property
     def parameters(self) -> tuple[int, int]:
@@ -187,12 +235,13 @@ def _finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def new_evidence(folder: RunFolder, dataset: Dataset | None = None) -> Evidence:
+def new_evidence(folder: RunFolder, dataset: Dataset | None = None, *, pairs: bool = False) -> Evidence:
     """Returns what is known of a run before its first record.
 
     Args:
         folder: the run, never imported.
         dataset: its data set, if it is open already.
+        pairs: whether to count pairs of tokens too, which takes a second or two.
     """
     origin = folder.origin()
     evidence = Evidence(
@@ -203,9 +252,13 @@ def new_evidence(folder: RunFolder, dataset: Dataset | None = None) -> Evidence:
         if dataset.identity()["splits"] != evidence.data["splits"]:
             raise DataError("another data set is there now", remedy="Name the right one with --data.")
         evidence.report = dataset.report
-        evidence.unigram, evidence.bigram = unigram_loss(dataset.train), bigram_loss(dataset.train)
+        evidence.unigram, evidence.bigram = unigram_loss(dataset.train), ngram_loss(dataset.train, 2)
+        if pairs:
+            orderly = ngram_loss(dataset.train, 3) < (1 - ORDERLY) * evidence.bigram
+            evidence.pairs = pairs_loss(dataset) if orderly else math.inf
     except MiniGPTError as error:
-        evidence.absent["report"] = f"its data set is not at hand ({error.what}); --data names it"
+        away = f"its data set is not at hand ({error.what}); --data names it"
+        evidence.absent |= {"report": away, "pairs": away}
     return evidence
 
 
@@ -229,22 +282,28 @@ def read_evidence(run: Path | str, data: Path | str | None = None) -> Evidence:
             seen=data,
             remedy="Give the right one, or leave --data out.",
         )
-    evidence = new_evidence(folder, dataset)
+    evidence = new_evidence(folder, dataset, pairs=True)
     if dataset:
         evidence.data = {**evidence.data, "folder": str(data)}
     for record in read_metrics(folder.metrics_file):
         evidence.add(record)
+    measured = _measured_pairs(folder, evidence)
+    if measured and evidence.pairs != math.inf:
+        evidence.pairs = measured
     evidence.running, evidence.saved = _is_locked(folder), read_saved(folder)
     newest = evidence.saved.newest or 0
     if newest > evidence.last_step:  # it was saved between two lines, or these are lost
         evidence.last_step = newest
         evidence.epochs = evidence.last_step / evidence.steps_per_epoch
+    every = " (--train.health-every)"
     none_told = "has no steps yet" if not evidence.last_step else "has no records of its steps"
     few = "it has one validation" if evidence.validations else "it has no validations yet"
     evidence.absent |= {
         "steps": f"it {none_told}",
         "two_validations": few if evidence.steps or evidence.validations else f"it {none_told}",
-        "health": "it was trained without looks inside (--train.health-every)" if evidence.steps else f"it {none_told}",
+        "two_looks": f"it has fewer than two looks inside behind its first step{every}",
+        "peak_looks": f"no look inside was at the peak of its learning rate{every}",
+        "health": f"it was trained without looks inside{every}" if evidence.steps else f"it {none_told}",
     }
     return evidence
 
@@ -258,15 +317,42 @@ def unigram_loss(train: Shard) -> float:
     return _entropy(counts)
 
 
-def bigram_loss(train: Shard) -> float:
-    """Returns the entropy, in nats, of a token where the one before is known, in the training split's beginning.
+def ngram_loss(train: Shard, length: int) -> float:
+    """Returns the entropy of a token where the `length` - 1 before it are known, in the training split's beginning.
 
-    Each kind of pair that was seen adds 1 / (2 * tokens): few look more orderly than their source (Miller 1955).
+    Each kind that was seen adds 1 / (2 * tokens): few look more orderly than their source (Miller 1955).
     """
-    ids = train.read(0, BIGRAM_TOKENS).astype(np.int64)
-    pairs = np.unique(ids[:-1] * train.vocab_size + ids[1:], return_counts=True)[1]
-    firsts = np.unique(ids[:-1], return_counts=True)[1]
-    return _entropy(pairs) - _entropy(firsts) + (len(pairs) - len(firsts)) / (2 * max(1, len(ids) - 1))
+    ids = train.read(0, NGRAM_TOKENS).astype(np.int64)
+    places = max(0, len(ids) - length + 1)
+
+    def counts(some: int) -> npt.NDArray[np.int64]:
+        keys = np.zeros(places, np.int64)
+        for place in range(some):
+            keys = keys * train.vocab_size + ids[place : place + places]
+        return np.unique(keys, return_counts=True)[1]
+
+    whole, before = counts(length), counts(length - 1)
+    return _entropy(whole) - _entropy(before) + (len(whole) - len(before)) / (2 * max(1, places))
+
+
+def _measured_pairs(folder: RunFolder, evidence: Evidence) -> float | None:
+    """Returns the loss of counting pairs as a report of this run has measured it on all its tokens, if one has."""
+    try:
+        content = read_json(folder.evaluation_file)
+        found = float(content["evaluation"]["figures"]["yardsticks"]["bigram"]["value"])
+        text = [content["made_of"][split] for split in ("train", "val")]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    own = [evidence.data["splits"][split]["sha256"] for split in ("train", "val")]
+    return found if text == own and 0 < found < math.inf else None
+
+
+def pairs_loss(dataset: Dataset) -> float:
+    """Returns the validation loss of a bigram model of the training split, both cut where they are long."""
+    train = replace(dataset.train, tokens=dataset.train.tokens[:PAIRS_TOKENS])
+    ids = dataset.val.read(0, VALIDATED_TOKENS).astype(np.int64)
+    fair = np.arange(1, len(ids)) % (dataset.val.seam or len(ids) + 1) != 0
+    return float(baselines(train, ids[:-1][fair], ids[1:][fair]).bigram.mean(dtype=np.float64))
 
 
 def _entropy(counts: npt.NDArray[np.int64]) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from minigpt.doctor import inner_checks, loss_checks, machine_checks, saved_checks, text_checks
+from minigpt.doctor import inner_checks, loss_checks, machine_checks, saved_checks, settings_checks, text_checks
 from minigpt.doctor.evidence import Evidence
 from minigpt.doctor.finding import Finding
 from minigpt.doctor.normal import Normality, is_normal
@@ -23,7 +23,7 @@ class Check:
     Attributes:
         name: the short name of its findings.
         look: makes it.
-        needs: what must be known: of steps, two_validations, health, report.
+        needs: what must be known: of steps, two_validations, health, two_looks, peak_looks, report, pairs.
         live: whether it is made while a run goes on, too.
         explains: names of findings that are its consequences.
     """
@@ -44,6 +44,7 @@ SPOILT = (
     "ended too early",
     "nothing saved",
     "stopped",
+    "bigram",
 )
 """What follows from steps that were too large. To go on would take them again."""
 
@@ -57,6 +58,7 @@ CHECKS = (
     ),
     Check("diverged", loss_checks.diverged, live=False, explains=("bad steps", *SPOILT)),
     Check("bad steps", loss_checks.bad_steps, explains=("nothing saved",)),
+    Check("warm-up", settings_checks.warm_up, live=False, explains=("ended too early", "bigram")),
     Check("nothing saved", saved_checks.nothing_saved, live=False, explains=("stopped",)),
     Check("no checkpoint", saved_checks.no_checkpoint, live=False, explains=("stopped",)),
     Check("damaged checkpoint", saved_checks.damaged_checkpoint, live=False),
@@ -64,14 +66,15 @@ CHECKS = (
     Check(
         "learning rate too low",
         inner_checks.rate_too_low,
-        ("steps", "health"),
-        explains=("not moving", "ended too early"),
+        ("steps", "health", "peak_looks"),
+        explains=("not moving", "ended too early", "bigram"),
     ),
     Check("vanishing gradient", inner_checks.vanishing, ("health",)),
     Check("exploding gradient", inner_checks.exploding, ("steps",)),
-    Check("dead units", inner_checks.dead_units, ("health",)),
-    Check("saturated heads", inner_checks.saturated_heads, ("health",)),
-    Check("not moving", loss_checks.not_moving, ("steps",), explains=("ended too early", "repetition")),
+    Check("dead units", inner_checks.dead_units, ("health", "two_looks")),
+    Check("saturated heads", inner_checks.saturated_heads, ("health", "two_looks")),
+    Check("not moving", loss_checks.not_moving, ("steps",), explains=("ended too early", "repetition", "bigram")),
+    Check("bigram", loss_checks.bigram, ("pairs",), live=False, explains=("ended too early",)),
     Check("overfitting", loss_checks.overfitting, ("two_validations",), explains=("repetition",)),
     Check("repetition", loss_checks.repetition, ("two_validations",)),
     Check("ended too early", loss_checks.too_early, ("steps", "two_validations"), live=False),
@@ -79,7 +82,9 @@ CHECKS = (
     Check("too little text", text_checks.too_little_text, ("two_validations",)),
     Check("overlap", text_checks.overlap, ("report",)),
     Check("vocabulary", text_checks.idle_vocabulary, ("report",)),
-    Check("small validation", text_checks.small_validation),
+    Check("small validation", text_checks.small_validation, live=False),
+    Check("batch", settings_checks.batch, live=False),
+    Check("decay", settings_checks.decay, live=False),
     Check("out of memory", machine_checks.out_of_memory),
     Check("data-bound", machine_checks.data_bound, ("steps",)),
     Check("launch-bound", machine_checks.launch_bound, ("steps",)),

@@ -15,13 +15,10 @@ from typing import Any
 import numpy as np
 
 from minigpt.characters import counted
-from minigpt.doctor.evidence import Evidence
+from minigpt.doctor.evidence import EARLY_STEPS, Evidence
 from minigpt.doctor.finding import Finding
 from minigpt.doctor.references import higher_rate, lower_rate
 from minigpt.metrics import Record
-
-EARLY_STEPS = 1000
-"""Weights and updates are judged so long; in long runs weights grow, and updates beside them shrink, without harm."""
 
 SWOLLEN = 6.0
 """Size of a layer's weights: their root mean square times the square root of the width, near 1 where a matrix keeps the
@@ -149,13 +146,8 @@ def _rate_rose_anew(lines: Sequence[Record]) -> int:
 
 def rate_too_low(evidence: Evidence) -> Finding | None:
     """Weights that hardly change from step to step, while the loss is far from anything learned."""
-    lr, higher, peaks = evidence.config.train.lr, higher_rate(evidence.config), []
-    rates = {line["step"]: line["lr"] for line in evidence.steps if line["step"] <= EARLY_STEPS}
-    for record in evidence.health:
-        if max(1, evidence.warmup_steps) < record["step"] <= EARLY_STEPS and rates:
-            near = min(rates, key=lambda step: abs(step - record["step"]))
-            if rates[near] > 0.5 * lr:
-                peaks.append((median(part["update"] for part in _layers(record)), record))
+    lr, higher = evidence.config.train.lr, higher_rate(evidence.config)
+    peaks = [(median(part["update"] for part in _layers(record)), record) for record in evidence.peak_looks]
     if evidence.origin or not peaks or median(update for update, _ in peaks) >= SMALL_UPDATE:
         return None
     update, record = peaks[-1]
@@ -222,7 +214,7 @@ def exploding(evidence: Evidence) -> Finding | None:
 
 
 def _gentler(evidence: Evidence) -> str:
-    warmup = max(100, 2 * evidence.config.schedule.warmup_steps)
+    warmup = min(max(100, 2 * evidence.warmup_steps), max(1, evidence.total_steps // 3))
     lower = lower_rate(evidence.config)
     return evidence.again("gentler", "--train.lr", f"{lower:g}", "--schedule.warmup-steps", str(warmup))
 

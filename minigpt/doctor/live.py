@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from minigpt.doctor.evidence import Evidence
+from minigpt.doctor.evidence import EARLY_STEPS, Evidence
 from minigpt.doctor.examine import CHECKS, find
 from minigpt.doctor.finding import Finding
-from minigpt.doctor.inner_checks import EARLY_STEPS
 from minigpt.metrics import Record
 
 STEP_LINES, STEP_SHARE = 10, 0.02

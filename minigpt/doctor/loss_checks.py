@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 
 from minigpt.characters import counted
-from minigpt.doctor.evidence import Evidence
+from minigpt.doctor.evidence import ORDERLY, Evidence
 from minigpt.doctor.finding import Finding
 from minigpt.doctor.references import higher_rate, lower_rate
 from minigpt.metrics import Record
@@ -33,9 +33,6 @@ PLATEAU_STEPS = 500
 
 PLATEAU_NOISE = 0.005
 """So little below the loss of counting tokens, as a share of it, nothing else has been learned."""
-
-ORDERLY = 0.02
-"""Knowing the token before must lower the loss by this share, or there is nothing more to learn than counting."""
 
 RISE, SUDDEN_RISE = 0.01, 0.03
 """A validation loss has risen if the last three are on average this share above the best, or the one or two behind it
@@ -129,6 +126,24 @@ def _worth_beating(evidence: Evidence) -> float | None:
     return counted if counted and ordered is not None and ordered < (1 - ORDERLY) * counted else None
 
 
+def bigram(evidence: Evidence) -> Finding | None:
+    """A model that predicts worse than counting which token follows which."""
+    if not evidence.finished or evidence.pairs is None or not evidence.validations:
+        return None
+    best = min(evidence.validations, key=lambda record: record["val_loss"])
+    if best["val_loss"] < evidence.pairs:
+        return None
+    by_heart = evidence.validations[-1]["train_loss"] < evidence.pairs
+    return Finding(
+        "bigram",
+        "problem",
+        f"The lowest validation loss is {best['val_loss']:.3f}; counting which token follows which in training "
+        f"gives {evidence.pairs:.3f}.",
+        "A table of counts predicts this text better than the model: it has not learned to read context yet.",
+        "It learns this text by heart instead: more text helps." if by_heart else _longer(evidence, 4),
+    )
+
+
 def overfitting(evidence: Evidence) -> Finding | None:
     """Validation loss rises while training loss falls."""
     validations = evidence.validations
@@ -203,17 +218,11 @@ def too_early(evidence: Evidence) -> Finding | None:
     if before is None:
         return None
     fall = _fall(before, last)
-    decayed = evidence.steps[-1]["lr"] < 0.5 * evidence.config.train.lr
+    decayed = evidence.decayed
     if fall < (STEEP_AT_REST if decayed else STEEP) * last["val_loss"]:
         return None
     half = next((r for r in reversed(evidence.validations) if last["tokens"] >= 2 * r["tokens"]), before)
     promise = min(fall, _fall(half, last))  # the end of a schedule falls steeper than what comes after it
-    length = ("--steps", str(2 * evidence.total_steps)) if evidence.config.train.steps else ()
-    epochs = 2 * evidence.config.train.epochs
-    if decayed:
-        remedy = f"Train anew, longer: `{evidence.again('longer', *length, epochs=None if length else epochs)}`"
-    else:
-        remedy = f"Go on with it: `{evidence.resumed(*(length or ('--epochs', str(epochs))))}`"
     return Finding(
         "ended too early",
         "hint",
@@ -221,10 +230,19 @@ def too_early(evidence: Evidence) -> Finding | None:
         f"{last['val_loss']:.3f} at {last['epoch']:g}.",
         f"As many steps again may bring up to {promise:.2f}"
         + ("; the learning rate has come to its end, so it takes a new run." if decayed else "."),
-        remedy,
+        _longer(evidence, 2),
         step=last["step"],
         epoch=last["epoch"],
     )
+
+
+def _longer(evidence: Evidence, times: int) -> str:
+    """Returns how to train for so many times the steps: on, or anew where the rate has come to its end."""
+    train = evidence.config.train
+    length = ("--steps", str(times * evidence.total_steps)) if train.steps else ("--epochs", str(times * train.epochs))
+    if evidence.decayed:
+        return f"Train anew, longer: `{evidence.again('longer', *length)}`"
+    return f"Go on with it: `{evidence.resumed(*length)}`"
 
 
 def _fall(before: Record, last: Record) -> float:
@@ -234,7 +252,7 @@ def _fall(before: Record, last: Record) -> float:
 
 def stopped(evidence: Evidence) -> Finding | None:
     """A run that did not come to its end, and that nobody is training."""
-    if evidence.running or evidence.last_step >= evidence.total_steps:
+    if evidence.running or evidence.finished:
         return None
     return Finding(
         "stopped",

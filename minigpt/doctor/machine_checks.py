@@ -140,13 +140,13 @@ def out_of_memory(evidence: Evidence) -> Finding | None:
 def slow(evidence: Evidence) -> Finding | None:
     """Steps that take far longer than the plan's trial steps on the same machine did."""
     lines, plan = _lines(evidence), evidence.plan
-    if not lines or not plan or not plan.get("planned_seconds"):
+    if not lines or not plan or not plan.get("step_seconds"):
         return None
     moved = any(note["text"].startswith("going on elsewhere") for note in evidence.notes)
     if moved or not str(plan.get("how")).startswith("measured"):
         return None
     batch = evidence.config.train.batch_size * evidence.config.model.block_size
-    planned = plan["steps"] * batch / plan["planned_seconds"]  # validations are in the time: it errs to the slow side
+    planned = batch / plan["step_seconds"]
     now = median(line["tokens_per_second"] for line in lines)
     if planned < SLOW * now:
         return None

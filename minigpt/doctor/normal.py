@@ -17,8 +17,9 @@ from typing import Any, Literal
 import numpy as np
 
 from minigpt.characters import counted
+from minigpt.config import preset_names
 from minigpt.doctor.evidence import Evidence
-from minigpt.doctor.references import Reference, nearest_preset, usual_rate
+from minigpt.doctor.references import Reference, differences, nearest_preset, usual_rate
 
 LEAST_BAND = 0.02
 """Of the loss: what seed, machine and number format change."""
@@ -34,6 +35,9 @@ WINDOW = 0.25
 
 PLACES = 8
 """A line's loss is the mean since the line before; the reference's is taken at so many places of that stretch."""
+
+MOST_NAMED = 4
+"""So many settings are named in which a run differs from a preset."""
 
 EARLIEST_STEP = 50
 """Before it the loss falls too steeply to be compared."""
@@ -72,13 +76,24 @@ def is_normal(evidence: Evidence, references: Sequence[Reference]) -> Normality:
     if evidence.origin:
         return Normality("unknown", "The run began with another's weights, so no reference curve fits it.")
     if preset is None:
-        return Normality("unknown", "The settings are no preset's, so no reference curve fits them.")
+        return Normality("unknown", _no_presets(evidence))
     if evidence.last_step < EARLIEST_STEP:
         return Normality("unknown", f"The run is too short to be compared: {counted(evidence.last_step, 'step')}.")
     train = evidence.data["splits"]["train"]
     own = [r for r in references if r.preset == preset and r.sha256 == train["sha256"]]
     found = next((n for r in own if _same_schedule(evidence, r) and (n := _compare(evidence, r))), None)
-    return found or _roughly(evidence, [r for r in references if r.preset == preset], preset)
+    return found or _roughly(evidence, references, preset)
+
+
+def _no_presets(evidence: Evidence) -> str:
+    """Returns which preset's settings are the nearest, and in what the run's are others."""
+    preset, differing = min(((n, differences(evidence.config, n)) for n in preset_names()), key=lambda p: len(p[1]))
+    named = [f"{name} {own}, not {theirs}" for name, (own, theirs) in list(differing.items())[:MOST_NAMED]]
+    more = len(differing) - len(named)
+    return (
+        f"No reference curve fits: the settings are no preset's. The nearest, {preset}, has other values of "
+        f"{'; '.join(named)}{f'; and {more} more' if more else ''}."
+    )
 
 
 def _same_schedule(evidence: Evidence, reference: Reference) -> bool:
@@ -133,11 +148,11 @@ def _mean_over(reference: Reference, start: int, end: int) -> float | None:
     return fmean(known) if len(known) == PLACES else None
 
 
-def _roughly(evidence: Evidence, references: Sequence[Reference], preset: str) -> Normality:
+def _roughly(evidence: Evidence, every: Sequence[Reference], preset: str) -> Normality:
     """Sets the newest validation beside those of the same preset, elsewhere or in another length, at its tokens."""
-    sha256 = evidence.data["splits"]["train"]["sha256"]
-    other_length = any(reference.sha256 == sha256 for reference in references)
-    why = "The reference run on this text is of another length" if other_length else "No reference run was on this text"
+    references = [reference for reference in every if reference.preset == preset]
+    other_length = any(r.sha256 == evidence.data["splits"]["train"]["sha256"] for r in references)
+    why = "The reference run on this text is of another length" if other_length else _why_none(evidence, every, preset)
     if not evidence.validations:
         return Normality("unknown", f"{why}, and there is no validation to compare.")
     last = evidence.validations[-1]
@@ -157,6 +172,24 @@ def _roughly(evidence: Evidence, references: Sequence[Reference], preset: str) -
         + ("Only about the same is to be expected." if other_length else "Texts differ that much and more."),
         tokens=last["tokens"],
     )
+
+
+def _why_none(evidence: Evidence, references: Sequence[Reference], preset: str) -> str:
+    """Returns why no curve is of these tokens: another tokenizer, split or preset on the same text, or another text."""
+    splits = evidence.data["splits"]
+    size = splits["train"]["text_bytes"] + splits["val"]["text_bytes"]
+    there = [reference for reference in references if reference.text_bytes == size]
+    own = str(evidence.data["tokenizer"]["spec"])
+    for reference in there:
+        if reference.preset == preset and reference.tokenizer != own:
+            text = f"{reference.corpus}, tokenized with {reference.tokenizer} and not with {own}"
+            return f"The reference run was on the same text ({text})"
+    if any(reference.preset == preset for reference in there):
+        return f"The reference run was on the same text ({there[0].corpus}), split in another way"
+    if there:
+        others = ", ".join(sorted({reference.preset for reference in there}))
+        return f"On this text ({there[0].corpus}) only other presets have reference runs ({others})"
+    return "No reference run was on this text"
 
 
 def _range(references: Sequence[Reference], preset: str, tokens: int) -> str:

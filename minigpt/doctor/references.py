@@ -11,13 +11,14 @@ import json
 import math
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minigpt.checkpoint import write_file
+from minigpt.atomic import write_file
+from minigpt.calendar import Calendar
 from minigpt.config import Config, preset_names, resolve
 from minigpt.data.report import Report
 from minigpt.errors import MiniGPTError, RunError
@@ -47,6 +48,7 @@ class Reference:
         preset: whose settings it was trained with, whole.
         corpus: the text's name.
         sha256, train_tokens: the training split's, which tell this text and tokenizer from any other.
+        text_bytes: of both splits, which tell this text where another tokenizer or split made the tokens.
         tokenizer: what made the tokens.
         bytes_per_token: of the validation split.
         machine: what it ran on, for people.
@@ -60,6 +62,7 @@ class Reference:
     corpus: str
     sha256: str
     train_tokens: int
+    text_bytes: int
     tokenizer: str
     bytes_per_token: float
     machine: str
@@ -102,15 +105,18 @@ def write_references(references: Sequence[Reference], file: Path = FILE) -> None
 
 def preset_of(config: Config) -> str | None:
     """Returns the preset whose model and training these settings are, but for length, seed and vocabulary."""
-    return next((name for name in preset_names() if _decisive(resolve(name)) == _decisive(config)), None)
+    return next((name for name in preset_names() if not differences(config, name)), None)
 
 
 def nearest_preset(config: Config) -> str | None:
     """Returns the preset whose settings these are but for length, seed, vocabulary and learning rate."""
-    for name in preset_names():
-        if preset_of(replace(config, train=replace(config.train, lr=resolve(name).train.lr))) == name:
-            return name
-    return None
+    return next((name for name in preset_names() if differences(config, name).keys() <= {"train.lr"}), None)
+
+
+def differences(config: Config, preset: str) -> dict[str, tuple[Any, Any]]:
+    """Returns the settings on which the loss depends and that are not a preset's: their values, and the preset's."""
+    own, usual = _decisive(config), _decisive(resolve(preset))
+    return {name: (own[name], usual[name]) for name in own if own[name] != usual[name]}
 
 
 def usual_rate(config: Config) -> float | None:
@@ -146,17 +152,12 @@ def _two_digits(rate: float) -> float:
 
 
 def _decisive(config: Config) -> dict[str, Any]:
-    """Returns the settings on which the loss at each step depends."""
+    """Returns the settings on which the loss at each step depends, by their dotted names."""
     groups = config.to_dict()
-    model = {name: value for name, value in groups["model"].items() if name != "vocab_size"}
-    train = {name: groups["train"][name] for name in ("batch_size", "lr", "clip")}
-    return {"model": model, "train": train, "optimizer": groups["optimizer"], "schedule": groups["schedule"]}
-
-
-def total_steps(config: Config, train_tokens: int) -> int:
-    """Returns the steps that a run has in all, from its settings and the length of its training split."""
-    per_epoch = math.ceil(math.ceil((train_tokens - 1) / config.model.block_size) / config.train.batch_size)
-    return config.train.steps or config.train.epochs * per_epoch
+    del groups["model"]["vocab_size"]
+    groups["train"] = {name: groups["train"][name] for name in ("batch_size", "lr", "clip")}
+    groups.pop("machine")
+    return {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
 
 
 def collect(run: Path | str, corpus: str) -> Reference:
@@ -182,13 +183,14 @@ def collect(run: Path | str, corpus: str) -> Reference:
         corpus=corpus,
         sha256=train["sha256"],
         train_tokens=train["tokens"],
+        text_bytes=train["text_bytes"] + val["text_bytes"],
         tokenizer=data["tokenizer"]["spec"],
         bytes_per_token=round(val["text_bytes"] / val["tokens"], 4),
         machine=f"{environment['processor']}, {environment['threads']} threads, {environment['precision']}, "
         f"torch {environment['torch']}, Mini-GPT {environment['minigpt']}",
         command=_command(config, data, preset, corpus),
         steps=steps[-1]["step"],
-        total_steps=total_steps(config, train["tokens"]),
+        total_steps=Calendar(config, train["tokens"], val["tokens"]).total_steps,
         seed=config.train.seed,
         points=tuple(_points(steps, read_metrics(folder.metrics_file, "validation"))),
     )

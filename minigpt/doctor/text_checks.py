@@ -12,6 +12,7 @@ from typing import Any
 from minigpt.characters import counted
 from minigpt.doctor.evidence import Evidence, free_folder
 from minigpt.doctor.finding import Finding
+from minigpt.settings_check import FEWEST_VALIDATED
 
 ENOUGH = 20
 """Tokens for each parameter at which model and text are in balance (Hoffmann et al. 2022, "Chinchilla")."""
@@ -38,9 +39,6 @@ HEAVY = 0.1
 """Idle words matter where they are this share of all parameters; those of `byte` and `char` never are."""
 
 SMALL_VOCABULARY = 1000
-
-FEWEST_VALIDATED = 5000
-"""Tokens: the loss over so many wavers by some 3 / sqrt(5,000) = 0.04 nats, and by more as neighbours are alike."""
 
 MOST_VALIDATED = 0.5
 """The largest share of validation that `minigpt prepare` takes."""
@@ -138,20 +136,13 @@ def _prepared(evidence: Evidence, suffix: str, **changes: Any) -> str:
         "seed": report.seed,
     } | {name: f"{value:g}" if isinstance(value, float) else value for name, value in changes.items()}
     usual = {"val_fraction": "0.1", "split_by": "document", "block_size": 512, "seed": 0}
-    options = [
+    options = report.reading.words() + [
         word
         for name, value in asked.items()
         if name in changes or usual.get(name) != value
         for word in (f"--{name.replace('_', '-')}", str(value))
     ]
-    if not all(map(_is_plain, report.sources)):
+    if not all(source in ("pylib", "pylib-code") or Path(source).exists() for source in report.sources):
         return f"minigpt prepare with the options it was given, a new --out, and {shlex.join(options)}."
     out = free_folder(folder.with_name(f"{folder.name}-{suffix}"))
     return f"`{shlex.join(['minigpt', 'prepare', *report.sources, '--out', str(out), *options])}`"
-
-
-def _is_plain(source: str) -> bool:
-    """Whether a source is read the same way without what a report does not keep (--pattern, --text-column)."""
-    return source in ("pylib", "pylib-code") or (
-        Path(source).is_file() and not source.endswith((".parquet", ".jsonl", ".jsonl.gz"))
-    )

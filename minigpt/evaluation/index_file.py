@@ -22,12 +22,9 @@ build at once do not meet; one that is damaged or of other tokens is built anew.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import struct
-import time
-import uuid
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +33,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from minigpt.atomic import replacing
 from minigpt.data import Shard
 from minigpt.errors import DataError
 from minigpt.evaluation.suffixes import PLACES_AT_ONCE, Progress, Text, place_dtype, sorted_places
@@ -97,31 +95,15 @@ def _header(shard: Shard, sha256: bytes) -> bytes:
 def _build(path: Path, shard: Shard, on_progress: Progress) -> None:
     """Writes the index of a split; one that is there is replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     digest = hashlib.sha256()
-    try:
-        with temporary.open("xb") as file:
-            file.write(bytes(HEADER_BYTES))
-            for places in sorted_places(shard, path.parent, on_progress):
-                data = places.astype(place_dtype(shard.n_tokens))
-                digest.update(data.data)
-                file.write(data.data)
-            file.seek(0)
-            file.write(_header(shard, digest.digest()))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Removes what builds that were killed have left; what is younger than a day may be of one that goes on."""
-    for left in path.parent.glob(f".{path.name}.*.part"):
-        with contextlib.suppress(OSError):
-            if left.stat().st_mtime < time.time() - 24 * 3600:
-                left.unlink()
+    with replacing(path) as temporary, temporary.open("xb") as file:
+        file.write(bytes(HEADER_BYTES))
+        for places in sorted_places(shard, path.parent, on_progress):
+            data = places.astype(place_dtype(shard.n_tokens))
+            digest.update(data.data)
+            file.write(data.data)
+        file.seek(0)
+        file.write(_header(shard, digest.digest()))
 
 
 def _read(path: Path, shard: Shard) -> Places | None:

@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from minigpt.data import Shard
 from minigpt.data.shards import Tokens
-from minigpt.data.sources import open_sources
+from minigpt.data.sources import open_sources, source_notes
 from minigpt.errors import DataError
+from minigpt.source_options import USUAL, SourceOptions
 from minigpt.tokenizers import Tokenizer, utf8
 
 Ints = npt.NDArray[np.int64]
@@ -40,6 +41,7 @@ class Material:
         bytes_per_token: UTF-8 bytes of text that a token stands for, on average.
         tokenizer: what made the tokens.
         seam: 0, or the length of stretches whose first token is no target (see `Shard`).
+        notes: what the reader should know about where it comes from, as sentences.
     """
 
     tokens: Tokens
@@ -50,6 +52,7 @@ class Material:
     bytes_per_token: float
     tokenizer: Tokenizer
     seam: int = 0
+    notes: tuple[str, ...] = ()
 
     def name(self, document: int) -> str:
         """Returns what a document is called: its name, or its first words."""
@@ -84,12 +87,13 @@ def split_material(shard: Shard, tokenizer: Tokenizer) -> Material:
     )
 
 
-def text_material(names: Iterable[str], tokenizer: Tokenizer) -> Material:
+def text_material(names: Iterable[str], tokenizer: Tokenizer, reading: SourceOptions = USUAL) -> Material:
     """Returns texts, each to be read by itself.
 
     Args:
         names: files, folders or other sources, as `minigpt prepare` takes them.
         tokenizer: the model's.
+        reading: how the texts are read.
 
     Raises:
         DataError: if one is not there, is no text, or all are empty.
@@ -99,7 +103,7 @@ def text_material(names: Iterable[str], tokenizer: Tokenizer) -> Material:
     starts: list[int] = []
     titles: list[str] = []
     n_tokens = n_bytes = 0
-    with open_sources(names) as sources:
+    with open_sources(names, reading) as sources:
         for source in sources:
             ids = [begin]
             number = 1
@@ -115,9 +119,13 @@ def text_material(names: Iterable[str], tokenizer: Tokenizer) -> Material:
                     titles.append(source.name if number == 1 else f"{source.name}, document {number}")
                     n_tokens += length
                 ids, number = [begin], number + 1
+        left_out = ", ".join(words for source in sources for words in source.findings.left_out)
+        notes = (*([f"Left out: {left_out}."] if left_out else []), *source_notes(sources, reading))
     if not parts:
         raise DataError("The text is empty", seen=", ".join(names), remedy="Give a text of at least one token.")
     documents = np.array(starts, dtype=np.int64)
     bytes_per_token = n_bytes / (n_tokens - len(documents))
     ones = np.ones_like(documents)
-    return Material(np.concatenate(parts), documents, ones, documents, tuple(titles), bytes_per_token, tokenizer)
+    return Material(
+        np.concatenate(parts), documents, ones, documents, tuple(titles), bytes_per_token, tokenizer, notes=notes
+    )

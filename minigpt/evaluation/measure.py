@@ -23,6 +23,7 @@ from minigpt.evaluation.figures import FEW_DOCUMENTS, Estimate, Figures, figures
 from minigpt.evaluation.material import Material, split_material, text_material
 from minigpt.evaluation.scores import Scores, score
 from minigpt.run import RunFolder, load_model
+from minigpt.source_options import USUAL, SourceOptions
 
 Progress = Callable[[str, int, int], None]
 
@@ -76,6 +77,7 @@ def measure(
     *,
     data: Path | str | None = None,
     texts: Sequence[str] = (),
+    reading: SourceOptions = USUAL,
     split: Literal["val", "train"] = "val",
     stride: int | None = None,
     checkpoint: str = "best",
@@ -89,6 +91,7 @@ def measure(
         run: the run folder.
         data: a data set made with the run's tokenizer; the one it was trained on when left out.
         texts: files, folders or other sources of text to measure on, instead of a data set.
+        reading: how the texts are read.
         split: which part of the data set.
         stride: tokens from one window to the next, 1 to block_size; block_size when left out.
         checkpoint: `best` (lowest validation loss), `latest`, or a step number.
@@ -105,7 +108,7 @@ def measure(
     tokenizer = folder.tokenizer()
     dataset = None if texts else folder.open_data(data)
     if dataset is None:
-        material, text = text_material(texts, tokenizer), ", ".join(texts)
+        material, text = text_material(texts, tokenizer, reading), ", ".join(texts)
     else:
         shard = dataset.val if split == "val" else dataset.train
         material, text = split_material(shard, tokenizer), f"the {split} split of {dataset.folder}"
@@ -180,6 +183,7 @@ def _notes(found: Figures, material: Material, scores: Scores, reason: str, trai
         notes.append(f"The intervals come from {found.interval_from}, and say nothing about other documents.")
     elif found.documents < FEW_DOCUMENTS:
         notes.append(f"Intervals from only {found.documents} documents are rough, and too narrow.")
+    notes += material.notes
     if material.seam:
         notes.append("The split was drawn by sequences, not by documents: the intervals are too narrow.")
     unknown = material.tokenizer.unknown

@@ -19,9 +19,10 @@ from itertools import count
 import torch
 from filelock import FileLock
 
-from minigpt.checkpoint import write_file
+from minigpt.atomic import write_file
 from minigpt.config import TrainConfig
 from minigpt.errors import CheckpointError, RunError
+from minigpt.files import read_lines, why
 from minigpt.generation.kept import TEMPERATURES, Kept, Source, continue_prompts, usual_tokens
 from minigpt.generation.passages import fixed_prompts
 from minigpt.generation.weights import ready
@@ -63,7 +64,7 @@ def keep_history_until(folder: RunFolder, step: int) -> None:
         lines = _lines(folder)
         kept = [line for line in lines if _is_until(line, step)]
         if kept != lines:
-            write_file(folder.samples_file, "".join(line + "\n" for line in kept))
+            write_file(folder.samples_file, b"".join(line + b"\n" for line in kept))
 
 
 def extend_history(
@@ -221,13 +222,18 @@ def _steps_per_epoch(folder: RunFolder) -> int | None:
     return round(step / epoch) or None
 
 
-def _lines(folder: RunFolder) -> list[str]:
-    file = folder.samples_file
-    text = file.read_bytes().decode("utf-8", errors="replace") if file.exists() else ""
-    return text.split("\n")[:-1]  # behind the last line's end stands nothing, or a line cut short
+def _lines(folder: RunFolder) -> list[bytes]:
+    try:
+        return read_lines(folder.samples_file)[:-1]  # behind the last line's end stands nothing, or a line cut short
+    except (OSError, ValueError) as error:
+        raise RunError(
+            "The samples cannot be read",
+            seen=f"{folder.samples_file}: {why(error)}",
+            remedy="Restore the file from a copy, or remove it: `minigpt samples` makes it anew.",
+        ) from None
 
 
-def _is_until(line: str, step: int) -> bool:
+def _is_until(line: bytes, step: int) -> bool:
     try:
         return Kept.from_json(line).step <= step
     except ValueError:

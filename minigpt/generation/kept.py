@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias, get_args
 
+from minigpt.files import parse_json
 from minigpt.generation.text import Sample, TextSettings, prompt_ids, stream_pieces
 from minigpt.generation.weights import ready
 from minigpt.model import GPT
@@ -57,16 +58,16 @@ class Kept:
     ended: bool
 
     @classmethod
-    def from_json(cls, line: str) -> Kept:
+    def from_json(cls, line: bytes | str) -> Kept:
         """Returns what a line of the file tells.
 
         Raises:
             ValueError: if it is none.
         """
         try:
-            fields = json.loads(line)
+            fields = parse_json(line)
             kept = cls(**{**fields, **{name: tuple(fields[name]) for name in ("prompt_ids", "ids")}})
-        except (KeyError, TypeError, RecursionError) as error:
+        except (KeyError, TypeError) as error:
             raise ValueError(f"no kept text: {error}") from None
         right = (
             all(type(number) is int for number in (kept.step, kept.seed, *kept.prompt_ids, *kept.ids))

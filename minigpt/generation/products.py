@@ -4,27 +4,20 @@ A new token needs every weight once, so its pace is that of reading them. On a C
 packed into its own layout two to five times as fast as torch reads the original, in float32 too; bfloat16 halves the
 bytes, int8 halves them again.
 
-On a CPU all products here have a second virtue: what they give for one row does not depend on how many others there
-are, to the last bit. torch's usual ones choose their order of summing by the number of rows, and a difference in the
-last bit can turn a choice. `steady` does the same for activations.
-
-A new form is a function and a line in `KINDS`. Which form a model takes is decided in weights.py.
+A new form is a function and a line in `KINDS`. Which form a model takes is decided in weights.py; how many rows it is
+called with, in company.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from minigpt.errors import DeviceError
-
-Product: TypeAlias = Callable[[Tensor], Tensor]
-"""x (rows, time, n_in) to W x + b (rows, time, n_out), both in the residual stream's type."""
+from minigpt.generation.company import Form, Product
 
 SMALL = 2**17
 """Matrices with fewer weights stay in the processor's cache, so packing and narrowing gain nothing: they stay as is."""
@@ -92,7 +85,7 @@ def int8_head(weight: Tensor, bias: Tensor | None) -> Product:
     return product
 
 
-KINDS: dict[str, Callable[[Tensor, Tensor | None], Product]] = {
+KINDS: dict[str, Form] = {
     "float32": float32,
     "bfloat16": bfloat16,
     "int8": int8,
@@ -101,21 +94,6 @@ KINDS: dict[str, Callable[[Tensor, Tensor | None], Product]] = {
 
 HEADS = KINDS | {"int8": int8_head}
 """The forms of the vocabulary head."""
-
-
-def steady(act: Product) -> Product:
-    """Returns an activation that gives each row (1, time, n_hidden) the bits which it gives that row alone.
-
-    A CPU takes 32 numbers at once, and what is left over at the end of a thread's share goes through other code, whose
-    last bits differ. With several rows, that end may lie elsewhere than with one.
-    """
-
-    def each_alone(x: Tensor) -> Tensor:
-        if len(x) == 1 or (x.size(2) % 32 == 0 and x.numel() <= 2**14):  # nothing left over; above, threads share it
-            return act(x)
-        return torch.cat([act(row) for row in x.split(1)])
-
-    return each_alone
 
 
 def _row_by_row(weight: Tensor, bias: Tensor | None) -> Product:
@@ -134,16 +112,7 @@ def _row_by_row(weight: Tensor, bias: Tensor | None) -> Product:
 def _packed(weight: Tensor, bias: Tensor | None) -> Product:
     packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
     multiply, dtype = torch.ops.mkldnn._linear_pointwise.default, weight.dtype
-    # A lone row of more than 1,024 inputs would be summed in another order than several: it goes in twice.
-    doubled = weight.size(1) > 1024
-
-    def product(x: Tensor) -> Tensor:
-        narrow = x.to(dtype)
-        if doubled and x.size(0) == x.size(1) == 1:
-            return multiply(torch.cat((narrow, narrow)), packed, bias, "none", [], "")[:1].to(x.dtype)
-        return multiply(narrow, packed, bias, "none", [], "").to(x.dtype)
-
-    return product
+    return lambda x: multiply(x.to(dtype), packed, bias, "none", [], "").to(x.dtype)
 
 
 @lru_cache

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +20,9 @@ from torch.nn import functional as F
 
 from minigpt.device import synchronise
 from minigpt.errors import ConfigError, DeviceError, did_you_mean
+from minigpt.generation.company import Form, in_any_company, steady
 from minigpt.generation.decoder import Decoder
-from minigpt.generation.products import HEADS, KINDS, SMALL, Product, float32, steady
+from minigpt.generation.products import HEADS, KINDS, SMALL, float32
 from minigpt.model import GPT
 from minigpt.model.hooks import Point
 
@@ -73,22 +74,16 @@ def ready(model: GPT) -> GPT:
     return with_weights(model, "float32") if isinstance(model.lm_head, nn.Linear) else model
 
 
-def _as_function(layer: nn.Module, form: Callable[[Tensor, Tensor | None], Product]) -> Any:
+def _as_function(layer: nn.Module, form: Form) -> Any:
     """Returns what computes the same as a layer, with a large matrix in that form, without torch's bookkeeping."""
     if isinstance(layer, nn.Linear):
-        make = form if layer.weight.numel() >= SMALL else float32
-        return make(layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
+        form = form if layer.weight.numel() >= SMALL else float32
+        return in_any_company(form, layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
     if isinstance(layer, nn.GELU | nn.SiLU):
         return steady(layer.forward)
-    if isinstance(layer, nn.Dropout):
-        return _same
     if isinstance(layer, nn.ModuleList):
         return tuple(part.forward for part in layer)
     return _Unwatched() if isinstance(layer, Point) else layer.forward
-
-
-def _same(x: Tensor) -> Tensor:
-    return x
 
 
 class _Unwatched:

@@ -62,10 +62,7 @@ def commands(runs: Sequence[RunFacts]) -> list[Html]:
     meant: list[list[Child]] = [
         [element("code", word), f" for {meaning}"] for word, meaning in MEANINGS.items() if word in said
     ]
-    hint = (
-        "; in the advice above too. The same program, machine and text give the same run. Which files of a folder were "
-        "taken (--pattern), and which column of a table (--text-column), is not recorded."
-    )
+    hint = "; in the advice above too. The same program, machine and text give the same run."
     stand: list[Child] = [[", " if place else "", *each] for place, each in enumerate(meant)]
     return [*parts, element("p", "A report tells nobody's folders: here stands ", stand, hint, class_="note")]
 
@@ -83,6 +80,7 @@ def _commands(run: RunFacts) -> list[list[str]]:
             lines[0] += ["--split-by", made.split_by]
             cut = made.split_by == "sequence" or made.block_size != USUAL_BLOCK_SIZE
             lines[0] += ["--block-size", str(made.block_size)] if cut else []
+            lines[0] += map(shlex.quote, made.reading.words())
         init = ["--init", "ORIGIN"] if run.origin else []
         lines.append(["minigpt", "train", *_settings(run), "--data", "DATA", "--run", "NEW", *init])
     where = [] if run.data["splits"] else ["--data", "DATA"]

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from minigpt.calendar import Calendar
 from minigpt.characters import own_name
 from minigpt.config import Config
 from minigpt.data.report import Report
 from minigpt.doctor import Diagnosis
-from minigpt.doctor.references import total_steps
 from minigpt.evaluation import Evaluation
+from minigpt.metrics import ran_out
 from minigpt.model.accounting import parameter_count
 from minigpt.report.said import Said
 from minigpt.run import RunFolder
@@ -103,8 +104,13 @@ class RunFacts:
     @property
     def total_steps(self) -> int | None:
         """How many steps it was to take; None where nobody knows."""
-        tokens = number((self.data["splits"].get("train") or {}).get("tokens"))
-        return total_steps(self.config, int(tokens)) if tokens > 0 else None
+        train, val = (number((self.data["splits"].get(name) or {}).get("tokens")) for name in ("train", "val"))
+        return Calendar(self.config, int(train), int(val)).total_steps if train > 0 and val >= 0 else None
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether its patience has ended it before its last step."""
+        return ran_out(self.validations, self.config.train.patience, self.last_step)
 
     @property
     def step(self) -> int:

@@ -17,12 +17,14 @@ from typing import Any
 import torch
 
 from minigpt import __version__
-from minigpt.checkpoint import STATE, verify, write_file
+from minigpt.atomic import write_file
+from minigpt.checkpoint import STATE, verify
 from minigpt.config import MachineConfig
 from minigpt.data import Dataset
 from minigpt.device import choose_again
 from minigpt.evaluation import Evaluation, measure
 from minigpt.evaluation.figures import VERSION, Bin, Estimate, Figures, Group
+from minigpt.files import read_json
 from minigpt.run import MODEL, RunFolder
 
 Progress = Callable[[str, int, int], None]
@@ -119,7 +121,7 @@ def _shorter(found: Figures) -> Figures:
 def _sums(place: Path) -> dict[str, Any]:
     """Returns the checksums of a checkpoint's files; what is read of them is verified."""
     try:
-        return dict(json.loads((place / STATE).read_text("utf-8"))["files"])
+        return dict(read_json(place / STATE)["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
@@ -127,7 +129,7 @@ def _sums(place: Path) -> dict[str, Any]:
 def _read(file: Path, made_of: dict[str, Any]) -> Evaluation | None:
     """Returns what is kept, if it was made of that."""
     try:
-        content = json.loads(file.read_text("utf-8"))
+        content = read_json(file)
         if not made_of["weights"] or {name: content["made_of"][name] for name in made_of} != made_of:
             return None
         raw = content["evaluation"]
@@ -141,7 +143,7 @@ def _read(file: Path, made_of: dict[str, Any]) -> Evaluation | None:
             figures=_figures(raw["figures"]),
             notes=tuple(map(str, raw["notes"])),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

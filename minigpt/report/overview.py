@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from minigpt.characters import own_name
+from minigpt.characters import counted, own_name
 from minigpt.evaluation.figures import RESAMPLES, Estimate, Figures
 from minigpt.evaluation.measure import NOTEWORTHY
 from minigpt.report import words
@@ -60,7 +60,11 @@ def _training(run: RunFacts) -> list[Child]:
         parts.append(f"{began_so} seen {words.amount(seen['tokens'])} tokens{epochs},{time}{_machine(run)}{end}. ")
     if run.total_steps is not None and run.last_step < run.total_steps:
         done = f"{run.last_step:,} of {run.total_steps:,} steps"
-        parts.append(f"It {'is still being trained, and has done' if run.running else 'was stopped after'} {done}. ")
+        way = "is still being trained, and has done" if run.running else "was stopped after"
+        if run.ended_early and not run.running:
+            waited = counted(run.config.train.patience, "validation")
+            way = f"ended early, with no lower validation loss in {waited}, after"
+        parts.append(f"It {way} {done}. ")
     return parts
 
 

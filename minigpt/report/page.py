@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
-from minigpt.checkpoint import write_file
+from minigpt.atomic import write_file
 from minigpt.errors import ConfigError
 from minigpt.report.commands import commands
 from minigpt.report.facts import RunFacts
@@ -112,8 +112,7 @@ def _check_place(file: Path) -> None:
         what = "A file that is no HTML page is where the report would be written, and is left as it is"
         raise ConfigError(what, seen=file, remedy=ELSEWHERE)
     if file.parent.is_dir():  # else it is no run, and `gather` says so
-        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".minigpt-", suffix=f".{file.name}.partial"):
-            pass
+        tempfile.TemporaryFile(dir=file.parent).close()
 
 
 def _is_html(file: Path) -> bool:

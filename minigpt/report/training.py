@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from minigpt.report import plots, words
 from minigpt.report.facts import RunFacts, column, comparable, number, same_text
@@ -146,7 +145,7 @@ def inside(runs: Sequence[RunFacts]) -> list[Html]:
         if len(runs) > 1:
             parts.append(element("h3", name(run.label)))
         parts.append(element("div", plots.inside(run, f"inside-{place}"), class_="pictures"))
-        record = _last_look(run)
+        record = run.health[-1]
         found = [part for part in record["parts"] if isinstance(part, dict)]
         rows: list[list[Child]] = [
             [
@@ -157,15 +156,8 @@ def inside(runs: Sequence[RunFacts]) -> list[Html]:
             for part in found
         ]
         head = ["part", "gradient", "weights", "update", "silent units", "saturated heads"]
-        later = " (later ones saw no change: the rate was 0)" if record is not run.health[-1] else ""
-        parts.append(folded(f"Each part at step {record['step']:,}{later}", table(head, rows)))
+        parts.append(folded(f"Each part at step {record['step']:,}", table(head, rows)))
     return parts
-
-
-def _last_look(run: RunFacts) -> Mapping[str, Any]:
-    """Returns the last look inside at a step that moved the weights; if there is none, the last of all."""
-    moving = [record for record in run.health if run.at("lr", record["step"]) != 0]
-    return moving[-1] if moving else run.health[-1]
 
 
 def notes(runs: Sequence[RunFacts]) -> list[Html]:

@@ -7,7 +7,6 @@ reads the one that was saved beside a data set or a run. The table `KINDS` at th
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -16,18 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.errors import TokenizerError, did_you_mean
+from minigpt.files import read_bytes, read_json, why
 from minigpt.tokenizers.base import (
     CONFIG_FILE,
     END_OF_TEXT,
     FORMAT,
     Ids,
     Tokenizer,
-    read_limited,
     safe_cut,
     usable_cores,
     utf8,
 )
-from minigpt.tokenizers.bpe import MOST_BYTES, load_bpe, train_bpe
+from minigpt.tokenizers.bpe import load_bpe, train_bpe
 from minigpt.tokenizers.bytepairs import BytePairTokenizer
 from minigpt.tokenizers.gpt2 import gpt2_tokenizer
 from minigpt.tokenizers.simple import ByteTokenizer, CharTokenizer
@@ -108,7 +107,7 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
     path = Path(folder)
     remedy = "Use a folder made by `minigpt prepare`, or prepare the data again."
     try:
-        config = json.loads(read_limited(path / CONFIG_FILE, MOST_BYTES))
+        config = read_json(path / CONFIG_FILE)
         if config["format"] > FORMAT:
             raise TokenizerError(
                 f"{path / CONFIG_FILE} was written by a newer Mini-GPT",
@@ -116,7 +115,7 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
                 remedy=f"Update Mini-GPT; this version reads formats up to {FORMAT}.",
             )
         for name, sha256 in config["files"].items():
-            if hashlib.sha256(read_limited(path / Path(name).name, MOST_BYTES)).hexdigest() != sha256:
+            if hashlib.sha256(read_bytes(path / Path(name).name)).hexdigest() != sha256:
                 raise ValueError(f"{name} is not the file that was saved")
         kind = KINDS[config["kind"]]
         if not re.fullmatch(config["kind"] + r":[0-9]{1,7}" * kind.takes_size, config["spec"]):
@@ -125,10 +124,10 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
         saved = config["identity"]
     except FileNotFoundError as error:
         raise TokenizerError("A tokenizer's file is missing", seen=repr(error.filename), remedy=remedy) from error
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         if isinstance(error, TokenizerError):
             raise
-        raise TokenizerError(f"The tokenizer in {path} is damaged", seen=repr(error)[:200], remedy=remedy) from error
+        raise TokenizerError(f"The tokenizer in {path} is damaged", seen=why(error)[:200], remedy=remedy) from error
     if tokenizer.identity != saved:
         raise TokenizerError(
             f"The tokenizer in {path} is not the one that was saved there",

@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import re
-import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -48,21 +47,6 @@ def utf8(text: str) -> bytes:
         return text.encode()
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
-
-
-def read_limited(file: Path, most: int) -> bytes:
-    """The content of a file that a stranger may have put there: a pipe or a device would never end.
-
-    Raises:
-        OSError: it is missing (FileNotFoundError), or no regular file.
-        ValueError: it has more than `most` bytes.
-    """
-    facts = file.stat()
-    if not stat.S_ISREG(facts.st_mode):
-        raise OSError(f"{file} is no regular file")
-    if facts.st_size > most:
-        raise ValueError(f"{file.name} has more than {most:,} bytes")
-    return file.read_bytes()
 
 
 def safe_cut(text: str) -> int:

@@ -7,17 +7,16 @@ byte.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from minigpt.errors import TokenizerError
-from minigpt.tokenizers.base import END_OF_TEXT, read_limited, utf8
+from minigpt.files import parse_json, read_bytes
+from minigpt.tokenizers.base import END_OF_TEXT, utf8
 from minigpt.tokenizers.bytepairs import BytePairTokenizer, vocabulary_from_characters
 
 FILE = "tokenizer.json"
 MIN_VOCAB_SIZE = 257  # every byte, and end-of-text
-MOST_BYTES = 1_000_000_000  # of a file; ten times one of a million ids
 MAX_TRAINING_BYTES = 256_000_000  # word counts hardly move beyond this, and training's memory and time do
 
 # So that `transformers.AutoTokenizer.from_pretrained(folder)` reads the folder too.
@@ -72,7 +71,7 @@ def load_bpe(spec: str, folder: Path) -> BytePairTokenizer:
         ValueError: it is not the byte-level vocabulary that `train_bpe` writes.
         OSError: it cannot be read.
     """
-    return bpe_from_json(spec, read_limited(folder / FILE, MOST_BYTES))
+    return bpe_from_json(spec, read_bytes(folder / FILE))
 
 
 def bpe_from_json(spec: str, content: bytes) -> BytePairTokenizer:
@@ -81,7 +80,7 @@ def bpe_from_json(spec: str, content: bytes) -> BytePairTokenizer:
     Raises:
         ValueError: it is not the byte-level vocabulary that `train_bpe` writes.
     """
-    tokens: dict[str, int] = json.loads(content)["model"]["vocab"]
+    tokens: dict[str, int] = parse_json(content)["model"]["vocab"]
     vocabulary = vocabulary_from_characters(tokens)
     if missing := {bytes([byte]) for byte in range(256)} - set(vocabulary):  # tiktoken would panic at such a byte
         raise ValueError(f"{len(missing)} of the 256 bytes are not among its tokens")

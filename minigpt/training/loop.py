@@ -20,9 +20,12 @@ import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from minigpt import checkpoint, device
+from minigpt.atomic import sync
+from minigpt.calendar import Calendar
+from minigpt.characters import counted
 from minigpt.config import Config
 from minigpt.data import Batch, Batches, Dataset
-from minigpt.errors import CheckpointError, ConfigError
+from minigpt.errors import CheckpointError, ConfigError, DataError
 from minigpt.evaluation.loss import perplexity, split_loss
 from minigpt.generation.history import extend_history, keep_history_until
 from minigpt.generation.passages import fixed_prompts
@@ -30,7 +33,7 @@ from minigpt.metrics import Watcher, keep_until, read_metrics
 from minigpt.model import GPT
 from minigpt.model.accounting import parameter_table
 from minigpt.run import MODEL, OPTIMIZER, RunFolder
-from minigpt.training.calendar import Calendar
+from minigpt.settings_check import misfits
 from minigpt.training.gradients import Gradients
 from minigpt.training.health import Look, probe_ids
 from minigpt.training.meter import Meter
@@ -56,6 +59,7 @@ class Outcome:
         best_loss, best_step: the lowest validation loss, in nats a token, and when it was; None before the first.
         seconds: how long it took, over all its sittings.
         stopped: whether it was stopped before its last step.
+        early: whether its patience has ended it before that.
     """
 
     run: Path
@@ -64,6 +68,7 @@ class Outcome:
     best_step: int | None
     seconds: float
     stopped: bool
+    early: bool
 
 
 class Training:
@@ -71,6 +76,7 @@ class Training:
 
     Attributes:
         at: where it stands.
+        waited: validations in a row, up to now, without a lower loss.
         model, optimizers, scaler: what changes with each step, beside `at`.
     """
 
@@ -89,9 +95,8 @@ class Training:
         self.reports = Reports(folder, dataset, watchers, self._tell)
         self.should_stop = should_stop
         self.begin()
-        per_epoch = self.batches.steps_per_epoch
-        self.total_steps = config.train.steps or config.train.epochs * per_epoch
-        self.due = Calendar(config.train, per_epoch, self.total_steps)
+        self.due = Calendar(config, dataset.train.n_tokens, dataset.val.n_tokens)
+        self.total_steps = self.due.total_steps
         self.monitor = device.UseMonitor(machine.device)
         self.meter = Meter(self.monitor)
         self.reads_ahead = machine.device.type != "cpu"  # a GPU works on while the next batch is read
@@ -116,15 +121,35 @@ class Training:
         )
         self.ahead: tuple[int, Batch] | None = None
         self.look: Look | None = None
+        self.waited = 0
         self.batches.batch(0)  # a split too short for this context length is refused here, before anything is written
 
     def run(self) -> Outcome:
-        """Takes every step; saves now and then, and validates at each epoch's end and after the last step."""
+        """Takes every step, and tells how it ended.
+
+        Raises:
+            MiniGPTError: if it cannot go on; what it has learned is saved.
+        """
         self.reports.call_doctor()
         self._tell_start()
+        try:
+            stopped = self._take_steps()
+        except DataError:  # the text was changed under the run: what it has learned is not of that
+            self.save()
+            raise
+        at = self.at
+        early = self.out_of_patience and not stopped and at.step < self.total_steps
+        if early:
+            self._tell_early()
+        self.reports.draw()
+        self._tell("end", stopped=stopped, early=early, peak_bytes=device.peak_memory(self.machine.device))
+        return Outcome(self.folder.path, at.step, at.best_loss, at.best_step, self._seconds(), stopped, early)
+
+    def _take_steps(self) -> bool:
+        """Takes steps to the end, saving and validating as the calendar has it; true if it was asked to stop before."""
         self.meter = Meter(self.monitor)
         stopped = False
-        while self.at.step < self.total_steps and not stopped:
+        while self.at.step < self.total_steps and not stopped and not self.out_of_patience:
             asked = time.perf_counter()
             batch = self._batch()
             self.meter.waited += time.perf_counter() - asked
@@ -147,10 +172,12 @@ class Training:
             if not stopped and self.due.validation(self.at.step):
                 self.validate()
             self.meter.leave_out(time.perf_counter() - paused)
-        self.reports.draw()
-        self._tell("end", stopped=stopped, peak_bytes=device.peak_memory(self.machine.device))
-        at = self.at
-        return Outcome(self.folder.path, at.step, at.best_loss, at.best_step, self._seconds(), stopped)
+        return stopped
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the validation loss has not come lower for as long as the settings wait for it."""
+        return 0 < self.config.train.patience <= self.waited
 
     def _batch(self) -> Batch:
         """Returns this step's batch: the one read ahead, if it is."""
@@ -201,7 +228,7 @@ class Training:
         try:
             self.look = Look(self.model, probe_ids(self.batches, self.at.step), self.machine)
         except Exception as error:  # memory, most likely
-            self.note(f"no look inside at this step: {error}")
+            self.reports.excuse("no look inside at this step", error)
 
     def _tell_health(self) -> None:
         if self.look:
@@ -242,7 +269,7 @@ class Training:
             return
         self.at.seconds = self._seconds()
         if self.folder.metrics_file.exists():
-            checkpoint.sync(self.folder.metrics_file)
+            sync(self.folder.metrics_file)
         checkpoint.save(self.folder.checkpoint_folder(self.at.step), *self.contents())
         self.folder.remove_old_checkpoints(self.config.train.keep)
         self.saved = time.perf_counter()
@@ -300,6 +327,8 @@ class Training:
         if lost:
             self._tell("message", text="no checkpoint is there, though the run has taken steps: it begins anew")
         if self.at.step and folder is not None:
+            since = max(self.at.best_step or 0, self.at.patience_since)
+            self.waited = sum(r["step"] > since for r in read_metrics(self.folder.metrics_file, "validation"))
             self._settle_validation()
 
     def _settle_validation(self) -> None:
@@ -309,7 +338,7 @@ class Training:
         if record is not None:
             self.at.take_epoch_loss()
             if record["best"]:
-                self.at.best_loss, self.at.best_step = record["val_loss"], self.at.step
+                self.at.best_loss, self.at.best_step, self.waited = record["val_loss"], self.at.step, 0
             self._sample()
         elif self.due.validation(self.at.step):
             self.validate()
@@ -325,6 +354,7 @@ class Training:
         )
         train_loss = self.at.take_epoch_loss()
         best = math.isfinite(result.loss) and (self.at.best_loss is None or result.loss < self.at.best_loss)
+        self.waited = 0 if best else self.waited + 1
         if best:
             self.at.best_loss, self.at.best_step = result.loss, self.at.step
             self.folder.mark_best(self.at.step, result.loss)
@@ -337,6 +367,7 @@ class Training:
             val_perplexity=result.perplexity,
             val_bits_per_byte=result.bits_per_byte,
             best=best,
+            waited=self.waited,
         )
         self._sample()
 
@@ -356,7 +387,7 @@ class Training:
                 note=self.note,
             )
         except Exception as error:  # memory, numbers that are none, a damaged file: the weights are safe without it
-            self.note(f"no samples of this epoch: {error}")
+            self.reports.excuse("no samples of this epoch", error)
             return
         if made:
             self._tell("samples", samples=made)
@@ -365,18 +396,38 @@ class Training:
         self._tell(
             "start",
             total=self.total_steps,
-            steps_per_epoch=self.batches.steps_per_epoch,
-            sequences=self.batches.n_sequences,
+            steps_per_epoch=self.due.steps_per_epoch,
+            sequences=self.due.sequences,
             parameters=parameter_table(self.config.model),
             machine=self.machine,
             config=self.config,
         )
         if self.plan and not self.at.step:
-            plan = self.plan
-            cost = {"planned_seconds": plan.seconds, "planned_bytes": plan.bytes, "matrix_rate": plan.matrix_rate}
-            self._tell("plan", steps=plan.steps, how=plan.how, **cost)
+            self._tell("plan", **self.plan.record())
         if (origin := self.folder.origin()) and not self.at.step:
             self._tell("message", text=f"beginning with the weights of {origin['folder']}")
+        if not self.at.step:
+            self.tell_misfits()
+
+    def tell_misfits(self) -> None:
+        """Says which settings do not fit the length of the run or its text."""
+        for misfit in misfits(self.due):
+            self._tell("message", text=str(misfit))
+
+    def _tell_early(self) -> None:
+        """Says that the run ends before its full length; in its metrics that stands once."""
+        at, patience = self.at, self.config.train.patience
+        text = (
+            f"no lower validation loss in {counted(patience, 'validation')}: the run ends here, after {at.step:,} of "
+            f"{self.total_steps:,} steps; the best checkpoint is of step {at.best_step}"
+        )
+        told = any(note["text"] == text for note in read_metrics(self.folder.metrics_file, "note"))
+        self._tell("message" if told else "note", text=text)
+
+    def be_patient_again(self) -> None:
+        """Counts from here on how long the validation loss does not come lower, and saves that."""
+        self.waited, self.at.patience_since = 0, self.at.step
+        self.save()
 
     def note(self, text: str) -> None:
         """Tells something that a person should know."""
@@ -387,7 +438,7 @@ class Training:
         self.reports({"kind": kind, **where, **values, "seconds": self._seconds()})
 
     def _epoch(self) -> float:
-        return round(self.at.step / self.batches.steps_per_epoch, 4)
+        return round(self.at.step / self.due.steps_per_epoch, 4)
 
     def _seconds(self) -> float:
         return round(time.perf_counter() - self.began, 3)

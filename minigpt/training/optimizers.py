@@ -118,4 +118,5 @@ def load_optimizer_tensors(model: nn.Module, optimizers: list[Optimizer], tensor
     for label, tensor in tensors.items():
         key, name = label.split("/", 1)
         parameter = parameters[name]
-        owners[parameter].state[parameter][key] = tensor.to(parameter.device)
+        # A copy lies where torch would have put it; what was read from a file begins at odd places.
+        owners[parameter].state[parameter][key] = tensor.to(parameter.device, copy=True)

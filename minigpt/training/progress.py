@@ -52,6 +52,7 @@ class Progress:
         epoch_loss, epoch_tokens: summed training loss since the last validation, and the targets it is over.
         logged_loss, logged_tokens: the same since the last line of metrics.
         best_loss, best_step: the lowest validation loss, and when it was.
+        patience_since: the step behind which validations count towards `train.patience`.
         order: how often the order of the data was changed to get past bad steps.
         bad_steps: the last steps, in a row, whose loss or gradient was not finite.
         norms: what gradients are usual.
@@ -66,6 +67,7 @@ class Progress:
     logged_tokens: int = 0
     best_loss: float | None = None
     best_step: int | None = None
+    patience_since: int = 0
     order: int = 0
     bad_steps: int = 0
     norms: GradientNorms = field(default_factory=GradientNorms)

@@ -8,7 +8,7 @@ from typing import Any
 
 from minigpt.data import Dataset
 from minigpt.doctor import LiveDoctor, new_evidence
-from minigpt.errors import RunError
+from minigpt.errors import MiniGPTError
 from minigpt.metrics import MetricsFile, Record, Watcher, read_metrics
 from minigpt.run import RunFolder
 from minigpt.training.picture import draw_curves
@@ -24,7 +24,7 @@ class Reports:
         folder: the run.
         dataset: what it is trained on.
         watchers: who else is told.
-        tell: makes a record of what the doctor and the picture have to say: a kind, and values.
+        tell: makes a record of what there is to say beside that: a kind, and values.
     """
 
     def __init__(
@@ -33,6 +33,7 @@ class Reports:
         self.folder, self.dataset, self.tell = folder, dataset, tell
         self.watchers: list[Watcher] = [MetricsFile(folder.metrics_file), *watchers]
         self.drawn = time.perf_counter()
+        self.excused: set[str] = set()
 
     def __call__(self, record: Record) -> None:
         """Tells everybody; after a validation, the curves are drawn again."""
@@ -60,6 +61,13 @@ class Reports:
         """Draws the curves."""
         try:
             draw_curves(self.folder.metrics_file, self.folder.picture_file, self.folder.name)
-        except (OSError, ValueError, RunError) as error:
-            self.tell("note", text=f"the picture could not be drawn: {error}")
+        except Exception as error:  # of the disk, of the path, of matplotlib: no run ends for a picture
+            self.excuse("the picture could not be drawn", error)
         self.drawn = time.perf_counter()
+
+    def excuse(self, what: str, error: Exception) -> None:
+        """Notes, once, that something failed that a training can do without."""
+        if what not in self.excused:
+            self.excused.add(what)
+            kind = "" if isinstance(error, MiniGPTError) else f"{type(error).__name__}: "
+            self.tell("note", text=f"{what}: {kind}{error}")

@@ -1,8 +1,9 @@
 """Learning-rate schedules: each a function from progress to a share of the peak rate.
 
-`rate` is what the loop calls. A schedule sees only the share `t` of the way from the end of the warm-up (0) to the
-last step (1); the warm-up itself is the same straight line for all but one-cycle. A new schedule is a function and a
-line in `SCHEDULES`.
+`rate` is what the loop calls. A schedule is given `done`, the share of all steps that is behind, and `start`, the share
+at which the warm-up ends; the warm-up itself is the same straight line for all but one-cycle. Each reaches its end,
+`final`, one step after the last (as in Hugging Face's schedules), so that a final of 0 leaves no step without a rate.
+A new schedule is a function and a line in `SCHEDULES`.
 """
 
 from __future__ import annotations
@@ -12,29 +13,29 @@ import math
 from minigpt.config import ScheduleConfig
 
 
-def constant(t: float, config: ScheduleConfig) -> float:
+def constant(done: float, start: float, config: ScheduleConfig) -> float:
     """Stays at the peak."""
     return 1.0
 
 
-def linear(t: float, config: ScheduleConfig) -> float:
+def linear(done: float, start: float, config: ScheduleConfig) -> float:
     """Falls to `final` in a straight line."""
-    return 1.0 + (config.final - 1.0) * t
+    return 1.0 + (config.final - 1.0) * max(0.0, done - start) / (1.0 - start)
 
 
-def cosine(t: float, config: ScheduleConfig) -> float:
+def cosine(done: float, start: float, config: ScheduleConfig) -> float:
     """Falls to `final` along half a cosine (Loshchilov and Hutter 2017)."""
-    return config.final + (1.0 - config.final) * 0.5 * (1.0 + math.cos(math.pi * t))
+    return config.final + (1.0 - config.final) * 0.5 * (1.0 + math.cos(math.pi * (done - start) / (1.0 - start)))
 
 
-def wsd(t: float, config: ScheduleConfig) -> float:
-    """Warm-up, stable, decay (Hu et al. 2024): flat, then a straight line to `final` over the last `decay`."""
-    return linear(max(0.0, t - (1.0 - config.decay)) / config.decay, config)
+def wsd(done: float, start: float, config: ScheduleConfig) -> float:
+    """Warm-up, stable, decay (Hu et al. 2024): flat, then a straight line to `final` over the last `decay` of all."""
+    return linear(done, max(start, 1.0 - config.decay), config)
 
 
-def one_cycle(t: float, config: ScheduleConfig) -> float:
+def one_cycle(done: float, start: float, config: ScheduleConfig) -> float:
     """Falls along a cosine, after a warm-up that rises along one from 1/25 of the peak (Smith and Topin 2018)."""
-    return cosine(t, config)
+    return cosine(done, start, config)
 
 
 SCHEDULES = {
@@ -51,14 +52,12 @@ def rate(step: int, total: int, config: ScheduleConfig) -> float:
 
     Args:
         step: the step, from 0.
-        total: steps in the whole run; the last one, total - 1, gets the schedule's end.
+        total: steps in the whole run; the first one after it, `total`, would get the schedule's end.
         config: which schedule, and its settings.
     """
-    cycle = config.name == "one-cycle"
-    warmup = config.warmup_steps or (max(1, round(0.3 * total)) if cycle else 0)
-    if step < warmup:
-        if cycle:
-            return 1.0 + (1 / 25 - 1.0) * 0.5 * (1.0 + math.cos(math.pi * step / warmup))
-        return (step + 1) / (warmup + 1)
-    t = (step - warmup) / max(1, total - 1 - warmup)
-    return SCHEDULES[config.name](min(t, 1.0), config)
+    warmup = config.warmup(total)
+    if step >= warmup:
+        return SCHEDULES[config.name](step / total, warmup / total, config)
+    if config.name == "one-cycle":
+        return 1.0 + (1 / 25 - 1.0) * 0.5 * (1.0 + math.cos(math.pi * step / warmup))
+    return (step + 1) / (warmup + 1)

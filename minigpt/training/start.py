@@ -17,8 +17,8 @@ from minigpt.training.loop import Outcome, Training
 from minigpt.training.plan import make_plan
 from minigpt.weights import load_weights
 
-DECISIVE = ("torch", "processor", "threads", "device", "precision", "compiled")
-"""Facts of a run's environment on which its bits depend."""
+DECISIVE = ("torch", "processor", "instructions", "threads", "device", "precision", "compiled")
+"""Facts of a run's environment on which its bits depend. An old run may not tell of all."""
 
 
 def never() -> bool:
@@ -121,6 +121,7 @@ def resume(
     data: Path | str | None = None,
     epochs: int | None = None,
     steps: int | None = None,
+    patience: int | None = None,
     watchers: Sequence[Watcher] = (),
     should_stop: Callable[[], bool] = never,
 ) -> Outcome:
@@ -129,7 +130,9 @@ def resume(
     Args:
         run: the run folder. A run that has not yet a checkpoint begins anew.
         data: where the data set is now, if it has moved; it must be the same one.
-        epochs, steps: a new length. The schedule is laid out over it, and the rate goes on where it would then stand.
+        epochs, steps: a new length. The schedule is laid out over it, and the rate goes on where it would then stand; a
+            run that its patience has ended goes on too, and waits anew.
+        patience: a new number of validations without a lower loss, 0 for any.
         watchers, should_stop: as in `train`.
 
     Raises:
@@ -143,24 +146,33 @@ def resume(
         folder.check_data(dataset)
         before = folder.environment()
         machine = device.choose_again(before, config.machine)
-        training = Training(_lengthened(config, epochs, steps), dataset, machine, folder, watchers, should_stop)
+        changed = _changed(config, epochs, steps, patience)
+        training = Training(changed, dataset, machine, folder, watchers, should_stop)
         training.restore()
-        if training.config != config:
-            folder.save_config(training.config)
+        longer = training.total_steps != replace(training.due, config=config).total_steps
+        if longer and training.out_of_patience:
+            training.be_patient_again()
+        if changed != config:
+            folder.save_config(changed)
+            training.tell_misfits()
         now = device.environment(machine)
-        if changed := [name for name in DECISIVE if before.get(name, "off") != now[name]]:
+        if differing := [name for name in DECISIVE if before.get(name, now[name]) != now[name]]:
             training.note(
                 "going on elsewhere, so not bit for bit: "
-                + ", ".join(f"{name} {before.get(name)}, now {now[name]}" for name in changed)
+                + ", ".join(f"{name} {before.get(name)}, now {now[name]}" for name in differing)
             )
             folder.save_environment(now)
         return training.run()
 
 
-def _lengthened(config: Config, epochs: int | None, steps: int | None) -> Config:
+def _changed(config: Config, epochs: int | None, steps: int | None, patience: int | None) -> Config:
+    train = config.train
     if steps is not None:
-        config = replace(config, train=replace(config.train, steps=steps))
+        train = replace(train, steps=steps)
     elif epochs is not None:
-        config = replace(config, train=replace(config.train, epochs=epochs, steps=None))
+        train = replace(train, epochs=epochs, steps=None)
+    if patience is not None:
+        train = replace(train, patience=patience)
+    config = replace(config, train=train)
     config.check()
     return config

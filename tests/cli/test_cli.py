@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -202,7 +203,7 @@ def test_a_disk_that_is_full_is_one_message(call, data_folder, tmp_path, monkeyp
     monkeypatch.setattr("minigpt.metrics.MetricsFile.__call__", refuse)
     code, _, err = call("train", "--data", data_folder, "--run", tmp_path / "run", *TINY)
     assert code == 2
-    assert "No space left" in err
+    assert "the disk is full" in err
 
 
 @pytest.mark.parametrize(
@@ -239,12 +240,14 @@ def test_resuming_is_proven(call, data_folder, tmp_path):
 def test_a_training_is_planned_by_changing_one_word(call, data_folder, run_folder, tmp_path):
     code, out, _ = call("plan", "--data", data_folder, "--run", tmp_path / "run", *TINY, "--steps", "7")
     assert code == 0
-    assert "7 steps" in out
+    assert re.search(r"^  steps +7 +\d+ s$", out, re.M)
+    assert re.search(r"^  samples +1 ", out, re.M)
+    assert re.search(r"^  checkpoints +1 ", out, re.M)
     assert "in all" in out
     assert not (tmp_path / "run").exists()
     code, out, _ = call("plan", "--init", run_folder, "--data", data_folder, "--steps", "3", "--machine.device=cpu")
     assert code == 0
-    assert "3 steps" in out
+    assert re.search(r"^  steps +3 ", out, re.M)
     code, out, _ = call("plan")
     assert code == 0
     assert "41.74" in out
@@ -260,6 +263,31 @@ def test_a_plan_without_data_has_the_vocabulary_of_its_preset(call, preset, said
     code, out, _ = call("plan", "--preset", preset)
     assert code == 0
     assert f"a vocabulary {said}" in out
+
+
+def test_a_plan_says_what_does_not_fit_the_length_of_the_run(call, data_folder):
+    words = ("plan", "--data", data_folder, "--preset", "shakespeare", *TINY, "--steps", 40)
+    code, out, _ = call(*words)
+    assert code == 0
+    assert "learning rate 0.01 after 8 steps of warm-up, then cosine" in out
+    assert "warm-up takes" not in out
+    options = ("--schedule.warmup-steps", 100, "--train.patience", 2, "--train.log-every", 50)
+    out = call(*words, *options)[1]
+    assert "The warm-up takes 100 steps and the run has 40: the learning rate never gets to its peak. Try --sch" in out
+    assert "cannot end it early" in out
+    assert "--train.log-every 50 is more than the run's 40 steps" in out
+    assert "or less: it ends early after 2 validations without a lower loss" in out
+
+
+def test_what_does_not_fit_is_said_before_a_run_begins_or_becomes_longer(call, data_folder, tmp_path):
+    run = tmp_path / "run"
+    words = ("train", "--data", data_folder, "--run", run, *TINY, "--train.samples", 0, "--train.validate-every", 4)
+    out = call(*words, "--steps", 3)[1]
+    assert "--train.validate-every 4 is more than the run's 3 steps: it adds no validation. Try" in out
+    assert out.index("it adds no validation") < out.index("step 1/3")
+    assert "it adds no validation" not in call("resume", run, "--steps", 5)[1]
+    assert "cannot end it early" in call("resume", run, "--steps", 6, "--patience", 5)[1]
+    assert "cannot end it early" not in call("resume", run)[1]
 
 
 def test_a_plan_without_such_data_is_one_message(call, tmp_path):

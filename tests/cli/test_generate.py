@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import math
@@ -82,8 +83,8 @@ def test_json_lines_tell_all(say, loaded):
 
 def test_prompts_come_from_a_file(say, tmp_path, monkeypatch):
     lines, objects = tmp_path / "p.txt", tmp_path / "p.jsonl"
-    lines.write_bytes("\ufeffthe\r\n\nünï  \n".encode())
-    objects.write_text('{"prompt": "the"}\n{"prompt": "", "more": 1}\n{"prompt": "ünï  "}\n', encoding="utf-8")
+    lines.write_bytes("\ufeffthe\r\n\nünï  \n\r\n \n".encode())
+    objects.write_text('{"prompt": "the"}\n\n{"prompt": "", "more": 1}\n{"prompt": "ünï  "}\n \n\n', encoding="utf-8")
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("the\n\nünï  ".encode())))
     outputs = [say("--prompts", file, "--json") for file in (lines, objects, "-")]
     assert [json.loads(line)["prompt"] for line in outputs[0][1].splitlines()] == ["the", "", "ünï  "]
@@ -99,7 +100,7 @@ def test_bytes_of_the_command_line_that_are_no_character_are_replaced(say):
 def test_without_standard_input_no_prompts_are_read(say, monkeypatch):
     monkeypatch.setattr("sys.stdin", None)
     code, _, err = say("--prompts", "-")
-    assert (code, "no standard input" in err) == (2, True)
+    assert (code, "nothing in standard input" in err) == (2, True)
 
 
 def test_probabilities_stand_behind_the_tokens_where_there_are_no_colours(say, loaded):
@@ -213,10 +214,13 @@ def test_tokens_are_named_by_text_or_number():
         (["--best-of", "0"], ["texts", "seen: 0", "1 to 10,000"]),
         (["--samples", "0"], ["samples", "1 to 10,000"]),
         (["--best-of", "2", "--samples", "3"], ["1 to 2, as many as are made"]),
-        (["--prompts", "nowhere.txt"], ["nowhere.txt", "path"]),
+        (["--prompts", "nowhere.txt"], ["nowhere.txt", "no such file"]),
         (["--prompts", "BAD"], ["UTF-8", "0xff", "line 2"]),
         (["--prompts", "BAD.jsonl"], ["Line 2"]),
         (["--prompts", "EMPTY"], ["empty"]),
+        (["--prompts", "BLANK"], ["no prompts", "empty"]),
+        (["--prompts", "WIDE"], ["UTF-16", "iconv -f UTF-16LE"]),
+        (["--prompts", "PACKED"], ["packed with gzip", "gunzip"]),
         (["--top-p", "2"], ["top-p", "2.0"]),
         (["--stop", ""], ["stop string", "empty"]),
         (["--ban", "two"], ["3", "#116 't'"]),
@@ -229,7 +233,13 @@ def test_tokens_are_named_by_text_or_number():
     ],
 )
 def test_mistakes_get_one_message_and_exit_code_2(say, tmp_path, options, words):
-    files = {"BAD": b"ok\nb\xffd\n", "BAD.jsonl": b'{"prompt": "a"}\n{"prompt": 3}\n', "EMPTY": b""}
+    files = {
+        "BAD": b"ok\nb\xffd\n",
+        "BAD.jsonl": b'{"prompt": "a"}\n{"prompt": 3}\n',
+        "EMPTY": b"",
+        "BLANK": b"\n \r\n",
+    }
+    files |= {"WIDE": "two words".encode("utf-16-le"), "PACKED": gzip.compress(b"words")}
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     code, out, err = say(*[tmp_path / option if option in files else option for option in options])
@@ -381,9 +391,3 @@ def test_of_two_ways_to_show_a_text_the_last_counts(talk):
     out = talk("/explain on", "/show-probabilities on")
     assert "  explain off\n  show-probabilities on\n" in out
     assert (talk.conversation.shown.explain, talk.conversation.shown.show_probabilities) == (False, True)
-
-
-def test_without_standard_input_it_says_so(talk, monkeypatch):
-    monkeypatch.setattr("sys.stdin", None)
-    with pytest.raises(ConfigError, match="standard input"):
-        talk.conversation.run()

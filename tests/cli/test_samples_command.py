@@ -36,7 +36,9 @@ def test_as_json_lines_it_is_what_is_kept(call, run):
     code, out, _ = call("samples", run, "--json", "--temperature", 0, "--temperature", 1.0, "--checkpoint", 82)
     assert code == 0
     lines = [line for line in (run / "samples.jsonl").read_text("utf-8").splitlines() if '"step": 82' in line]
-    assert out.splitlines() == [line for line in lines if '"temperature": 0.7' not in line]
+    kept = [json.loads(line) for line in lines if '"temperature": 0.7' not in line]
+    assert [json.loads(line) for line in out.splitlines()] == kept
+    assert out.isascii()
 
 
 def test_own_prompts_are_continued_and_kept(call, run):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from itertools import pairwise
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigpt.data import pieces
-from minigpt.data.pieces import Piece, decode_utf8, pieces_of, record_pieces
+from minigpt.data.pieces import Origin, Piece, decode_utf8, pieces_of, record_pieces, split_at, split_lines
 from minigpt.errors import DataError
 
 any_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=200)
@@ -49,6 +51,60 @@ def test_a_large_record_is_cut_too():
     assert list(record_pieces("", "here")) == [Piece("", True)]
 
 
+def joined(pieces: Iterable[Piece]) -> list[tuple[Origin, str]]:
+    """The documents whole, with where they come from; of no document is the end missing."""
+    found, held, origins = [], "", set()
+    for text, last, origin in pieces:
+        held, origins = held + text, origins | {origin}
+        if last:
+            (origin,) = origins
+            found.append((origin, held))
+            held, origins = "", set()
+    assert not origins
+    return found
+
+
+few_letters = st.text(st.sampled_from("ab\n\r \u2028"), max_size=60)
+documents = st.lists(st.lists(few_letters, max_size=6), min_size=1, max_size=3)
+
+
+@given(chunks=documents, separator=st.sampled_from(["a", "ab", "aa", "aba", "\n", "\n\n", "b\na", " "]))
+@settings(max_examples=300, deadline=None)
+def test_splitting_chunks_is_splitting_the_whole(chunks: list[list[str]], separator: str):
+    pieces = (piece for number, each in enumerate(chunks) for piece in pieces_of(each, Origin(f"file {number}")))
+    wanted = [
+        (Origin(f"file {number}", place), part)
+        for number, each in enumerate(chunks)
+        for place, part in enumerate("".join(each).split(separator), start=1)
+    ]
+    assert joined(split_at(pieces, separator)) == wanted
+
+
+@given(chunks=documents)
+@settings(max_examples=300, deadline=None)
+def test_lines_are_documents_without_their_ends_and_blanks(chunks: list[list[str]]):
+    pieces = (piece for number, each in enumerate(chunks) for piece in pieces_of(each, Origin(f"file {number}")))
+    lines = [
+        (n, i, line) for n, each in enumerate(chunks) for i, line in enumerate(re.split("\r\n|\r|\n", "".join(each)), 1)
+    ]
+    wanted = [(Origin(f"file {n}", i), line) for n, i, line in lines if line.strip()]
+    found = [
+        (origin, line) for origin, line in joined(split_lines(pieces)) if line.strip()
+    ]  # a long blank is passed on
+    assert found == wanted
+
+
+def test_what_is_split_stays_in_small_pieces():
+    text = "some words " * 20 + "<|end|>" + "x" * 200 + "<|end|>"
+    found = list(split_at(pieces_of(text[i : i + 5] for i in range(0, len(text), 5)), "<|end|>"))
+    assert [document for _, document in joined(found)] == ["some words " * 20, "x" * 200, ""]
+    assert max(len(piece.text) for piece in found) <= 128
+    blank = "\n".join(["a", " " * 1000, "b"])
+    found = list(split_lines(pieces_of(blank[i : i + 5] for i in range(0, len(blank), 5))))
+    assert [line for _, line in joined(found) if line.strip()] == ["a", "b"]
+    assert max(len(piece.text) for piece in found) <= 128
+
+
 @given(text=any_text, cuts=st.lists(st.integers(0, 800), max_size=8), mark=st.booleans())
 @settings(max_examples=200, deadline=None)
 def test_bytes_cut_anywhere_are_the_text_without_its_mark(text: str, cuts: list[int], mark: bool):
@@ -66,7 +122,7 @@ def test_the_first_wrong_byte_is_named(before: str, after: bytes, cuts: list[int
     content = before.encode() + b"\xff" + after
     ends = [0, *sorted(cuts), len(content)]
     chunks = [content[a:b] for a, b in pairwise(ends)]
-    with pytest.raises(DataError, match=rf"file is no UTF-8 text.* at byte {len(before.encode()):,}\)"):
+    with pytest.raises(DataError, match=rf"file is not UTF-8 text.* at byte {len(before.encode()):,}\)"):
         list(decode_utf8(chunks, "file"))
 
 
@@ -90,10 +146,14 @@ def test_newlines_stay_as_they_are():
     assert "".join(decode_utf8([content], "file")).encode() == content
 
 
-@pytest.mark.parametrize("value", [None, 5, ["text"], b"bytes"])
-def test_a_record_that_is_no_string_is_refused(value: object):
-    with pytest.raises(DataError, match=f"line 7 is no string.*{type(value).__name__}.*--text-column"):
+@pytest.mark.parametrize("value", [5, 0.5, False, ["text"], {"text": "a"}, b"bytes"])
+def test_a_record_that_is_not_a_string_is_refused(value: object):
+    with pytest.raises(DataError, match=f"line 7 is not a string.*{type(value).__name__}.*--text-column"):
         record_pieces(value, "line 7")
+
+
+def test_nothing_is_an_empty_document():
+    assert list(record_pieces(None, "line 7")) == [Piece("", True)]
 
 
 def test_half_a_surrogate_pair_is_refused():

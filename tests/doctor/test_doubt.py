@@ -16,9 +16,10 @@ from minigpt.config import Optimizer, resolve
 from minigpt.data import Dataset
 from minigpt.doctor import LiveDoctor, examine, inner_checks, loss_checks, read_evidence, references, text_checks
 from minigpt.doctor import evidence as evidence_module
-from minigpt.doctor.evidence import bigram_loss, unigram_loss
+from minigpt.doctor.evidence import ngram_loss, unigram_loss
 from minigpt.doctor.references import collect, higher_rate, lower_rate
 from minigpt.metrics import read_metrics
+from minigpt.source_options import SourceOptions
 from tests.test_docs import wrong_in
 
 
@@ -157,7 +158,7 @@ def test_epochs_are_judged_together(evidence, losses, epoch):
 
 
 def test_a_line_is_compared_over_all_of_it(treat, monkeypatch):
-    monkeypatch.setattr(references, "_decisive", lambda config: None)
+    monkeypatch.setattr(references, "_decisive", lambda config: {})
     patient = treat(train__lr=1e-3, train__steps=300)
     reference = collect(patient.run, "letters")
     evidence = read_evidence(patient.run)
@@ -300,17 +301,16 @@ def test_bad_steps_before_a_rewind(evidence):
 
 
 def test_how_to_prepare_anew(evidence, text, tmp_path):
-    evidence.report = replace(evidence.report, val_fraction=0.15, seed=3, sources=(str(text),))
-    assert "`" not in text_checks.small_validation(low(evidence)).remedy  # --pattern may have been used
-    file = str(next(text.iterdir()))
-    evidence.report = replace(evidence.report, sources=(file,))
+    evidence.report = replace(evidence.report, val_fraction=0.15, seed=3, sources=(str(text), "-"))
+    assert "`" not in text_checks.small_validation(low(evidence)).remedy  # nobody knows what came through the pipe
+    evidence.report = replace(evidence.report, sources=(str(text),), reading=SourceOptions(split_lines=True))
     evidence.data = {**evidence.data, "folder": str(tmp_path / "data")}
     (tmp_path / "data-more-val").mkdir()
     remedy = text_checks.small_validation(low(evidence)).remedy
     command = shlex.split(remedy.split("`")[1])
     assert wrong_in(command[1:]) == ""
     assert str(tmp_path / "data-more-val2") in command
-    assert remedy.endswith("--tokenizer char --val-fraction 0.3 --block-size 32 --seed 3`")
+    assert remedy.endswith("--split-lines --tokenizer char --val-fraction 0.3 --block-size 32 --seed 3`")
 
 
 def low(evidence: Any) -> Any:
@@ -343,7 +343,7 @@ def test_live_and_afterwards_one_opinion_of_too_little_text(evidence, losses, sa
 
 
 def test_the_range_of_curves_is_told(evidence, trained, monkeypatch):
-    monkeypatch.setattr(references, "_decisive", lambda config: None)
+    monkeypatch.setattr(references, "_decisive", lambda config: {})
     reference = collect(trained, "letters")
     other = replace(reference, sha256="another", points=((10_000_000, 3.0, 3.0), (20_000_000, 2.0, 2.0)))
     text = examine(evidence, [other]).normality.text
@@ -352,7 +352,7 @@ def test_the_range_of_curves_is_told(evidence, trained, monkeypatch):
 
 
 def test_the_command_of_a_reference_runs(trained, monkeypatch):
-    monkeypatch.setattr(references, "_decisive", lambda config: None)
+    monkeypatch.setattr(references, "_decisive", lambda config: {})
     prepared, training = collect(trained, "letters").command.split(" && ")
     for command in (prepared, training):
         assert wrong_in(shlex.split(command)[1:]) == ""
@@ -367,7 +367,7 @@ def test_counting_in_pieces(data, monkeypatch):
     expected = -float(sum(share * np.log(share) for share in shares if share))
     monkeypatch.setattr(evidence_module, "COUNTED_AT_ONCE", 1000)
     assert unigram_loss(train) == pytest.approx(expected)
-    assert bigram_loss(train) == pytest.approx(np.log(3), rel=0.02)  # three letters may follow each
+    assert ngram_loss(train, 2) == pytest.approx(np.log(3), rel=0.02)  # three letters may follow each
 
 
 def test_of_the_looks_of_a_long_run_few_are_kept(evidence):

@@ -19,7 +19,7 @@ def on_gpu(evidence: Evidence, flops: float, **changes: Any) -> Evidence:
     usual = {"tokens_per_second": speed, "use": 0.97, "data_wait": 0.01, **changes}
     evidence.steps = [{**line, **usual, "seconds": 10.0 * number} for number, line in enumerate(evidence.steps)]
     evidence.environment = {**evidence.environment, "device": "cuda"}
-    evidence.plan = {**(evidence.plan or {}), "matrix_rate": 1e14, "planned_seconds": None}
+    evidence.plan = {**(evidence.plan or {}), "matrix_rate": 1e14, "step_seconds": None}
     return evidence
 
 
@@ -73,14 +73,14 @@ def test_memory_that_ran_out(evidence, batch, rows, parts):
 
 
 def test_a_machine_that_is_busy_with_something_else(evidence):
-    plan = {"steps": 60, "planned_seconds": 1.0, "how": "measured here"}
+    plan = {"steps": 60, "step_seconds": 1 / 60, "how": "measured here"}
     evidence.plan = plan
     evidence.steps = [
         {**line, "tokens_per_second": 60 * 256 / 4, "seconds": 10.0 * number}
         for number, line in enumerate(evidence.steps)
     ]
     assert found(evidence) == {"slow"}
-    for other in ({"planned_seconds": 3.0}, {"how": "reckoned"}, {"how": None}):
+    for other in ({"step_seconds": 3 / 60}, {"how": "reckoned"}, {"how": None}):
         evidence.plan = {**plan, **other}
         assert found(evidence) == set()
     evidence.plan = plan

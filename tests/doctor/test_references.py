@@ -42,7 +42,7 @@ def test_presets_are_known_by_their_settings():
 def test_a_curve_follows_its_run(run_folder, tmp_path, monkeypatch):
     with pytest.raises(RunError, match="no reference"):
         collect(run_folder, "stories")
-    monkeypatch.setattr(references, "_decisive", lambda config: None)  # any settings are a preset's
+    monkeypatch.setattr(references, "_decisive", lambda config: {})  # any settings are a preset's
     reference = collect(run_folder, "stories")
     steps, validations = (read_metrics(run_folder / "metrics.jsonl", kind) for kind in ("step", "validation"))
     assert reference.points[0][:2] == (steps[0]["tokens"], pytest.approx(steps[0]["loss"], abs=1e-4))

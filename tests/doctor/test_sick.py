@@ -259,7 +259,9 @@ def test_a_loader_that_is_slow(treat, monkeypatch):
 
 def test_a_loss_higher_than_the_references(treat, monkeypatch):
     """Another seed is normal, and a hundredth of the rate is not."""
-    monkeypatch.setattr(references, "_decisive", lambda config: config.train.lr)  # any model is preset deep's
+    monkeypatch.setattr(
+        references, "_decisive", lambda config: {"train.lr": config.train.lr}
+    )  # any model is preset deep's
     options = {"train__lr": 1e-3, "train__steps": 80}
     reference = collect(treat(name="reference", **options).run, "letters")
     again = treat(name="again", train__seed=2, **options).diagnosis(references=[reference])

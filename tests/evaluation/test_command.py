@@ -84,7 +84,7 @@ def test_texts_folders_and_a_picture(call, run_folder, text_folder, tmp_path):
         (["--harness"], "--harness names nothing"),
         (["--harness", "x", "--stride", "3"], "brings its own texts"),
         (["--text", "EMPTY"], "empty"),
-        (["--text", "LATIN"], "no UTF-8"),
+        (["--text", "LATIN"], "not UTF-8"),
         (["--stride", "0"], "stride"),
         (["--picture", "x.bmp"], ".png"),
         (["--device", "warp"], "warp"),

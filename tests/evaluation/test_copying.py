@@ -294,19 +294,6 @@ def test_an_interrupted_build_leaves_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["train.tokens"]
 
 
-def test_what_a_killed_build_left_goes_after_a_day(tmp_path):
-    train = shard(tmp_path, TEXT)
-    old, young, other = (
-        tmp_path / name for name in (".train.index.0.part", ".train.index.1.part", ".val.index.0.part")
-    )
-    for path in (old, young, other):
-        path.write_bytes(b"x")
-    for path in (old, other):
-        os.utime(path, (0, 0))
-    CopyIndex.open(train)
-    assert [path.exists() for path in (old, young, other)] == [False, True, True]
-
-
 def test_every_place_is_looked_at_a_few_times_however_long_the_text(tmp_path, monkeypatch):
     monkeypatch.setattr(suffixes, "PLACES_AT_ONCE", 500)
     monkeypatch.setattr(suffixes, "TOKENS_AT_ONCE", 1000)

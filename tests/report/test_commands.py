@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from minigpt.cli.app import app
+from minigpt.cli.commands import app
 from minigpt.config import load_preset, preset_names, resolve
 from minigpt.report import Wishes
 from minigpt.report.commands import commands

@@ -120,8 +120,8 @@ def test_a_place_that_cannot_be_written_is_named_before_the_work(run, tmp_path, 
         raise PermissionError(13, "Permission denied")
 
     with pytest.raises(ConfigError, match="cannot be written there"):
-        write_report([run], tmp_path / f"{'x' * 240}.html")
-    monkeypatch.setattr("tempfile.NamedTemporaryFile", refused)
+        write_report([run], tmp_path / f"{'x' * 260}.html")
+    monkeypatch.setattr("tempfile.TemporaryFile", refused)
     with pytest.raises(ConfigError, match="cannot be written there"):
         write_report([run])
 
@@ -146,7 +146,7 @@ def test_a_disk_that_fills_up_leaves_no_part_of_a_page(run, monkeypatch):
     def full(file):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("minigpt.checkpoint.sync", full)
+    monkeypatch.setattr("minigpt.atomic.sync", full)
     with pytest.raises(ConfigError, match="No space left"):
         write_report([run], run / "page.html", wishes=Wishes(evaluate=False, samples=False))
     assert not [path for path in run.iterdir() if "page.html" in path.name]

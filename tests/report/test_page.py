@@ -14,6 +14,7 @@ from minigpt.config import MachineConfig
 from minigpt.errors import CheckpointError, ConfigError, DataError, MiniGPTError, RunError
 from minigpt.report import Wishes, write_report
 from minigpt.report.gather import gather
+from minigpt.report.overview import _training
 from minigpt.report.page import page
 from minigpt.report.training import inside
 from minigpt.run import RunFolder
@@ -335,13 +336,20 @@ def test_the_figures_and_what_was_seen_are_of_the_same_step(run, read):
 
 
 @pytest.mark.usefixtures("sketched")
-def test_the_last_look_that_is_shown_saw_the_weights_move(run):
+def test_the_last_look_is_shown(run):
     [facts] = gather([run], FAST)
-    before, last = facts.health[-2:]
-    assert f"Each part at step {last['step']}<" in "".join(part.text for part in inside([facts]))
-    ended = [{**r, "lr": 0.0} if r["kind"] == "step" and r["step"] == last["step"] else r for r in facts.records]
-    told = "".join(part.text for part in inside([replace(facts, records=ended)]))
-    assert f"Each part at step {before['step']} (later ones saw no change: the rate was 0)" in told
+    assert f"Each part at step {facts.health[-1]['step']}<" in "".join(part.text for part in inside([facts]))
+
+
+def test_a_run_that_its_patience_ended_was_not_stopped(run):
+    [facts] = gather([run], FAST)
+    config = replace(facts.config, train=replace(facts.config.train, patience=2, epochs=50))
+    last = {**facts.validations[-1], "waited": 2}
+    records = [last if record == facts.validations[-1] else record for record in facts.records]
+    ended = replace(facts, config=config, records=records)
+    assert "ended early, with no lower validation loss in 2 validations, after" in "".join(map(str, _training(ended)))
+    other = replace(facts, config=replace(config, train=replace(config.train, patience=3)), records=records)
+    assert "was stopped after" in "".join(map(str, _training(other)))
 
 
 @pytest.mark.usefixtures("sketched")

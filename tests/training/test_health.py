@@ -122,7 +122,7 @@ def test_an_accident_in_a_look_ends_no_run(data_folder, tmp_path, monkeypatch):
     outcome = train(data_folder, tmp_path / "run", tiny(train__steps=2))
     assert outcome.steps == 2
     notes = read_metrics(tmp_path / "run" / "metrics.jsonl", "note")
-    assert [note["text"] for note in notes] == ["no look inside at this step: CUDA out of memory"] * 2
+    assert [note["text"] for note in notes] == ["no look inside at this step: OutOfMemoryError: CUDA out of memory"]
 
 
 @pytest.mark.parametrize(("device_busy", "waits"), [(0.0, True), (0.05, False)])
@@ -146,6 +146,6 @@ def test_reading_ahead_counts_as_waiting_only_when_the_device_has_finished(
     training.reads_ahead, training.batches.batch = True, read
     real = training.gradients.add
     training.gradients.add = lambda *arguments: (Loss(), real(*arguments)[1])
-    training.due = replace(training.due, settings=tiny(train__health_every=0).train)
+    training.due = replace(training.due, config=tiny(train__health_every=0))
     training.step(batch, 1e-3)
     assert training.meter.waited == pytest.approx(0.03 if waits else 0.0)

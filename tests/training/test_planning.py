@@ -13,6 +13,7 @@ from minigpt import checkpoint
 from minigpt.config import with_model
 from minigpt.device import choose
 from minigpt.errors import ConfigError
+from minigpt.generation.history import read_history
 from minigpt.metrics import read_metrics
 from minigpt.run import RunFolder
 from minigpt.training.plan import make_plan
@@ -25,8 +26,13 @@ def test_steps_and_validations_are_those_of_the_run(run_folder, dataset):
     plan = make_plan(RunFolder(run_folder).config(), CPU, dataset.report)
     records = read_metrics(run_folder / "metrics.jsonl")
     assert plan.steps == max(record["step"] for record in records)
-    assert plan.validations == sum(record["kind"] == "validation" for record in records)
-    assert plan.seconds == plan.steps * plan.step_seconds + plan.validations * plan.validation_seconds
+    counts = {part: count for part, (count, _) in plan.parts.items()}
+    kinds = [record["kind"] for record in records]
+    assert (counts["validations"], counts["health checks"]) == (kinds.count("validation"), kinds.count("health"))
+    assert counts["samples"] == len({kept.step for kept in read_history(RunFolder(run_folder))})
+    assert counts["steps"] == plan.steps
+    assert plan.seconds == sum(count * each for count, each in plan.parts.values())
+    assert all(each > 0 for _, each in plan.parts.values())
 
 
 @pytest.mark.parametrize("changes", [{"train__validate_every": 7}, {"train__steps": 9, "train__validate_every": 4}])
@@ -35,7 +41,7 @@ def test_validations_between_epochs_are_counted(changes, dataset, data_folder, t
 
     train(data_folder, tmp_path / "run", tiny(**changes))
     validations = read_metrics(tmp_path / "run" / "metrics.jsonl", "validation")
-    assert make_plan(tiny(**changes), CPU, dataset.report).validations == len(validations)
+    assert make_plan(tiny(**changes), CPU, dataset.report).parts["validations"][0] == len(validations)
 
 
 def test_a_checkpoint_is_as_large_as_planned(run_folder, dataset):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
@@ -15,6 +16,7 @@ from minigpt.errors import CheckpointError, ConfigError, DataError, MiniGPTError
 from minigpt.metrics import read_metrics
 from minigpt.run import RunFolder
 from minigpt.training import resume, train
+from minigpt.training.picture import draw_curves
 from minigpt.training.progress import GradientNorms, Progress
 from minigpt.training.start import start
 from minigpt.training.verify import TIMES
@@ -80,10 +82,10 @@ VARIATIONS = {
 
 @pytest.mark.parametrize("changes", VARIATIONS.values(), ids=VARIATIONS.keys())
 def test_a_run_with_crashes_ends_with_the_same_bytes_and_metrics(data_folder, tmp_path, changes):
-    config = tiny(train__save_every=4, train__log_every=3, **changes)  # two epochs of 41 steps
+    config = tiny(train__save_every=4, train__log_every=3, train__batch_size=8, **changes)  # two epochs of 21 steps
     train(data_folder, tmp_path / "whole", config)
     # before the first save; twice inside the first epoch; inside its validation; in the second epoch
-    crashes = [crash_at(2), crash_at(15), crash_at(16), crash_when_validating, crash_at(60)]
+    crashes = [crash_at(2), crash_at(11), crash_at(12), crash_when_validating, crash_at(31)]
     train_with_crashes(data_folder, tmp_path / "broken", config, crashes)
     assert_same_run(tmp_path / "whole", tmp_path / "broken")
 
@@ -101,12 +103,15 @@ def test_seconds_go_on_and_never_back(data_folder, tmp_path):
     assert all(a <= b for a, b in pairwise(seconds))
 
 
-def test_a_clock_that_jumps_changes_nothing(data_folder, tmp_path, monkeypatch):
-    train(data_folder, tmp_path / "whole", tiny(train__steps=8))
-    ticks = iter(range(10**9, 0, -(10**6)))
+@pytest.mark.parametrize("tick", [-(10**6), 10**6])
+def test_a_clock_that_jumps_changes_nothing(data_folder, tmp_path, monkeypatch, tick):
+    config = tiny(train__steps=8, train__save_minutes=1e-9, train__keep=9)
+    train(data_folder, tmp_path / "whole", config)
+    ticks = itertools.count(10**9, tick)
     monkeypatch.setattr("time.time", lambda: next(ticks))
-    train(data_folder, tmp_path / "jumping", tiny(train__steps=8))
+    train(data_folder, tmp_path / "jumping", config)
     assert_same_run(tmp_path / "whole", tmp_path / "jumping")
+    assert len(RunFolder.open(tmp_path / "jumping").checkpoint_folders()) == 8
 
 
 def test_asked_to_stop_it_saves_and_goes_on_from_there(data_folder, tmp_path):
@@ -144,13 +149,26 @@ def test_a_run_that_was_moved_with_its_data_goes_on(data_folder, tmp_path):
     assert resume(run, data=data).steps == 4
 
 
+@pytest.fixture(scope="module")
+def twins(data_folder, tmp_path_factory):
+    """The same run of 41 steps, once left alone and once stopped."""
+    folder, answers = tmp_path_factory.mktemp("twins"), iter([False] * 9 + [True])
+    config = tiny(train__save_every=4, train__keep=3, train__epochs=1)
+    train(data_folder, folder / "whole", config)
+    train(data_folder, folder / "stopped", config, should_stop=lambda: next(answers))
+    return folder
+
+
 @pytest.fixture
-def stopped(data_folder, tmp_path):
-    """A run with checkpoints at steps 4, 8 and 10, not finished."""
-    answers = iter([False] * 9 + [True])
-    config = tiny(train__save_every=4, train__keep=3)
-    train(data_folder, tmp_path / "run", config, should_stop=lambda: next(answers))
-    return tmp_path / "run"
+def whole(twins):
+    """The run that was left alone."""
+    return twins / "whole"
+
+
+@pytest.fixture
+def stopped(twins, tmp_path):
+    """The same, with checkpoints at steps 4, 8 and 10, not finished."""
+    return shutil.copytree(twins / "stopped", tmp_path / "run")
 
 
 def damage(file, how):
@@ -168,7 +186,7 @@ def damage(file, how):
 
 @pytest.mark.parametrize("how", ["removed", "cut short", "emptied", "one bit flipped"])
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
-def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(data_folder, stopped, tmp_path, how, name):
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(stopped, whole, how, name):
     damage(stopped / "checkpoints" / "step-000000010" / name, how)
     records = []
     resume(stopped, watchers=[lambda record: records.append(dict(record))])
@@ -177,8 +195,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(data_folder, s
     assert "damaged" in notes[0]
     assert "step-000000010" in notes[0]
     assert "going on from step 8" in notes[0]
-    train(data_folder, tmp_path / "whole", tiny(train__save_every=4, train__keep=3))
-    assert content(stopped) == content(tmp_path / "whole")
+    assert content(stopped) == content(whole)
 
 
 def test_damaged_checkpoints_do_not_push_out_new_ones(data_folder, tmp_path):
@@ -222,6 +239,31 @@ def test_a_run_goes_on_in_another_precision(data_folder, tmp_path):
         notes = read_metrics(run / "metrics.jsonl", "note")
         assert any(f"precision {first}, now {second}" in note["text"] for note in notes)
         assert RunFolder.open(run).environment()["precision"] == second
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, None),
+        ({"instructions": "AVX512 amx_bf16"}, "instructions AVX512 amx_bf16, now "),
+        ({"processor": "another one", "torch": "2.0"}, "torch 2.0, now "),
+        ({"instructions": None}, None),  # a run from before they were noted
+    ],
+)
+def test_a_run_that_goes_on_elsewhere_says_that_it_is_not_bit_for_bit(stopped, change, said):
+    file = RunFolder.open(stopped).environment_file
+    known = json.loads(file.read_text()) | change
+    file.write_text(json.dumps({name: value for name, value in known.items() if value is not None}))
+    resume(stopped, steps=11)
+    notes = [note["text"] for note in read_metrics(stopped / "metrics.jsonl", "note")]
+    if said is None:
+        assert notes == []
+        return
+    (note,) = notes
+    assert note.startswith("going on elsewhere, so not bit for bit: ")
+    assert said in note
+    resume(stopped, steps=12)
+    assert len(read_metrics(stopped / "metrics.jsonl", "note")) == 1, "from here on it is the same machine"
 
 
 @pytest.mark.parametrize("kept", ["both", "old only"])
@@ -289,7 +331,8 @@ def test_a_damaged_file_of_the_run_is_named(stopped, name, content):
         resume(stopped)
 
 
-def test_a_picture_that_cannot_be_drawn_ends_no_run(data_folder, tmp_path):
+def test_a_picture_that_cannot_be_drawn_ends_no_run(data_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("minigpt.training.reports.draw_curves", draw_curves)
     run = tmp_path / "lr$_{$ 漢字"
     (run.parent / "blocked").write_text("")
     training = start(data_folder, run, tiny(train__steps=3))
@@ -300,7 +343,7 @@ def test_a_picture_that_cannot_be_drawn_ends_no_run(data_folder, tmp_path):
     assert (run / "training_metrics.png").exists()
 
 
-def test_when_every_checkpoint_is_damaged_it_begins_anew_and_says_so(data_folder, stopped, tmp_path):
+def test_when_every_checkpoint_is_damaged_it_begins_anew_and_says_so(stopped, whole):
     for folder in RunFolder.open(stopped).checkpoint_folders():
         damage(folder / "model.safetensors", "one bit flipped")
     records = []
@@ -308,8 +351,7 @@ def test_when_every_checkpoint_is_damaged_it_begins_anew_and_says_so(data_folder
     notes = [record["text"] for record in records if record["kind"] == "note"]
     assert len(notes) == 3
     assert all("going on from step 0" in note for note in notes)
-    train(data_folder, tmp_path / "whole", tiny(train__save_every=4, train__keep=3))
-    assert content(stopped) == content(tmp_path / "whole")
+    assert content(stopped) == content(whole)
 
 
 def test_a_run_that_lost_its_checkpoints_says_so(stopped):
@@ -318,7 +360,7 @@ def test_a_run_that_lost_its_checkpoints_says_so(stopped):
     records = []
     resume(stopped, watchers=[lambda record: records.append(dict(record))])
     messages = [record["text"] for record in records if record["kind"] == "message"]
-    assert messages == ["no checkpoint is there, though the run has taken steps: it begins anew"]
+    assert messages[0] == "no checkpoint is there, though the run has taken steps: it begins anew"
 
 
 def test_a_data_set_that_has_moved_is_asked_for_and_remembered(data_folder, stopped, tmp_path):
@@ -364,7 +406,7 @@ def test_two_processes_cannot_train_into_one_run(stopped):
     assert not resume(stopped).stopped
 
 
-def test_a_save_that_fails_loses_no_checkpoint(data_folder, tmp_path, monkeypatch):
+def test_a_save_that_fails_loses_no_checkpoint(data_folder, whole, tmp_path, monkeypatch):
     real, calls = checkpoint.save_file, []
 
     def full_disk(tensors, file):
@@ -375,12 +417,11 @@ def test_a_save_that_fails_loses_no_checkpoint(data_folder, tmp_path, monkeypatc
 
     monkeypatch.setattr(checkpoint, "save_file", full_disk)
     with pytest.raises(CheckpointError, match="No space left"):
-        train(data_folder, tmp_path / "run", tiny(train__save_every=4))
+        train(data_folder, tmp_path / "run", tiny(train__save_every=4, train__epochs=1))
     monkeypatch.undo()
     assert [f.name for f in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-000000004"]
     resume(tmp_path / "run")
-    train(data_folder, tmp_path / "whole", tiny(train__save_every=4))
-    assert_same_run(tmp_path / "whole", tmp_path / "run")
+    assert_same_run(whole, tmp_path / "run")
 
 
 def test_a_metrics_line_cut_short_by_a_crash_is_dropped(data_folder, stopped):

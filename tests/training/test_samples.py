@@ -8,8 +8,8 @@ import shutil
 
 import pytest
 import torch
-from rich.console import Console
 
+from minigpt.cli.console import Console
 from minigpt.cli.live import SHOWN_TEMPERATURE, TrainView
 from minigpt.generation.history import read_history
 from minigpt.generation.kept import SEED, TEMPERATURES, Kept
@@ -41,15 +41,6 @@ def samples(run):
 def small(**changes):
     """Settings of a run of two epochs of six steps."""
     return tiny(**{"train__batch_size": 32, "train__samples": 2, **changes})
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick():
-    """Short texts, and no pictures."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("minigpt.generation.kept.NEW_CHARACTERS", 40)
-        patch.setattr("minigpt.training.reports.draw_curves", lambda *arguments: None)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +170,7 @@ def test_a_model_that_recomputes_its_activations_says_the_same(data_folder, whol
 def shown(*kept, terminal=False):
     """What the live view prints of an epoch's samples."""
     out = io.StringIO()
-    console = Console(file=out, force_terminal=terminal, width=80, highlight=False, markup=False, emoji=False)
+    console = Console(file=out, force_terminal=terminal, width=80)
     TrainView(console)({"kind": "samples", "step": 1, "samples": kept})
     return out.getvalue()
 

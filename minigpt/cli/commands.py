@@ -1,0 +1,53 @@
+"""The commands, joined: one file a verb beside this one."""
+
+from __future__ import annotations
+
+from cyclopts import App
+
+from minigpt.cli.device import device_command
+from minigpt.cli.doctor import doctor_command
+from minigpt.cli.evaluate import evaluate_command
+from minigpt.cli.export import export_command
+from minigpt.cli.generate import generate_command
+from minigpt.cli.import_ import import_command
+from minigpt.cli.plan import plan_command
+from minigpt.cli.prepare import prepare_command
+from minigpt.cli.replay import replay_command
+from minigpt.cli.report import report_command
+from minigpt.cli.resume import resume_command
+from minigpt.cli.samples import samples_command
+from minigpt.cli.settings import given
+from minigpt.cli.train import train_command
+from minigpt.cli.verify_resume import verify_resume_command
+
+
+def _version() -> str:
+    from minigpt import __version__
+
+    return __version__
+
+
+app = App(
+    name="minigpt",
+    version=_version,
+    suppress_keyboard_interrupt=False,  # `main` says that it stopped
+    help="Train a small GPT from scratch, on the hardware you have, and see how it works.\n\n"
+    "First time: `minigpt prepare pylib --out data/pylib --tokenizer bpe:4096`, then "
+    "`minigpt train --data data/pylib --run runs/first --preset laptop`. "
+    "Each command explains itself: `minigpt train --help`.",
+)
+app.command(prepare_command, name="prepare")
+for name, command in (("plan", plan_command), ("train", train_command)):
+    app.command(App(name=name, config=[given]), name=name)
+    app[name].default(command)
+app.command(resume_command, name="resume")
+app.command(verify_resume_command, name="verify-resume")
+app.command(replay_command, name="replay")
+app.command(generate_command, name="generate")
+app.command(samples_command, name="samples")
+app.command(evaluate_command, name="evaluate")
+app.command(doctor_command, name="doctor")
+app.command(report_command, name="report")
+app.command(export_command, name="export")
+app.command(import_command, name="import")
+app.command(device_command, name="device")

@@ -1,0 +1,119 @@
+"""Opening files and standard input: whatever goes wrong in it is said to be trouble in reading, and names the file.
+
+What is packed with gzip is unpacked as it is read, whatever it is called.
+
+Not here: what the bytes mean (records.py, pieces.py).
+"""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import os
+import shlex
+import shutil
+import stat
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, cast
+
+from minigpt.errors import DataError
+from minigpt.files import why
+
+CHUNK_BYTES = 2**18
+GZIP = b"\x1f\x8b"
+
+KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "folder",
+    stat.S_IFIFO: "named pipe",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+}
+
+
+def kind_of(path: str) -> str:
+    """Returns what is at a path, as in `KINDS`; "" if nothing is. Nothing is opened: a pipe would wait for ever.
+
+    Raises:
+        DataError: the system does not say, for a folder on the way may not be looked into, for instance.
+    """
+    try:
+        return KINDS.get(stat.S_IFMT(os.stat(path).st_mode), "device")
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last for a name with a zero byte
+        return ""
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return ""
+        raise cannot_read(path, error) from error
+
+
+def cannot_read(name: str, error: Exception) -> DataError:
+    """The error for a file or folder that cannot be read."""
+    remedy = "Check the file and its disk."
+    if isinstance(error, PermissionError):
+        closed = next((str(folder) for folder in reversed(Path(name).parents) if not os.access(folder, os.X_OK)), name)
+        remedy = f"Ask its owner, or give yourself the right: `chmod u+rX {shlex.quote(closed)}`."
+        return DataError(f"{name} may not be read", seen=why(error), remedy=remedy)
+    if isinstance(error, EOFError | zlib.error | gzip.BadGzipFile):
+        remedy = "It is damaged or cut short: copy or download it anew."
+    elif isinstance(error, FileNotFoundError):
+        remedy = "It was there a moment ago: prepare the text when nothing changes it."
+    return DataError(f"{name} cannot be read", seen=why(error), remedy=remedy)
+
+
+@contextmanager
+def opened(name: str) -> Iterator[IO[bytes]]:
+    """A file, at its start.
+
+    Raises:
+        DataError: it cannot be read, then or while it is being read.
+    """
+    try:
+        with open(name, "rb") as file:
+            yield unpacked(file)
+    except (OSError, EOFError, zlib.error) as error:
+        raise cannot_read(name, error) from error
+
+
+def unpacked(file: IO[bytes]) -> IO[bytes]:
+    """A file from its start, unpacked if it is packed with gzip."""
+    file.seek(0)
+    packed = file.read(len(GZIP)) == GZIP
+    file.seek(0)
+    return cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if packed else file
+
+
+def chunks_of(file: IO[bytes]) -> Iterator[bytes]:
+    """The bytes of a file from where it stands, in bounded chunks."""
+    while chunk := file.read(CHUNK_BYTES):
+        yield chunk
+
+
+@contextmanager
+def spooled_stdin() -> Iterator[IO[bytes]]:
+    """Standard input, kept in a temporary file that can be read again and again.
+
+    Raises:
+        DataError: there is none, it is a terminal, or it cannot be kept.
+    """
+    remedy = "Pipe text into the command: cat FILE | minigpt ..."
+    stream = getattr(sys.stdin, "buffer", None)  # None if it was closed; some consoles have text only
+    if stream is None or stream.closed:
+        raise DataError("There is no standard input to read", remedy=remedy)
+    if stream.isatty():
+        raise DataError("Standard input is a terminal", remedy=remedy)
+    try:
+        spool = tempfile.TemporaryFile()  # noqa: SIM115
+        shutil.copyfileobj(stream, spool, CHUNK_BYTES)
+    except OSError as error:
+        seen = f"{why(error)}; it is kept in {tempfile.gettempdir()} meanwhile"
+        remedy = "Free some space there, or name another folder: TMPDIR=/other/folder minigpt ..."
+        raise DataError("Standard input cannot be read, or not be kept", seen=seen, remedy=remedy) from error
+    with spool:
+        yield spool

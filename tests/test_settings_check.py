@@ -1,0 +1,87 @@
+"""Settings that do not fit the run's length or its text, each with a remedy that helps."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from minigpt.calendar import Calendar
+from minigpt.config import Config, preset_names, resolve
+from minigpt.settings_check import misfits
+from tests.conftest import tiny
+
+STEP = 128
+"""Tokens of a step."""
+
+CASES = {
+    "a warm-up as long as the run": ({"schedule.warmup_steps": 40}, "warm-up", "never gets to its peak"),
+    "a warm-up longer than the run": ({"schedule.warmup_steps": 100}, "warm-up", "100 steps and the run has 40"),
+    "a warm-up of most of the run": ({"schedule.warmup_steps": 30}, "warm-up", "little is left"),
+    "one-cycle's own number": ({"schedule.name": "one-cycle", "schedule.warmup_steps": 50}, "warm-up", "never"),
+    "wsd without a flat part": (
+        {"schedule.name": "wsd", "schedule.warmup_steps": 15, "schedule.decay": 0.8},
+        "decay",
+        "Warm-up (15) and decay (32) take more than the run's 40 steps",
+    ),
+    "patience for more validations than there are": ({"train.patience": 9}, "patience", "cannot end it early"),
+    "patience for the last one": ({"train.patience": 4, "train.validate_every": 8}, "patience", "5 validations"),
+    "validations": ({"train.validate_every": 41}, "validate every", "--train.validate-every 41 is more than"),
+    "checkpoints": ({"train.save_every": 500}, "save every", "adds no checkpoint"),
+    "lines of metrics": ({"train.log_every": 50}, "log every", "the first step and the last are logged"),
+    "looks inside": ({"train.health_every": 1000}, "health every", "1,000 is more than the run's 40 steps"),
+    "a batch larger than the text": (
+        {"train.batch_size": 80},
+        "batch",
+        "80 rows, and the training text is 40 sequences",
+    ),
+    "parts of it": ({"train.batch_size": 80, "train.accumulate": 4}, "batch", "40 empty rows"),
+}
+
+
+def calendar(config: Config, train: int = 10 * STEP + 1, val: int = 10_000) -> Calendar:
+    return Calendar(config, train, val)
+
+
+def found(due: Calendar) -> dict[str, str]:
+    return {misfit.name: str(misfit) for misfit in misfits(due)}
+
+
+def configured(settings) -> Config:
+    return tiny(**{"train__steps": 40, **{name.replace(".", "__"): value for name, value in settings.items()}})
+
+
+@pytest.mark.parametrize(("settings", "name", "words"), CASES.values(), ids=CASES.keys())
+def test_what_does_not_fit_is_said_and_the_remedy_helps(settings, name, words):
+    due = calendar(configured(settings))
+    (misfit,) = misfits(due)
+    assert misfit.name == name
+    assert words in str(misfit)
+    assert " ".join(misfit.options) in str(misfit)
+    pairs = zip(misfit.options[::2], misfit.options[1::2], strict=True)
+    options = {option.removeprefix("--").replace("-", "_"): float(value) for option, value in pairs}
+    whole = {option: int(value) if value == math.floor(value) else value for option, value in options.items()}
+    assert found(calendar(configured(settings | whole))) == {}
+
+
+def test_a_small_validation_text_is_said():
+    assert "1 token, less than one sequence of 32" in found(calendar(tiny(), val=1))["small validation"]
+    assert "less than" not in found(calendar(tiny(), val=4000))["small validation"]
+
+
+def test_what_was_not_set_is_not_told():
+    """A short run has fewer steps than lie between two looks, by default."""
+    assert found(calendar(tiny(train__steps=8, train__log_every=10))) == {}
+
+
+@pytest.mark.parametrize("preset", preset_names())
+@pytest.mark.parametrize("steps", [1, 2, 10, 40, 500])
+def test_a_preset_fits_a_run_of_any_length(preset, steps):
+    assert found(Calendar(resolve(preset, overrides={"train.steps": steps}), 1_000_000, 100_000)) == {}
+
+
+def test_without_a_text_the_length_alone_is_checked():
+    due = Calendar.of_steps(configured({"schedule.warmup_steps": 100}))
+    assert due is not None
+    assert set(found(due)) == {"warm-up"}
+    assert Calendar.of_steps(tiny()) is None
