@@ -36,6 +36,8 @@ def in_any_company(form: Form, weight: Tensor, bias: Tensor | None) -> Product:
 
     def product(x: Tensor) -> Tensor:
         rows, time, _ = x.shape
+        if not time:
+            return x.new_empty(rows, 0, len(weight))
         if rows in counts or time > 1:  # several tokens of one text are always read alone
             return multiply(x)
         if rows > counts[-1]:  # in parts, each of them where a lone row would begin

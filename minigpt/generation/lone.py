@@ -29,7 +29,7 @@ class LoneStep:
         self.words = dict(model.named_parameters())["wte.weight"].detach()  # (vocab_size, n_embd)
         config = model.config
         self.positions = torch.arange(config.block_size)
-        self.places = model.wpe(self.positions) if model.wpe else None  # (block_size, n_embd)
+        self.places = None if model.wpe is None else model.wpe(self.positions)  # (block_size, n_embd)
         self.heads, self.head_dim = (config.n_head, config.kv_heads, config.kv_heads), config.head_dim
         self.sharing, self.qk_norm = config.n_head // config.kv_heads, config.qk_norm
         self.rotates = config.position in ROTARY
@@ -52,7 +52,7 @@ class LoneStep:
             q, k, v = qkv.split(self.heads, dim=1)  # each (1, heads, 1, head_dim)
             if self.qk_norm:
                 q, k = attention.q_norm(q), attention.k_norm(k)
-            if self.rotates:
+            if attention.rotary:
                 q, k = attention.rotary(q, position), attention.rotary(k, position)
             keys.narrow(2, at, 1).copy_(k)
             values.narrow(2, at, 1).copy_(v)

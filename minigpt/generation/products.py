@@ -75,8 +75,6 @@ def int8_head(weight: Tensor, bias: Tensor | None) -> Product:
     least, middle = torch.tensor(1e-20), torch.tensor(128.5)  # the half makes cutting off rounding
 
     def product(x: Tensor) -> Tensor:
-        if not x.numel():
-            return x.new_empty(*x.shape[:-1], len(weight))
         step = torch.add(least, x.abs().amax(dim=-1, keepdim=True), alpha=1 / 127)  # (rows, time, 1)
         inputs = torch.addcdiv(middle, x, step).to(torch.uint8)
         y = multiply(inputs, 1.0, 128, packed, scale, zeros, None, 1.0, 0, torch.float32, "none", [], "").mul_(step)

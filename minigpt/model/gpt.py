@@ -139,7 +139,7 @@ class GPT(nn.Module):
         self.config = config
         self.wte = Embedding(config.vocab_size, config.n_embd)
         embeds_positions = config.position in layers.POSITION_EMBEDDINGS
-        self.wpe = layers.POSITION_EMBEDDINGS[config.position](config) if embeds_positions else None
+        self.wpe: nn.Module | None = layers.POSITION_EMBEDDINGS[config.position](config) if embeds_positions else None
         self.drop = Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.ln_f = layers.NORMS[config.norm](config.n_embd, config.bias)
