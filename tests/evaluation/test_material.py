@@ -71,7 +71,7 @@ def test_standard_input_is_a_text(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"", "empty"), (b"caf\xe9", "not UTF-8"), (b"a\0b", "binary data"), (None, "no such file")]
+    ("content", "message"), [(b"", "empty"), (b"caf\xe9", "not UTF-8"), (b"a\0b", "binary"), (None, "no such file")]
 )
 def test_what_is_no_text_is_refused(tmp_path, content, message):
     if content is not None:
