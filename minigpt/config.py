@@ -74,7 +74,7 @@ class GPTConfig:
         if self.n_head >= 1 and self.n_embd % self.n_head:
             yield f"model.n_embd {self.n_embd} is not divisible by model.n_head {self.n_head}; change either"
         elif self.n_head >= 1 and self.position == "rope" and self.head_dim % 2:
-            yield f"rope turns pairs of numbers, and {self.n_embd} / {self.n_head} heads is odd; change model.n_head"
+            yield f"rope turns pairs of numbers, and model.n_embd / model.n_head is odd: {self.n_embd} / {self.n_head}"
         if self.position == "sinusoidal" and self.n_embd % 2:
             yield f"sinusoidal positions need an even model.n_embd, not {self.n_embd}"
         if not 0 <= self.dropout <= 0.99:
@@ -271,7 +271,7 @@ class Preset:
     Attributes:
         name: what `--preset` takes.
         summary: one line for the help.
-        tokenizer: the tokenizer it was measured with, as `minigpt prepare --tokenizer` takes it.
+        tokenizer: the tokenizer it was measured with, as `minigpt prepare` takes it.
         settings: dotted names to values.
     """
 

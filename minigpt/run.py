@@ -33,11 +33,21 @@ from minigpt import checkpoint
 from minigpt.atomic import replacing, write_file
 from minigpt.config import Config, resolve
 from minigpt.data import Dataset
-from minigpt.errors import CheckpointError, DataError, NewerVersionError, RunError, TokenizerError
+from minigpt.data.report import FILE as REPORT
+from minigpt.errors import (
+    CheckpointError,
+    DataError,
+    NewerVersionError,
+    RunError,
+    TokenizerError,
+    did_you_mean_folder,
+)
 from minigpt.files import read_json, why
 from minigpt.model import GPT
 from minigpt.tokenizers import Tokenizer, load_tokenizer
 from minigpt.weights import make_model, misfit
+
+CONFIG = "config.toml"
 
 MODEL, OPTIMIZER = "model", "optimizer"
 """The parts of a checkpoint."""
@@ -56,7 +66,7 @@ class RunFolder:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.name = self.path.absolute().name
-        self.config_file = self.path / "config.toml"
+        self.config_file = self.path / CONFIG
         self.tokenizer_folder = self.path / "tokenizer"
         self.data_file = self.path / "data.json"
         self.environment_file = self.path / "environment.json"
@@ -168,12 +178,7 @@ class RunFolder:
         """
         run = cls(path)
         if not run.config_file.is_file():
-            remedy = "Give the folder that `minigpt train --run` named."
-            if (run.path / "config.json").is_file():
-                remedy = (
-                    f"It may be a checkpoint: `minigpt import {shlex.quote(str(path))} --run RUN` makes a run of it."
-                )
-            raise RunError("This is no run folder: it holds no config.toml", seen=path, remedy=remedy)
+            raise _no_run(run.path)
         return run
 
     def config(self) -> Config:
@@ -191,8 +196,16 @@ class RunFolder:
             raise TokenizerError(
                 "The data set was made with another tokenizer than the run",
                 seen=f"{other.spec} ({other.identity[:12]}) instead of {own.spec} ({own.identity[:12]})",
-                remedy=f"Prepare the text with --tokenizer {self.path}, or train a run on this data set.",
+                remedy=f"Prepare the text anew, `{self._preparing()}`, or train a run on this data set.",
             )
+
+    def _place(self) -> str:
+        """Returns the run's folder as it is typed."""
+        return shlex.quote(str(self.path))
+
+    def _preparing(self) -> str:
+        """Returns the command that makes a data set of this run's tokenizer."""
+        return f"minigpt prepare TEXT --out DATA --tokenizer {self._place()}"
 
     def open_data(self, place: Path | str | None = None) -> Dataset:
         """Returns a data set that this run's tokenizer made: the one at `place`, or else the one it was trained on.
@@ -206,14 +219,16 @@ class RunFolder:
             raise DataError(
                 "An imported run has no data set of its own",
                 seen=self.path,
-                remedy=f"Name one with --data; `minigpt prepare TEXT --out DATA --tokenizer {self.path}` makes one.",
+                remedy=f"Name one with --data; `{self._preparing()}` makes one.",
             )
         found = Path(place or own)
         if not found.is_dir():
             raise DataError(
                 "The run's data set is not there" if not place else "There is no such data set",
                 seen=found,
-                remedy="If it has moved, name it with --data." if not place else "Check the path given with --data.",
+                remedy="If it has moved, name it with --data."
+                if not place
+                else f"{did_you_mean_folder(found, REPORT)}Check the path given with --data.",
             )
         dataset = Dataset.open(found)
         self.check_tokenizer(dataset.tokenizer)
@@ -270,7 +285,7 @@ class RunFolder:
             raise RunError(
                 "The run was imported, not trained: it has nothing to go on with",
                 seen=self.path,
-                remedy=f"Start a run from its weights: minigpt train --init {self.path} --data DATA --run NEW",
+                remedy=f"Start a run from its weights: minigpt train --init {self._place()} --data DATA --run NEW",
             )
 
     def environment(self) -> dict[str, Any]:
@@ -392,3 +407,16 @@ def load(run: Path | str, checkpoint: str = "best", device: torch.device | str =
     if config.model.vocab_size != tokenizer.vocab_size:
         raise misfit(f"model.vocab_size {config.model.vocab_size}, {tokenizer.vocab_size} ids in the tokenizer")
     return load_model(config, folder.find_checkpoint(str(checkpoint)), device), tokenizer
+
+
+def _no_run(path: Path) -> RunError:
+    """Returns what is wrong with a path that is no run, and what may be meant instead."""
+    place, near = shlex.quote(str(path)), did_you_mean_folder(path, CONFIG)
+    what, remedy = "This is no run folder: it holds no config.toml", f"{near}Give a folder that `minigpt train` made."
+    if not path.exists():
+        what = "There is no run folder at this path"
+    elif (path / "config.json").is_file():
+        remedy = f"It may be a checkpoint: `minigpt import {place} --run NEW` makes a run of it."
+    elif (path / REPORT).is_file():
+        remedy = f"It is a data set: `minigpt train --data {place} --run NEW` makes a run of it."
+    return RunError(what, seen=path, remedy=remedy)

@@ -53,9 +53,9 @@ def _run(arguments: list[str] | None) -> int:
     import gc
     import io
 
-    from cyclopts import CycloptsError
+    from cyclopts import CycloptsError, UnusedCliTokensError
 
-    from minigpt.cli.commands import app
+    from minigpt.cli.commands import app, stray
     from minigpt.errors import MiniGPTError
 
     gc.set_threshold(50_000)  # importing torch makes objects that stay, and looking for waste among them takes 0.15 s
@@ -70,7 +70,11 @@ def _run(arguments: list[str] | None) -> int:
         return _failed(f"{error.what}" + ("" if error.seen is None else f"\n  seen: {error.seen}"), error.remedy)
     except CycloptsError as error:
         command = " ".join(error.command_chain or ())
-        return _failed(str(error), f"See: {' '.join(filter(None, ('minigpt', command, '--help')))}")
+        remedy = f"See: {' '.join(filter(None, ('minigpt', command, '--help')))}"
+        if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+            words, advice = stray(command, error.unused_tokens)
+            return _failed(f"No option takes what stands there\n  seen: {words}", advice or remedy)
+        return _failed(str(error), remedy)
     except (MemoryError, RuntimeError) as error:
         from minigpt.device import is_out_of_memory
 

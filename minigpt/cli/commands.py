@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
+
 from cyclopts import App
 
 from minigpt.cli.device import device_command
@@ -51,3 +54,20 @@ app.command(report_command, name="report")
 app.command(export_command, name="export")
 app.command(import_command, name="import")
 app.command(device_command, name="device")
+
+WORDS = {
+    **dict.fromkeys(("generate", "samples"), "A prompt is given as: --prompt {}"),
+    **dict.fromkeys(("train", "plan", "verify-resume"), "A data set is given as: --data {}"),
+    "evaluate": "Files of text are given as: --text {}",
+    "export": "The folder to make is given as: --out {}",
+    "import": "The run to make is given as: --run {}",
+    "resume": "A longer training is asked for as: --epochs {}",
+}
+"""What words may be meant for that stand where no option takes them."""
+
+
+def stray(command: str, words: Sequence[str]) -> tuple[str, str]:
+    """Returns words that no option of a command takes, as they are typed, and what they may be meant for, if known."""
+    several = command == "evaluate"  # files; elsewhere one value that was not quoted
+    typed = shlex.join(words) if several else shlex.quote(" ".join(words))
+    return typed, WORDS.get(command, "").format(typed)

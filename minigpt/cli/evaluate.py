@@ -5,6 +5,7 @@ Not here: the measuring (minigpt.evaluation).
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -77,7 +78,7 @@ def evaluate_command(
     checkpoint
         best (lowest validation loss), latest, or a step number.
     batch_size
-        Windows at once.
+        How many windows the model reads at once.
     as_json
         Print one JSON object instead of tables.
     picture
@@ -88,19 +89,17 @@ def evaluate_command(
         Number format of the matrix products; auto is that of the run, so that the figures are those of its training.
     """
     machine = MachineConfig(device=device, precision=precision)
-    for option, words in (("--text", text), ("--harness", harness)):
+    for option, words, wanted in (("--text", text, "FILE"), ("--harness", harness, "TASK")):
         if words == []:
-            raise ConfigError(
-                f"{option} names nothing", remedy=f"Give one or more behind it: minigpt evaluate {run} {option} ..."
-            )
+            command = shlex.join(["minigpt", "evaluate", str(run), option, wanted])
+            raise ConfigError(f"{option} names nothing", remedy=f"Give one or more behind it: {command}")
     if reading != USUAL and not text:
         option = reading.words()[0]
         raise ConfigError(f"{option} says how a text is read, and none is named", remedy="Name one with --text.")
     if harness:
         if data or text or picture or stride is not None:
-            raise ConfigError(
-                "The harness brings its own texts", seen="--harness", remedy="Leave --data, --text and the like out."
-            )
+            remedy = "Leave out --data, --text, --stride and --picture."
+            raise ConfigError("The harness brings its own texts", seen="--harness", remedy=remedy)
         _evaluate_tasks(run, harness, checkpoint, machine, batch_size, as_json)
         return
 

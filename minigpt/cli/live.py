@@ -133,7 +133,7 @@ class TrainView:
             f"({machine.precision_reason}), compiling {machine.compiled} ({machine.compiled_reason})"
         )
         self.console.print(
-            f"{record['sequences']:,} sequences of {config.model.block_size} tokens, "
+            f"{counted(record['sequences'], 'sequence')} of {counted(config.model.block_size, 'token')}, "
             f"{counted(self.per_epoch, 'step')} an epoch, {self.total:,} in all"
         )
         if record["step"] >= self.total:

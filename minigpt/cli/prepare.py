@@ -177,8 +177,14 @@ def _show(report: Report, out: Path, tokenizer: str) -> None:
 
 def _next(report: Report, out: Path, tokenizer: str) -> str:
     """The command that most people want next: the preset made for this kind of tokenizer, or the run it came from."""
-    place = shlex.quote(str(out))
+    from minigpt.config import resolve
+    from minigpt.data.folder import free_folder
+
     if Path(tokenizer).is_dir():
-        return f"minigpt evaluate {shlex.quote(tokenizer)} --data {place}"
-    preset = {"bpe": " --preset laptop", "char": " --preset shakespeare"}.get(report.tokenizer.partition(":")[0], "")
-    return f"minigpt train --data {place} --run {shlex.quote(f'runs/{out.name}')}{preset}"
+        return shlex.join(["minigpt", "evaluate", tokenizer, "--data", str(out)])
+    preset = {"bpe": "laptop", "char": "shakespeare"}.get(report.tokenizer.partition(":")[0], "seed")
+    words = ["--data", str(out), "--run", free_folder(Path("runs", out.name)).as_posix()]
+    words += ["--preset", preset] if preset != "seed" else []
+    if report.block_size < resolve(preset).model.block_size:  # the text may be too short for a longer one
+        words += ["--model.block-size", str(report.block_size)]
+    return shlex.join(["minigpt", "train", *words])

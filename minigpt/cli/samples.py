@@ -51,7 +51,7 @@ def samples_command(
 
     `minigpt samples runs/books`
 
-    `minigpt samples runs/books --prompt "It was a" --prompt "She" --temperature 0.7 --temperature 1`
+    `minigpt samples runs/books --prompt "It was" --temperature 0 --temperature 1`
 
     `minigpt samples runs/books --checkpoint best --temperature 0`
 
@@ -73,15 +73,18 @@ def samples_command(
         Print a JSON object a line for each text, as samples.jsonl has them.
     """
     if tokens is not None and not 1 <= tokens <= MOST_TOKENS:
-        raise ConfigError("So many tokens cannot be added", seen=tokens, remedy=f"Give 1 to {MOST_TOKENS:,}.")
+        raise ConfigError("The number of tokens is out of range", seen=tokens, remedy=f"Give 1 to {MOST_TOKENS:,}.")
 
     from minigpt.device import choose
     from minigpt.generation.history import fill_history
+    from minigpt.generation.notes import notes_of_all
     from minigpt.run import RunFolder
 
     folder, temperatures = RunFolder.open(run), list(dict.fromkeys(temperature or [TEMPERATURE]))
     if device != "auto":  # refused where there is none, also when all is kept
         choose(device, "float32")
+    for note in notes_of_all(folder.tokenizer(), prompt, folder.config().model.block_size) if prompt else ():
+        say(f"note: {note}")
     wanted = {"checkpoint": checkpoint, "temperatures": temperatures, "tokens": tokens}
     with progress() as on_progress:
 

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from minigpt import device
+from minigpt.characters import counted
 from minigpt.config import Config, GPTConfig
 from minigpt.convert.card import model_card
 from minigpt.convert.gpt2 import (
@@ -36,7 +37,7 @@ from minigpt.convert.tokenizer_in import read_tokenizer
 from minigpt.convert.tokenizer_out import save_tokenizer
 from minigpt.convert.weights import SINGLE, Stored, check_tensors, find_tensors, read_json, read_tensor, refused, shown
 from minigpt.data.folder import new_folder
-from minigpt.errors import RunError, TokenizerError
+from minigpt.errors import CheckpointError, RunError, TokenizerError, did_you_mean_folder
 from minigpt.model.cost import parameter_count
 from minigpt.run import MODEL, RunFolder, load
 from minigpt.tokenizers import Tokenizer, make_tokenizer, reads_training_text
@@ -132,10 +133,10 @@ def import_hugging_face(folder: Path | str, run: Path | str, *, tokenizer: str |
             seen=folder,
             remedy="It needs no import: `minigpt generate` and the other commands take it as it is.",
         )
-    if not folder.is_dir():
-        raise RunError(
-            "There is no such folder", seen=folder, remedy="Give a local folder with config.json and model.safetensors."
-        )
+    if not (folder / CONFIG).exists():
+        what = "The folder holds no checkpoint: it has no config.json" if folder.is_dir() else "There is no such folder"
+        near = did_you_mean_folder(folder, CONFIG)
+        raise CheckpointError(what, seen=folder, remedy=f"{near}Give a folder of this machine: nothing is downloaded.")
     found = read_json(folder / CONFIG)
     config = from_gpt2_config(found)
     stored = bare_names(find_tensors(folder))
@@ -181,8 +182,8 @@ def _notes(found: Mapping[str, Any], config: GPTConfig, tokenizer: Tokenizer) ->
     """Yields what differs between the checkpoint and the run, as sentences."""
     if surplus := config.vocab_size - tokenizer.vocab_size:
         yield (
-            f"the model has {surplus} rows more than its tokenizer has ids, as padding: they are left out, "
-            "and with them their share of the probability"
+            f"the model has {counted(surplus, 'row')} more than its tokenizer has ids, as padding: left out, and their "
+            "share of the probability with them"
         )
     if any(found.get(name, DEFAULTS[name]) != config.dropout for name in ("embd_pdrop", "attn_pdrop")):
         yield f"of several dropout shares, resid_pdrop's {config.dropout} is taken for all"

@@ -1,4 +1,4 @@
-"""A new folder that appears whole or not at all.
+"""A new folder that appears whole or not at all, and a name for one.
 
 Not here: what is written into it.
 """
@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 from minigpt.atomic import replacing
@@ -42,6 +43,12 @@ def new_folder(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError):
             raise _cannot_write(path, error) from error
         raise
+
+
+def free_folder(path: Path) -> Path:
+    """Returns the path, or with the first number behind it that is not taken yet."""
+    paths = (path.with_name(f"{path.name}{number if number > 1 else ''}") for number in count(1))
+    return next(one for one in paths if not one.exists())
 
 
 def _cannot_write(path: Path, error: OSError) -> DataError:

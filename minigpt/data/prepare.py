@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from minigpt.characters import counted
 from minigpt.data.dataset import TRAIN_FILE, VAL_FILE
 from minigpt.data.folder import new_folder
 from minigpt.data.overlap import overlap
@@ -299,6 +300,7 @@ def _notes(plan: Plan, settings: _Settings, tokenizer: Tokenizer, n_unknown: int
     if reads_training_text(settings.tokenizer) and wanted > tokenizer.vocab_size:
         yield f"The text gave {tokenizer.vocab_size:,} ids, not {wanted:,}: the model's vocabulary will be that small."
     if n_unknown:
-        yield f"{n_unknown:,} characters of validation do not occur in training; they share one id."
+        unknown = counted(n_unknown, "character")
+        yield f"Validation holds {unknown} that training does not: all such share one id."
     if share > HIGH_OVERLAP:
         yield f"{share:.0%} of validation stands in training too: its loss will look better than it is."

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from minigpt.errors import DataError
+from minigpt.characters import counted
+from minigpt.errors import DataError, did_you_mean_folder
 from minigpt.files import read_json, why
 from minigpt.source_options import USUAL, SourceOptions
 from minigpt.tokenizers import utf8
@@ -116,22 +118,24 @@ class Report:
 
     def rows(self) -> list[tuple[str, str]]:
         """The report as pairs of a name and a value, for a table."""
-        left_out = f" (left out: {self.duplicates:,} copies, {self.empty:,} empty)"
+        copies = counted(self.duplicates, "copy", "copies")
+        windows = counted(self.overlap_windows, "validation window")
+        left_out = f" (left out: {copies}, {self.empty:,} empty)"
         rows = [
             ("sources", ", ".join(self.sources)),
             *([("left out", ", ".join(self.left_out))] if self.left_out else []),
             ("documents", f"{self.documents:,}{left_out if self.duplicates or self.empty else ''}"),
-            ("text", f"{self.text_bytes:,} bytes, {self.bytes_per_token:.2f} to a token"),
+            ("text", f"{counted(self.text_bytes, 'byte')}, {self.bytes_per_token:.2f} to a token"),
             ("tokens", f"{self.tokens:,}"),
-            ("sequences", f"{self.train.sequences + self.val.sequences:,} of {self.block_size} tokens"),
+            ("sequences", f"{self.train.sequences + self.val.sequences:,} of {counted(self.block_size, 'token')}"),
             ("vocabulary", f"{self.tokenizer}, {self.vocab_size:,} ids; {self.vocab_in_train:,} occur in training"),
             ("split", f"{SPLIT_NAMES.get(self.split, self.split)}, seed {self.seed}"),
             ("training", _side(self.train, self.train.tokens / self.tokens)),
             ("validation", _side(self.val, self.val.tokens / self.tokens)),
-            ("overlap", f"{self.overlap:.2%} of {self.overlap_windows:,} validation windows stand in training"),
+            ("overlap", f"{self.overlap:.2%} of {windows} stand in training"),
         ]
         if self.unknown_characters:
-            rows.append(("unknown", f"{self.unknown_characters:,} characters"))
+            rows.append(("unknown", counted(self.unknown_characters, "character")))
         speed = f"{self.seconds:.1f} s, {self.megabytes_per_second:.1f} MB/s"
         return [*rows, ("on disk", f"{self.disk_bytes:,} bytes"), ("time", speed)]
 
@@ -159,15 +163,8 @@ class Report:
                 content["left_out"] = tuple(map(str, content.get("left_out", ())))
                 content["reading"] = SourceOptions.of(content.get("reading", {}))
                 return cls(sources=sources, train=train, val=val, notes=notes, **content)
-        except FileNotFoundError as error:
-            if not folder.is_dir():
-                what, remedy = "There is no such data set", f"Make it: minigpt prepare pylib --out {folder}"
-            elif any(folder.glob("*.tokens")):
-                what = f"{FILE} is missing in the data set"
-            else:
-                what = "The folder holds no prepared data"
-                remedy = f"If it holds your text: minigpt prepare {folder} --out data/{folder.absolute().name}"
-            raise DataError(what, seen=folder, remedy=remedy) from error
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise _no_data(folder) from error
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise DataError(f"{path} is damaged", seen=why(error), remedy=remedy) from error
         raise DataError(
@@ -177,6 +174,23 @@ class Report:
         )
 
 
+def _no_data(folder: Path) -> DataError:
+    """Returns what is wrong with a path that is no data set, and the command that makes one, if any may."""
+    near, name = did_you_mean_folder(folder, FILE), shlex.quote(str(folder))
+    make = f"minigpt prepare {name} --out {shlex.quote(f'data/{folder.absolute().stem}')}"
+    if any(folder.glob("*.tokens")):
+        what, remedy = f"{FILE} is missing in the data set", "Prepare the data again."
+    elif (folder / "config.toml").is_file():
+        what, remedy = "This is a run, not a data set", f"{near}Give the folder that `minigpt prepare` made."
+    elif folder.is_dir():
+        what, remedy = "The folder holds no prepared data", f"{near}If it holds your text: {make}"
+    elif folder.exists():
+        what, remedy = "This is a file, not a data set", f"If it is your text: {make}"
+    else:
+        what, remedy = "There is no such data set", f"{near}To make it of a text: minigpt prepare TEXT --out {name}"
+    return DataError(what, seen=folder, remedy=remedy)
+
+
 def _side(side: SplitReport, share: float) -> str:
-    documents = f"{side.documents:,} document{'' if side.documents == 1 else 's'}"
-    return f"{side.tokens:,} tokens ({share:.1%}), {documents}, {side.sequences:,} sequences"
+    documents, sequences = counted(side.documents, "document"), counted(side.sequences, "sequence")
+    return f"{counted(side.tokens, 'token')} ({share:.1%}), {documents}, {sequences}"

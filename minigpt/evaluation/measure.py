@@ -6,13 +6,15 @@ Read downwards: the text, the model's pass over it, the yardsticks, the figures,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from minigpt.characters import counted
 from minigpt.config import MachineConfig
 from minigpt.data import Dataset, Shard
 from minigpt.data.overlap import WINDOW, overlap
@@ -22,6 +24,7 @@ from minigpt.evaluation.baselines import Baselines, baselines
 from minigpt.evaluation.figures import FEW_DOCUMENTS, Estimate, Figures, figures
 from minigpt.evaluation.material import Material, split_material, text_material
 from minigpt.evaluation.scores import Scores, score
+from minigpt.metrics import read_metrics
 from minigpt.run import RunFolder, load_model
 from minigpt.source_options import USUAL, SourceOptions
 
@@ -29,6 +32,9 @@ Progress = Callable[[str, int, int], None]
 
 NOTEWORTHY = 0.01
 """A text of which a larger share stands in the training text is said to be no fair test."""
+
+IN_TRAINING = "The run itself measured a validation loss of"
+"""What a note begins with that says why the evaluation gives another one."""
 
 
 @dataclass(frozen=True)
@@ -130,15 +136,19 @@ def measure(
     found = figures(material, scores, simple)
     on_progress("resampling", 1, 1)
     seen = _seen(train, material, on_progress) if train and dataset is None else 0.0
+    notes = list(_notes(found, material, scores, reason, dataset is not None and split == "train", seen))
+    step, stride = folder.checkpoint_step(place), config.model.block_size if stride is None else stride
+    if dataset is not None and split == "val" and stride == config.model.block_size:
+        notes += _beside_training(folder, dataset, step, found.loss.value, chosen.precision)
     return Evaluation(
         run=str(run),
-        step=int(place.name.removeprefix("step-")),
+        step=step,
         text=text,
         precision=chosen.precision,
         block_size=config.model.block_size,
-        stride=config.model.block_size if stride is None else stride,
+        stride=stride,
         figures=found,
-        notes=tuple(_notes(found, material, scores, reason, dataset is not None and split == "train", seen)),
+        notes=tuple(notes),
     )
 
 
@@ -188,8 +198,22 @@ def _notes(found: Figures, material: Material, scores: Scores, reason: str, trai
         notes.append("The split was drawn by sequences, not by documents: the intervals are too narrow.")
     unknown = material.tokenizer.unknown
     if unknown is not None and (count := int((material.tokens[scores.places] == unknown).sum())):
-        notes.append(f"{count:,} characters are not in the vocabulary; predicting 'unknown' is easier than they are.")
+        lacking = counted(count, "character")
+        notes.append(f"The vocabulary lacks {lacking} of the text; predicting 'unknown' is easier than they are.")
     return notes
+
+
+def _beside_training(folder: RunFolder, dataset: Dataset, step: int, loss: float, precision: str) -> Iterator[str]:
+    """Yields why the run's own validation at this step, of the same text, gave another loss, if it did."""
+    with suppress(MiniGPTError, KeyError, TypeError):
+        if folder.data()["splits"]["val"]["sha256"] == dataset.val.sha256:
+            records = read_metrics(folder.metrics_file, "validation")
+            then = next((record.get("val_loss") for record in records if record["step"] == step), None)
+            if isinstance(then, float) and f"{then:.4f}" != f"{loss:.4f}":
+                before = folder.environment()["precision"]
+                there, here = (f", in {before}", f", in {precision}") if before != precision else ("", "")
+                why = "" if there else ": the last digits depend on the machine and its software"
+                yield f"{IN_TRAINING} {then:.4f} at step {step:,}{there}; the evaluation gives {loss:.4f}{here}{why}."
 
 
 def _finite(value: Any) -> Any:

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from minigpt.characters import counted
 from minigpt.errors import ConfigError
 from minigpt.evaluation.figures import Figures, Group
 from minigpt.evaluation.measure import Evaluation
@@ -26,9 +27,8 @@ def draw_evaluation(evaluation: Evaluation, file: Path) -> None:
     """Draws three diagrams side by side, and replaces the file when the picture is whole."""
     found = evaluation.figures
     figure = new_figure(15, 4.6, dpi=120, facecolor="white")
-    title = (
-        f"{Path(evaluation.run).name}, step {evaluation.step:,}: {found.tokens:,} tokens, loss {found.loss.value:.4f}"
-    )
+    of = f"{counted(found.tokens, 'token')}, loss {found.loss.value:.4f}"
+    title = f"{Path(evaluation.run).name}, step {evaluation.step:,}: {of}"
     figure.suptitle(title, parse_math=False)
     context, frequency, calibration = figure.subplots(1, 3)
     _losses(context, found.by_context, "tokens of context before the predicted one")

@@ -25,7 +25,7 @@ USUAL_BLOCK_SIZE = 512
 
 MEANINGS = {
     "RUN": "the run's folder",
-    "DATA": "its data set's",
+    "DATA": "its data set's folder",
     "NEW": "a folder that is not there yet",
     "TEXT": "what the data set was prepared from",
     "ORIGIN": "where the first weights came from",
@@ -60,11 +60,11 @@ def commands(runs: Sequence[RunFacts]) -> list[Html]:
             parts.append(element("h3", name(run.label)))
         parts.append(element("pre", element("code", lines), class_="commands"))
     meant: list[list[Child]] = [
-        [element("code", word), f" for {meaning}"] for word, meaning in MEANINGS.items() if word in said
+        [element("code", word), f" is {meaning}"] for word, meaning in MEANINGS.items() if word in said
     ]
-    hint = "; in the advice above too. The same program, machine and text give the same run."
+    hint = "; so too in the advice above. The same program, machine and text give the same run."
     stand: list[Child] = [[", " if place else "", *each] for place, each in enumerate(meant)]
-    return [*parts, element("p", "A report tells nobody's folders: here stands ", stand, hint, class_="note")]
+    return [*parts, element("p", "A report names nobody's folders: ", stand, hint, class_="note")]
 
 
 def _commands(run: RunFacts) -> list[list[str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -19,6 +19,7 @@ from minigpt.doctor import Diagnosis, examine, read_evidence
 from minigpt.errors import DataError, MiniGPTError, RunError, TokenizerError
 from minigpt.evaluation import Evaluation
 from minigpt.generation.kept import Kept
+from minigpt.generation.notes import prompt_notes
 from minigpt.metrics import read_metrics
 from minigpt.report.commands import placeholders
 from minigpt.report.facts import Records, RunFacts
@@ -181,11 +182,14 @@ def _said(
     Of several runs only what the latest checkpoints make of the reader's own prompts is shown, and so made.
     """
     none: list[Kept] = []
+    notes: dict[str, tuple[str, ...]] = {}
     kept = tried(lambda: fixed_texts(folder, wishes.machine, on_progress), none, "No samples")
     if wishes.prompts:
         asked = wishes.prompts, "latest" if several else "all"
         own = tried(lambda: own_texts(folder, *asked, wishes.machine, on_progress), none, "No own samples")
         kept = list(dict.fromkeys([*kept, *own]))
+        tokenizer, context = folder.tokenizer(), folder.config().model.block_size
+        notes = {prompt: tuple(prompt_notes(tokenizer, prompt, context).values()) for prompt in {o.prompt for o in own}}
     if not kept:
         return Said()
 
@@ -195,7 +199,7 @@ def _said(
             dataset = folder.open_data()
         return measured_texts(kept, dataset, on_progress)
 
-    return tried(figures, Said(kept), "No figures of the samples")
+    return replace(tried(figures, Said(kept), "No figures of the samples"), notes=notes)
 
 
 def _data(folder: RunFolder) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from minigpt.characters import counted
 from minigpt.evaluation import Evaluation
-from minigpt.evaluation.figures import Figures, Group, compared, described
+from minigpt.evaluation.figures import RESAMPLES, Figures, Group, compared, described
 from minigpt.report import words
 from minigpt.report.facts import RunFacts, one_tokenizer
 from minigpt.report.html import Child, Html, element, folded, name, table
@@ -45,8 +45,8 @@ def _how(found: Evaluation) -> str:
     figures = found.figures
     documents = counted(figures.documents, "document")
     windows = f"in windows of {found.block_size:,}, {found.stride:,} apart, in {found.precision}"
-    source = f" Intervals: 1,000 times resampled {figures.interval_from}." if figures.interval_from else ""
-    return f"Step {found.step:,}; {figures.tokens:,} tokens of {documents}, {windows}.{source}"
+    source = f" Intervals: {RESAMPLES:,} resamplings of {figures.interval_from}." if figures.interval_from else ""
+    return f"Step {found.step:,}; {counted(figures.tokens, 'token')} of {documents}, {windows}.{source}"
 
 
 def _estimates(found: Figures) -> Html:

@@ -62,6 +62,7 @@ class Said:
         real: the same of real validation text, cut as the samples of one group are; None without the data.
         much_real: the same of more such pieces, for the figures that do not change with their number.
         copies: what is copied in a text, by its places, where any of it is worth showing; parts may overlap.
+        notes: what the model does not see of the reader's own prompts, as sentences.
     """
 
     kept: Sequence[Kept] = ()
@@ -69,6 +70,7 @@ class Said:
     real: SampleFigures | None = None
     much_real: SampleFigures | None = None
     copies: Mapping[Kept, Sequence[Copy]] = field(default_factory=dict)
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def fixed_texts(folder: RunFolder, settings: MachineConfig, on_progress: Progress) -> list[Kept]:

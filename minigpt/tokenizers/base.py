@@ -31,7 +31,7 @@ Ids = npt.NDArray[np.uint32]
 
 CONFIG_FILE = "tokenizer_config.json"
 FORMAT = 1
-END_OF_TEXT = "<|endoftext|>"
+END_OF_TEXT, UNKNOWN = "<|endoftext|>", "<|unknown|>"  # what the two tokens without a text are called
 
 _SAFE_PLACE = re.compile(r"\S(?=[ \n\r\t])")
 

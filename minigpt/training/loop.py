@@ -10,6 +10,7 @@ resumed is in start.py.
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -295,10 +296,12 @@ class Training:
         """
         folder, damaged = self.folder.newest_whole_checkpoint()
         if folder is None and (origin := self.folder.origin()):
+            begin = ["--init", origin["folder"], "--data", self.folder.data()["folder"]]
+            begin += ["--config", self.folder.config_file, "--run", "NEW"]
             raise CheckpointError(
                 "The run has no whole checkpoint left, not even the weights that it began with",
                 seen=self.folder.checkpoints,
-                remedy=f"Begin again from them: minigpt train --init {origin['folder']} ...",
+                remedy=f"Begin again from them: {shlex.join(map(str, ['minigpt', 'train', *begin]))}",
             )
         lost = folder is None and not damaged and bool(read_metrics(self.folder.metrics_file))
         if folder is None:
@@ -315,7 +318,7 @@ class Training:
             self._stand_at(Progress.from_dict(values["progress"]))
         if self.at.step > self.total_steps:
             raise ConfigError(
-                f"The run has taken {self.at.step} steps already, more than it is to have",
+                f"The run has taken {counted(self.at.step, 'step')} already, more than it is to have",
                 seen=self.total_steps,
                 remedy="Give a larger --epochs or --steps.",
             )

@@ -98,7 +98,7 @@ def bad_steps_error(step: int, trouble: Trouble, dump: Path, config: Config) -> 
         seen=f"step {step}: {trouble.text}",
         remedy=(
             "Nothing of them was applied, and the checkpoints are as they were. To look at the step: "
-            f"minigpt replay {shlex.quote(str(dump))}. To go on, write {setting} into the run's config.toml, and "
+            f"`minigpt replay {shlex.quote(str(dump))}`. To go on, write {setting} into the run's config.toml, and "
             f"resume it. To begin again, try a --train.lr below {config.train.lr:g} or some --schedule.warmup-steps."
         ),
     )

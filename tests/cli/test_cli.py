@@ -125,7 +125,7 @@ def test_an_option_overrides_the_preset_even_with_the_defaults_value(call, data_
         (["train", "--data", "DATA", "--run", "RUN", "--machine.device", "cuda:99"], ["cuda:99"]),
         (["generate", "nowhere"], ["no run folder", "nowhere"]),
         (["replay", "FINISHED"], ["no dump", "RUN/dumps"]),
-        (["train", "--data", "FINISHED", "--run", "RUN"], ["no prepared data", "minigpt prepare"]),
+        (["train", "--data", "FINISHED", "--run", "RUN"], ["a run, not a data set", "minigpt prepare"]),
         (["generate", "FINISHED", "--temperature", "-1"], ["temperature", "-1"]),
         (["generate", "FINISHED", "--checkpoint", "77"], ["77", "latest"]),
         (["evaluate", "FINISHED", "--batch-size", "0"], ["batch-size", "0"]),

@@ -313,6 +313,17 @@ def test_how_to_prepare_anew(evidence, text, tmp_path):
     assert remedy.endswith("--split-lines --tokenizer char --val-fraction 0.3 --block-size 32 --seed 3`")
 
 
+@pytest.mark.parametrize(("split_by", "command"), [("document", False), ("sequence", True)])
+def test_preparing_anew_is_advised_where_it_changes_something(evidence, text, split_by, command):
+    sources = (str(next(text.iterdir())),)
+    evidence.report = replace(
+        evidence.report, overlap=0.5, overlap_windows=100, split_by=split_by, split=split_by, sources=sources
+    )
+    remedy = text_checks.overlap(evidence).remedy
+    assert ("minigpt prepare" in remedy) == command
+    assert ("--split-by document" in remedy) == command
+
+
 def low(evidence: Any) -> Any:
     splits = evidence.data["splits"]
     evidence.data = {**evidence.data, "splits": {**splits, "val": {**splits["val"], "tokens": 10}}}

@@ -76,6 +76,29 @@ def test_a_texts_bits_are_of_its_own_bytes(run_folder, tmp_path):
     assert "too short for an interval" in found.notes[0]
 
 
+def test_why_training_measured_another_loss(run_folder, text_folder, tmp_path):
+    assert not any("itself" in note for note in measure(run_folder).notes)
+    run = shutil.copytree(run_folder, tmp_path / "run")
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line.update({"val_loss": 9.5} if line["kind"] == "validation" else {})
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = measure(run)
+    said = f"a validation loss of 9.5000 at step {found.step}"
+    assert f"{said}; the evaluation gives {found.figures.loss.value:.4f}: the last digits" in found.notes[-1]
+    environment = json.loads((run / "environment.json").read_text())
+    (run / "environment.json").write_text(json.dumps({**environment, "precision": "bfloat16"}))
+    [note] = [note for note in measure(run, machine=MachineConfig(precision="float32")).notes if "itself" in note]
+    assert f"{said}, in bfloat16; the evaluation gives" in note
+    assert note.endswith(", in float32.")
+    for other in (
+        {"stride": 8},
+        {"split": "train"},
+        {"texts": [str(text_folder / "00.txt")]},
+    ):
+        assert not any("itself" in note for note in measure(run, **other).notes)
+
+
 def copy_of(run_folder: Path, tmp_path: Path, **data: object) -> Path:
     """The run, with its note of the training data changed."""
     copy = shutil.copytree(run_folder, tmp_path / "run")
@@ -212,7 +235,7 @@ def test_unknown_characters_are_counted(text_folder, tmp_path):
     prepare([str(text_folder)], tmp_path / "data", tokenizer="char", block_size=32)
     train(tmp_path / "data", tmp_path / "run", tiny(train__epochs=1))
     (tmp_path / "a.txt").write_text("the ÿÿ", encoding="utf-8")
-    assert "2 characters are not in the vocabulary" in " ".join(
+    assert "lacks 2 characters of the text" in " ".join(
         measure(tmp_path / "run", texts=[str(tmp_path / "a.txt")]).notes
     )
     assert np.isfinite(measure(tmp_path / "run").figures.loss.value)

@@ -18,6 +18,7 @@ from minigpt.report.findings import findings
 from minigpt.report.gather import gather
 from minigpt.report.overview import overview
 from minigpt.report.settings import nearest_preset, settings
+from tests.printed import mistakes_in, wrong_with
 
 FAST = Wishes(evaluate=False, samples=False)
 
@@ -68,6 +69,13 @@ def test_the_options_are_the_settings(facts, changes, monkeypatch):
     [(data, folder, given)] = seen
     assert (data, folder) == ("DATA", "NEW")
     assert replace(given, model=replace(given.model, vocab_size=300)) == config
+
+
+@pytest.mark.parametrize("change", [{}, {"origin": {"folder": "x"}}, {"data": {"splits": {}, "folder": ""}}])
+def test_each_command_of_the_page_can_be_typed(facts, change):
+    made = replace(facts, **change)
+    assert [wrong_with(shlex.join(words)) for words in lines(made)] == [""] * len(lines(made))
+    assert not mistakes_in(" ".join(part.text for part in overview([made])))
 
 
 def test_of_many_settings_the_file_is_named(facts):

@@ -111,3 +111,10 @@ def test_runs_beside_each_other_say_what_is_shown_of_own_prompts_and_no_more(run
     assert "how its language formed" in parts
     [alone] = gather([run], wishes)
     assert len({one.step for one in alone.said.kept if one.source == "own"}) > 1
+
+
+@pytest.mark.usefixtures("sketched")
+def test_what_a_model_does_not_see_of_a_prompt_stands_beneath_it(run, read):
+    page = read(write_report(run, wishes=Wishes(evaluate=False, prompts=("the <|endoftext|>", "a"))))
+    assert "".join(page.said).count("The prompt spells <|endoftext|>, which is plain text there") == 1
+    assert not page.wrong
