@@ -1,8 +1,9 @@
 """A prepared data set: a folder with the tokens of both splits, the tokenizer that made them, and the report.
 
-    train.tokens   val.tokens   tokenizer_config.json (tokenizer.json)   meta.json
+    train.tokens   val.tokens   train.documents   val.documents   tokenizer_config.json (tokenizer.json)   meta.json
 
-Beside them may stand train.index, made where copied text is looked for (evaluation/index_file.py).
+The documents' names are missing where the split was drawn by sequences. Beside them may stand train.index, made where
+copied text is looked for (evaluation/index_file.py).
 Not here: making one (prepare.py).
 """
 
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from minigpt.data.documents import SUFFIX, Documents, read_documents
 from minigpt.data.report import Report
 from minigpt.data.shards import Shard
 from minigpt.errors import TokenizerError
@@ -65,6 +67,14 @@ class Dataset:
                     remedy="Put the right tokenizer files back, or prepare the data again.",
                 )
         return cls(folder, train, val, tokenizer, report)
+
+    def documents(self, shard: Shard) -> Documents | None:
+        """The names of the documents of a split, `train` or `val`; None where nobody knows them.
+
+        Raises:
+            DataError: their file is damaged.
+        """
+        return None if shard.seam else read_documents(shard.path.with_suffix(SUFFIX), shard.n_documents)
 
     def identity(self) -> dict[str, Any]:
         """What tells this data set from another: where it was, its tokenizer, and each split's count and checksum."""

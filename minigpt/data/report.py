@@ -18,12 +18,13 @@ from minigpt.source_options import USUAL, SourceOptions
 from minigpt.tokenizers import utf8
 
 FILE = "meta.json"
-FORMAT = 1
+FORMAT = 2
 
 SPLIT_NAMES = {
     "document": "by whole documents",
     "tail": "the end of the text validates",
     "sequence": "by sequences",
+    "files": "your own validation files",
 }
 
 
@@ -50,17 +51,19 @@ class Report:
 
     Args:
         sources: what was read.
+        val_sources: the user's own validation files; none where validation was drawn from the sources.
         tokenizer: the spec of the tokenizer.
         vocab_size: its ids.
         vocab_in_train: how many of them occur in the training tokens.
         block_size: the length that sequences are counted in.
         seed: what the split was drawn with.
-        val_fraction: the share of validation that was asked for.
+        val_fraction: the share of validation that was asked for; None with files of the user's own.
         split_by: what was asked for: `document` or `sequence`.
-        split: what was done: `document`, `tail` or `sequence`.
+        split: what was done: `document`, `tail`, `sequence` or `files`.
         documents: the different, non-empty ones.
         duplicates: documents left out because an equal one came before.
         empty: documents left out because they held nothing but white space.
+        validated: training documents left out because an equal one is in the user's own validation files.
         unknown_characters: characters that the vocabulary cannot say (`char` only).
         overlap: the share of validation's 32-token windows that also stand in the training tokens.
         overlap_windows: how many windows were looked up.
@@ -74,17 +77,19 @@ class Report:
     """
 
     sources: tuple[str, ...]
+    val_sources: tuple[str, ...]
     tokenizer: str
     vocab_size: int
     vocab_in_train: int
     block_size: int
     seed: int
-    val_fraction: float
+    val_fraction: float | None
     split_by: str
     split: str
     documents: int
     duplicates: int
     empty: int
+    validated: int
     unknown_characters: int
     overlap: float
     overlap_windows: int
@@ -116,20 +121,34 @@ class Report:
         """The speed of the whole preparation, in 10^6 bytes of text."""
         return self.text_bytes / 1e6 / self.seconds
 
+    @property
+    def split_words(self) -> str:
+        """What was done, in words."""
+        words = SPLIT_NAMES.get(self.split, self.split)
+        return words if self.val_sources else f"{words}, seed {self.seed}"
+
+    @property
+    def documents_words(self) -> str:
+        """How many documents there are, and were left out."""
+        copies = counted(self.duplicates, "copy", "copies")
+        counts = {copies: self.duplicates, f"{self.empty:,} empty": self.empty}
+        counts |= {f"{self.validated:,} also in validation": self.validated}
+        left_out = ", ".join(words for words, count in counts.items() if count)
+        return f"{self.documents:,} (left out: {left_out})" if left_out else f"{self.documents:,}"
+
     def rows(self) -> list[tuple[str, str]]:
         """The report as pairs of a name and a value, for a table."""
-        copies = counted(self.duplicates, "copy", "copies")
         windows = counted(self.overlap_windows, "validation window")
-        left_out = f" (left out: {copies}, {self.empty:,} empty)"
         rows = [
             ("sources", ", ".join(self.sources)),
+            *([("validation from", ", ".join(self.val_sources))] if self.val_sources else []),
             *([("left out", ", ".join(self.left_out))] if self.left_out else []),
-            ("documents", f"{self.documents:,}{left_out if self.duplicates or self.empty else ''}"),
+            ("documents", self.documents_words),
             ("text", f"{counted(self.text_bytes, 'byte')}, {self.bytes_per_token:.2f} to a token"),
             ("tokens", f"{self.tokens:,}"),
             ("sequences", f"{self.train.sequences + self.val.sequences:,} of {counted(self.block_size, 'token')}"),
             ("vocabulary", f"{self.tokenizer}, {self.vocab_size:,} ids; {self.vocab_in_train:,} occur in training"),
-            ("split", f"{SPLIT_NAMES.get(self.split, self.split)}, seed {self.seed}"),
+            ("split", self.split_words),
             ("training", _side(self.train, self.train.tokens / self.tokens)),
             ("validation", _side(self.val, self.val.tokens / self.tokens)),
             ("overlap", f"{self.overlap:.2%} of {windows} stand in training"),
@@ -157,20 +176,20 @@ class Report:
         try:
             content = read_json(path)
             version = int(content.pop("format"))
-            if version <= FORMAT:
+            if version == FORMAT:
                 train, val = SplitReport(**content.pop("train")), SplitReport(**content.pop("val"))
-                sources, notes = tuple(content.pop("sources")), tuple(content.pop("notes"))
+                lists = {name: tuple(content[name]) for name in ("sources", "val_sources", "notes")}
                 content["left_out"] = tuple(map(str, content.get("left_out", ())))
                 content["reading"] = SourceOptions.of(content.get("reading", {}))
-                return cls(sources=sources, train=train, val=val, notes=notes, **content)
+                return cls(train=train, val=val, **(content | lists))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise _no_data(folder) from error
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise DataError(f"{path} is damaged", seen=why(error), remedy=remedy) from error
         raise DataError(
-            f"{path} was written by a newer Mini-GPT",
-            seen=f"format {version}",
-            remedy=f"Update Mini-GPT; this one reads formats up to {FORMAT}.",
+            f"{path} was written by {'a newer' if version > FORMAT else 'an older'} Mini-GPT",
+            seen=f"format {version}, not {FORMAT}",
+            remedy="Update Mini-GPT, or prepare the data again." if version > FORMAT else remedy,
         )
 
 

@@ -206,11 +206,12 @@ def _command(config: Config, data: dict[str, Any], preset: str, corpus: str) -> 
     else:
         sources = [Path(source).name if Path(source).exists() else source for source in report.sources]
         for option, value, usual in (
-            ("--val-fraction", report.val_fraction, 0.1),
+            ("--val-fraction", report.val_fraction or 0.1, 0.1),
             ("--split-by", report.split_by, "document"),
             ("--seed", report.seed, 0),
         ):
             prepared += [] if value == usual else [option, str(value)]
+        prepared += ["--val", *report.val_sources] if report.val_sources else []
     trained, usual_length = ["--preset", preset], resolve(preset).train
     for option, name in (("--steps", "steps"), ("--epochs", "epochs"), ("--train.seed", "seed")):
         value = getattr(config.train, name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -19,7 +19,7 @@ from minigpt.evaluation.loss import perplexity
 from minigpt.evaluation.material import Ints, Material
 from minigpt.evaluation.scores import Scores
 
-VERSION = 2
+VERSION = 3
 """To be raised when the same model and text would give other figures or notes: what is kept is measured again then."""
 
 RESAMPLES = 1_000
@@ -47,11 +47,12 @@ class Group:
     """Tokens that have something in common.
 
     Attributes:
-        name: what.
+        name: what; of a document its file, or its first words where nobody knows that.
         tokens: how many.
         loss: their mean loss, in nats.
         accuracy: share for which the model's first guess was right.
         bigram: the bigram model's loss on them; None where there is none.
+        beginning: of a document whose file is known, its first words.
     """
 
     name: str
@@ -59,6 +60,13 @@ class Group:
     loss: float
     accuracy: float
     bigram: float | None
+    beginning: str = ""
+
+    def shortened(self, length: int) -> str:
+        """Returns the name in at most so many characters: of a file's the end, of words the beginning."""
+        if len(self.name) <= length:
+            return self.name
+        return f"…{self.name[1 - length :]}" if self.beginning else f"{self.name[: length - 1]}…"
 
 
 @dataclass(frozen=True)
@@ -181,6 +189,12 @@ def figures(material: Material, scores: Scores, simple: Baselines | None = None)
     def groups(key: Ints, names: Sequence[str]) -> tuple[Group, ...]:
         return _groups(key, names, scores.nll, right, simple.bigram if simple else None)
 
+    beginnings = [material.beginning(number) for number in present]
+    by_document = groups(document, beginnings)
+    if (known := material.names) is not None:
+        named = zip(by_document, present.tolist(), strict=True)
+        by_document = tuple(replace(one, name=known[number], beginning=one.name) for one, number in named)
+
     return Figures(
         tokens=n_tokens,
         documents=len(present),
@@ -195,7 +209,7 @@ def figures(material: Material, scores: Scores, simple: Baselines | None = None)
         yardsticks=yardsticks,
         by_context=groups(*_by_context(scores.context)),
         by_frequency=groups(*_by_frequency(simple.count)) if simple else None,
-        by_document=groups(document, [material.name(number) for number in present]),
+        by_document=by_document,
         interval_from=interval_from,
     )
 

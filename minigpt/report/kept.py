@@ -112,6 +112,7 @@ def _shorter(found: Figures) -> Figures:
                 round(one.loss, 5),
                 round(one.accuracy, 5),
                 None if one.bigram is None else round(one.bigram, 5),
+                one.beginning if place in named else "",
             )
             for place, one in enumerate(documents)
         ),
@@ -154,10 +155,11 @@ def _figures(raw: dict[str, Any]) -> Figures:
         interval = value["interval"]
         return Estimate(float(value["value"]), (float(interval[0]), float(interval[1])) if interval else None)
 
-    def group(name: Any, tokens: Any, loss: Any, accuracy: Any, bigram: Any) -> Group:
+    def group(name: Any, tokens: Any, loss: Any, accuracy: Any, bigram: Any, beginning: Any) -> Group:
         if not int(tokens) > 0:
             raise ValueError("a group of no tokens")
-        return Group(str(name), int(tokens), float(loss), float(accuracy), None if bigram is None else float(bigram))
+        simple = None if bigram is None else float(bigram)
+        return Group(str(name), int(tokens), float(loss), float(accuracy), simple, str(beginning))
 
     def groups(values: list[dict[str, Any]]) -> tuple[Group, ...]:
         return tuple(group(**value) for value in values)

@@ -10,7 +10,6 @@ from typing import Any
 
 from minigpt.characters import counted, own_name
 from minigpt.config import Config, preset_names, resolve
-from minigpt.data.report import SPLIT_NAMES
 from minigpt.model.cost import flops_per_token, parameter_table
 from minigpt.report import words
 from minigpt.report.facts import RunFacts
@@ -114,12 +113,12 @@ def _data(run: RunFacts) -> Values:
     if tokens := (run.data["splits"].get("train") or {}).get("tokens"):
         facts["training tokens for each parameter"] = f"{tokens / run.parameters:.2f}"
     if made := run.prepared:
-        left_out = f" ({counted(made.duplicates, 'copy', 'copies')} left out)"
         facts |= {
             "sources": ", ".join(own_name(source) for source in made.sources),
-            "documents": f"{made.documents:,}{left_out if made.duplicates else ''}",
+            **({"validation from": ", ".join(map(own_name, made.val_sources))} if made.val_sources else {}),
+            "documents": made.documents_words,
             "bytes for each token": f"{made.bytes_per_token:.2f}",
-            "split": f"{SPLIT_NAMES.get(made.split, made.split)}, seed {made.seed}",
+            "split": made.split_words,
             "ids that occur in training": f"{made.vocab_in_train:,} of {made.vocab_size:,}",
             "overlap": f"{made.overlap:.2%} of {counted(made.overlap_windows, 'validation window')} stand in training",
         }

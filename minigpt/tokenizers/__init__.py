@@ -22,6 +22,7 @@ from minigpt.tokenizers.base import (
     FORMAT,
     UNKNOWN,
     Ids,
+    OnNote,
     Tokenizer,
     safe_cut,
     usable_cores,
@@ -42,6 +43,7 @@ __all__ = [
     "CharTokenizer",
     "Ids",
     "Kind",
+    "OnNote",
     "Tokenizer",
     "load_tokenizer",
     "make_tokenizer",
@@ -58,26 +60,28 @@ class Kind:
 
     Args:
         summary: a line for the help.
-        make: makes one from the number behind the colon (0 if there is none) and the training text.
+        make: makes one from the number behind the colon (0 if there is none) and the training text; tells what it
+            does not take as it is.
         load: reads one from its folder and the content of its `tokenizer_config.json`.
         reads_text: whether `make` reads the training text.
         takes_size: whether the spec has a number behind a colon.
     """
 
     summary: str
-    make: Callable[[int, Iterable[str]], Tokenizer]
+    make: Callable[[int, Iterable[str], OnNote], Tokenizer]
     load: Callable[[Path, Mapping[str, Any]], Tokenizer]
     reads_text: bool = False
     takes_size: bool = False
 
 
-def make_tokenizer(spec: str, training_text: Iterable[str] = ()) -> Tokenizer:
+def make_tokenizer(spec: str, training_text: Iterable[str] = (), on_note: OnNote = lambda text: None) -> Tokenizer:
     """Makes the tokenizer that a spec names.
 
     Args:
         spec: a key of `KINDS`, for `bpe` followed by a colon and the number of ids: `bpe:8192`; or the folder of a run
             or data set, whose tokenizer it then is.
         training_text: pieces of text; only the kinds that `reads_text` look at it, and they read it once.
+        on_note: told what of that text was not taken as it is.
 
     Raises:
         TokenizerError: there is no such kind, or its number is missing or too small.
@@ -85,7 +89,7 @@ def make_tokenizer(spec: str, training_text: Iterable[str] = ()) -> Tokenizer:
     if folder := _saved_in(spec):
         return load_tokenizer(folder)
     kind, size = _parse(spec)
-    return kind.make(size, training_text)
+    return kind.make(size, training_text, on_note)
 
 
 def reads_training_text(spec: str) -> bool:
@@ -166,18 +170,18 @@ def _parse(spec: str) -> tuple[Kind, int]:
 KINDS: dict[str, Kind] = {
     "gpt2": Kind(
         "GPT-2's 50,257 ids; works offline",
-        make=lambda size, text: gpt2_tokenizer(),
+        make=lambda size, text, on_note: gpt2_tokenizer(),
         load=lambda folder, config: gpt2_tokenizer(),
     ),
     "char": Kind(
         "the characters of the training text",
-        make=lambda size, text: CharTokenizer.from_text(text),
+        make=lambda size, text, on_note: CharTokenizer.from_text(text),
         load=lambda folder, config: CharTokenizer(config["characters"]),
         reads_text=True,
     ),
     "byte": Kind(
         "the 256 bytes",
-        make=lambda size, text: ByteTokenizer(),
+        make=lambda size, text, on_note: ByteTokenizer(),
         load=lambda folder, config: ByteTokenizer(),
     ),
     "bpe": Kind(

@@ -17,7 +17,7 @@ import json
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,9 @@ import numpy.typing as npt
 from minigpt.errors import TokenizerError
 
 Ids = npt.NDArray[np.uint32]
+
+OnNote = Callable[[str], None]
+"""Told something that the user should know."""
 
 CONFIG_FILE = "tokenizer_config.json"
 FORMAT = 1

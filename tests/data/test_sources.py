@@ -398,3 +398,14 @@ def test_every_kind_is_described():
     assert all(entry.summary for entry in SOURCES.values())
     assert kind("pylib-code") == "pylib-code"
     assert Origin("textwrap") in origins("pylib")
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path):
+    for folder in ("a", "b"):
+        (tmp_path / folder / "in").mkdir(parents=True)
+        for file in ("x.txt", "in/y.txt"):
+            (tmp_path / folder / file).write_text(f"{folder} {file}")
+    places = [tmp_path / "a" / "x.txt", tmp_path / "b" / "x.txt", tmp_path / "a" / "in", tmp_path / "b" / "in"]
+    with open_sources(map(str, [*places, tmp_path / "a" / "in" / "y.txt"])) as sources:
+        names = [piece.origin.name for source in sources for piece in source.read()]
+    assert names == ["a/x.txt", "b/x.txt", "a/in/y.txt", "b/in/y.txt", "y.txt"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from minigpt.generation.history import read_history
@@ -52,7 +54,18 @@ def test_all_that_is_copied_is_marked(run, dataset, said):
     parts = [dataset.train.read(100, 180).tolist(), dataset.train.read(1000, 1070).tolist()]
     page = said([*strange(4), *parts[0], *strange(8), *parts[1], *strange(2)])
     assert page.marked == [dataset.tokenizer.decode(part) for part in parts]
-    assert "2 parts stand in training, the longest of 80 tokens, in" in page.words
+    number = int((dataset.train.read(0, 100) == dataset.tokenizer.end_of_text).sum())
+    name = dataset.documents(dataset.train)[number]
+    assert name.endswith(".txt")
+    assert f"2 parts stand in training, the longest of 80 tokens, in {name}" in page.words
+
+
+def test_where_nobody_knows_the_file_the_first_words_name_a_document(run, dataset, said):
+    (Path(RunFolder.open(run).data()["folder"]) / "train.documents").unlink()
+    begin = int(np.flatnonzero(dataset.train.tokens == dataset.tokenizer.end_of_text)[2]) + 1
+    words = " ".join(dataset.tokenizer.decode(dataset.train.read(begin, begin + 16)).split())
+    page = said([*dataset.tokenizer.encode("@@@@").tolist(), *dataset.train.read(begin + 9, begin + 60).tolist()])
+    assert f"51 tokens in a row stand in training, in {words}" in page.words
 
 
 def test_parts_that_overlap_are_one_mark():
