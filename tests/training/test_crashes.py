@@ -22,6 +22,14 @@ from tests.conftest import tiny
 SOAK = Path(__file__).parents[2] / "benchmarks" / "crash_soak.py"
 
 
+@pytest.fixture(autouse=True, scope="module")
+def ctrl_c_is_heard():
+    """A shell lets what it runs in the background ignore it, and so would all that these tests start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="the soak kills itself with SIGKILL, which Windows has not")
 def test_short_soak(tmp_path):
     spec = importlib.util.spec_from_file_location("crash_soak", SOAK)
