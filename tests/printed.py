@@ -19,6 +19,9 @@ from minigpt.errors import ConfigError
 COMMAND = re.compile(r"`(minigpt [^`]+)`|(?:^|: | {3}|[$>] )(minigpt [a-z][^`\n]*)$", re.M)
 """Between backticks, or the rest of a line that begins with it, or of one behind a colon or a column's gap."""
 
+OTHERS = re.compile("`[a-z][^`]*`")
+"""Commands of other programs."""
+
 PLACEHOLDERS = {"N": "1", "STEPS": "1"}
 """What stands for a number; all others may stay: RUN is as good a path as any."""
 
@@ -47,7 +50,8 @@ def strange_options(typed: list[str], message: str) -> list[str]:
     if not typed or typed[0] not in app or typed[0].startswith("-"):
         return []
     known = {name for argument in app[typed[0]].assemble_argument_collection() for name in argument.names}
-    named = re.findall(r"(?<![\w'-])--[a-z][\w.-]*[a-z]", COMMAND.sub("", message))
+    rest = OTHERS.sub("", COMMAND.sub("", message))
+    named = re.findall(r"(?<![\w.-])--[a-z][\w.-]*[a-z]", rest)
     return [option for option in named if option not in known and not any(word.startswith(option) for word in typed)]
 
 
