@@ -91,12 +91,14 @@ def prepare_command(
         if name.startswith("--"):
             raise ConfigError("There is no such option", seen=name, remedy="See: minigpt prepare --help")
     if val == []:
-        raise ConfigError("--val names nothing", remedy="Give one or more behind it: minigpt prepare TEXT --val FILES")
+        raise ConfigError(
+            "--val names nothing", remedy="Give one or more behind it: minigpt prepare TEXT --val FILES --out DATA"
+        )
     if val and not sources:
         raise ConfigError(
             "There is nothing to train on: all files stand behind --val",
             seen=", ".join(val),
-            remedy="Name the training text first: minigpt prepare TEXT --val FILES",
+            remedy="Name the training text first: minigpt prepare TEXT --val FILES --out DATA",
         )
     with _signals_stop(), _progress() as (on_progress, on_note):
         report = prepare(
