@@ -1,6 +1,6 @@
 """What the user of `prepare` chose, checked before anything is read.
 
-Not here: how sources are read (sources.py `Options`).
+Not here: how sources are read (minigpt/source_options.py).
 """
 
 from __future__ import annotations
