@@ -36,7 +36,7 @@ from typing import Any
 from trials.aftermath import messages
 from trials.cases import HEARD, Case, make_case
 from trials.damage import WAYS
-from trials.forking import CAN_FORK, Child, Ended
+from trials.forking import CAN_FORK, Child, Ended, fork
 from trials.pattern import the_pattern
 from trials.workshop import LEFTOVER, MAY_CHANGE, Entry, Workshop
 
@@ -85,8 +85,8 @@ def faults(case: Case, ended: Ended, out: str, err: str, changes: dict[str, str]
             yield f"left over: {re.sub('[0-9a-f]{8}', '*', path)}"
         elif not allowed.fullmatch(path) and not (case.kind == "option" and change == "new" and ended.code == 0):
             yield f"{change}: {path}"
-        elif ended.code == 2 and case.command not in KEEPS_PARTS:
-            yield f"after an error, {change}: {path}"
+        elif ended.code == 2 and case.command not in KEEPS_PARTS and case.streams.stdout != "/dev/full":
+            yield f"after an error, {change}: {path.partition('/')[0]}"
 
 
 def _may_say_no(case: Case) -> bool:
@@ -123,7 +123,7 @@ def results_of(root: Path, options: argparse.Namespace) -> Iterator[dict[str, An
     """Starts the workers, and yields what came of each case as they tell it."""
     workers = []
     for first in range(options.jobs):
-        if not (pid := os.fork()):
+        if not (pid := fork()):
             code = 1
             try:
                 work(options.pattern, root, options, first)

@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ def warm_up() -> None:
     import torch
 
     import minigpt.cli.app
+    import minigpt.cli.commands
     import minigpt.cli.live
     import minigpt.convert
     import minigpt.device
@@ -104,6 +106,13 @@ class Ended:
     hung: str = ""
 
 
+def fork() -> int:
+    """Forks, whatever idle threads libraries may have started: what runs in the forks needs none of them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on
+        return os.fork()
+
+
 class Child:
     """A command that runs in a fork.
 
@@ -126,7 +135,7 @@ class Child:
         after: Callable[[], object] | None = None,
     ) -> None:
         self.began = time.monotonic()
-        self.pid = os.fork()
+        self.pid = fork()
         if not self.pid:
             _become(arguments, folder, streams, memory, before, after)
 

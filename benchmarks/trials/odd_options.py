@@ -57,7 +57,7 @@ SLOW = {"--harness", "--tensorboard"}
 @cache
 def options_of(command: str) -> list[tuple[str, Any]]:
     """Returns the names of a command's options, as they are typed, and their types."""
-    from minigpt.cli.app import app
+    from minigpt.cli.commands import app
 
     arguments = app[command].assemble_argument_collection()
     return [
