@@ -201,7 +201,7 @@ def _source(chance: random.Random, case: Case, folder: Path) -> None:
 
 def _stream(chance: random.Random, case: Case, folder: Path) -> None:
     """Closes streams, or leads them to a full device."""
-    ways = {"stdin": [CLOSED, "stories", "fixed.bin"], "stdout": [CLOSED, "/dev/full"], "stderr": [CLOSED, "/dev/full"]}
+    ways = {"stdin": [CLOSED, "fixed.bin"], "stdout": [CLOSED, "/dev/full"], "stderr": [CLOSED, "/dev/full"]}
     chosen = {name: chance.choice(ways[name]) for name in chance.sample(sorted(ways), chance.choice([1, 1, 2, 3]))}
     (folder / "fixed.bin").write_bytes(bytes(range(256)))
     case.streams = replace(case.streams, **chosen)

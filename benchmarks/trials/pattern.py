@@ -54,35 +54,39 @@ def make_pattern(folder: Path) -> dict[str, Entry]:
     (folder / "text.txt.gz").write_bytes(gzip.compress("".join(texts).encode()))
     (folder / "prompts.txt").write_text("The cat\nA dog\n\nx\n")
     (folder / "prompts.jsonl").write_text('{"prompt": "The cat"}\n{"prompt": "A dog"}\n')
-    out, err, modules = (folder / name for name in ("out.txt", "err.txt", "modules.txt"))
     for line in (
         "prepare stories --out data --block-size 8 --tokenizer bpe:280",
         f"train --data data --run run --steps 6 --train.validate-every 3 --train.log-every 1 {TINY}",
         "report run --out page.html",
         "export run --out model",
         "import model --run imported",
-        "evaluate run",
-        "generate run --max-new-tokens 1",
-        "generate run --max-new-tokens 1 --beams 2",
-        "doctor run",
-        "samples run",
-        "plan --data data --steps 1",
     ):
-        streams = Streams(stdout=str(out), stderr=str(err))
-        ended = Child(line.split(), folder, streams, after=partial(tell_modules, modules)).wait(120)
-        assert ended.code == 0, f"{line}: {ended}\n{err.read_text()}"
-        import_told(modules)
-    for file in (out, err, modules):
-        file.unlink()
-    (folder / "page.html").unlink()
-    (folder / "settings.toml").write_bytes((folder / "run" / "config.toml").read_bytes())
+        warmed(line, folder)
     make_shards(folder / "model", folder / "shards")
     make_dump(folder / "run")
+    for line in (
+        *("evaluate run", "doctor run", "samples run", "plan --data data --steps 1", "replay run/dumps/step-000000005"),
+        *("generate run --max-new-tokens 1", "generate run --max-new-tokens 1 --beams 2"),
+    ):
+        warmed(line, folder)  # it makes nothing
+    (folder / "page.html").unlink()
+    (folder / "settings.toml").write_bytes((folder / "run" / "config.toml").read_bytes())
     return {
         path.relative_to(folder).as_posix(): (None if path.is_dir() else path.read_bytes(), path.stat().st_mode & 0o777)
         for path in sorted(folder.rglob("*"))
         if path.name != ".lock"
     }
+
+
+def warmed(line: str, folder: Path) -> None:
+    """Runs a command in a fork, and imports here what it imported, so that later forks find it."""
+    out, err, modules = (folder / name for name in ("out.txt", "err.txt", "modules.txt"))
+    streams = Streams(stdout=str(out), stderr=str(err))
+    ended = Child(line.split(), folder, streams, after=partial(tell_modules, modules)).wait(120)
+    assert ended.code == 0, f"{line}: {ended}\n{err.read_text()}"
+    import_told(modules)
+    for file in (out, err, modules):
+        file.unlink()
 
 
 def make_shards(model: Path, out: Path) -> None:
