@@ -105,7 +105,7 @@ def signals(shop: Workshop, chance: random.Random, number: int, quick: bool) -> 
                 wrong += [f"traceback: {err.strip().splitlines()[-1]!a}"] if "Traceback" in err else []
                 if name not in ("train", "resume"):
                     wrong += half_written(shop, name, before, whole)
-                wrong += [f"{left} is left over" for left in leftovers(tree_of(shop))]
+                wrong += [f"{left} is left over" for left in leftovers(tree_of(shop)) if ended.code != -which]
                 yield f"{line}, {which.name} at {moment:.3f} of {seconds:.3f} s: {'; '.join(wrong)}" if wrong else ""
 
 

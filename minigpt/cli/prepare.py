@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from minigpt.cli.console import Console, say
+from minigpt.cli.signals import asked_to_stop
 from minigpt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def prepare_command(
     for name in sources:
         if name.startswith("--"):
             raise ConfigError("There is no such option", seen=name, remedy="See: minigpt prepare --help")
-    with _sigterm_stops(), _progress() as on_progress:
+    with _signals_stop(), _progress() as on_progress:
         report = prepare(
             sources, out, tokenizer, val_fraction, split_by, block_size, text_column, pattern, seed, on_progress
         )
@@ -93,17 +94,18 @@ def prepare_command(
 
 
 @contextmanager
-def _sigterm_stops() -> Iterator[None]:
-    """Lets a polite `kill` clean up as Ctrl-C does, instead of leaving a half-written folder."""
+def _signals_stop() -> Iterator[None]:
+    """Lets a polite `kill` or a hang-up clean up as Ctrl-C does, instead of leaving a half-written folder."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(128 + number)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in asked_to_stop()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

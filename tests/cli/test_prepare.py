@@ -82,8 +82,8 @@ def test_a_hyphen_is_standard_input(tmp_path: Path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_with_130_and_leaves_nothing(number: signal.Signals, tmp_path: Path):
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_ends_it_with_its_code_and_leaves_nothing(name: str, code: int, tmp_path: Path):
     # Standard input stays open, so it waits in the first phase, its temporary folder made.
     process = subprocess.Popen(
         [*COMMAND, "-", "--out", "out"], cwd=tmp_path, stdin=subprocess.PIPE, stderr=subprocess.PIPE
@@ -92,9 +92,9 @@ def test_a_signal_ends_it_with_130_and_leaves_nothing(number: signal.Signals, tm
         if list(tmp_path.iterdir()):
             break
         time.sleep(0.02)
-    process.send_signal(number)
+    process.send_signal(getattr(signal, name))
     process.communicate()
-    assert process.returncode == 130
+    assert process.returncode == code
     assert list(tmp_path.iterdir()) == []
 
 
