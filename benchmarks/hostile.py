@@ -221,7 +221,7 @@ def show_all(root: Path, options: argparse.Namespace) -> int:
         print(f"  by {name}: " + ", ".join(f"{what} {count}" for what, count in tried[name].most_common()))
     print(f"  {len(tried['where'])} files, options, sources and streams, {len(ways)} ways of damage")
     files = {name for name, (content, _) in options.pattern.items() if content is not None}
-    missed = sorted(files - tried["where"].keys()) + sorted(set(WAYS) - ways)
+    missed = sorted(files - tried["where"].keys()) + sorted(WAYS - ways)
     if missed and done >= 5000:
         print(f"  never met: {', '.join(missed)}")
     for fault, count in wrong.most_common():

@@ -133,6 +133,10 @@ def quoted(word: str) -> str:
     return f"$'{''.join(plain)}'"
 
 
+WAITED_FOR = {"fifo"}
+"""Prompts may come through a pipe, as in `--prompts <(command)`: nobody writing yet is no damage."""
+
+
 def make_case(seed: int, number: int, folder: Path) -> Case:
     """Chooses a case, and puts what is wrong with it into a folder that is whole."""
     chance = random.Random(f"{seed}/{number}")
@@ -141,9 +145,9 @@ def make_case(seed: int, number: int, folder: Path) -> Case:
     form, _, stdin = chance.choice(FORMS[name]).partition(" < ")
     case = Case(number, arguments=form.split())
     case.streams = Streams(stdin=stdin or os.devnull, stdout=HEARD[0], stderr=HEARD[1])
-    case.kind = chance.choices(["damage", "option", "source", "stream"], [60, 26, 10, 4])[0]
-    if case.kind == "source" and name not in ("prepare", "evaluate"):
-        case.kind = "damage"
+    reads_text = name in ("prepare", "evaluate")
+    weights = [40, 26, 30, 4] if reads_text else [70, 26, 0, 4]
+    case.kind = chance.choices(["damage", "option", "source", "stream"], weights)[0]
     if name == "device" and case.kind == "damage":
         case.kind = "option"
     {"damage": _damage, "option": _option, "source": _source, "stream": _stream}[case.kind](chance, case, folder)
@@ -166,7 +170,7 @@ def _damage(chance: random.Random, case: Case, folder: Path) -> None:
         if not files:
             return
         file = chance.choice(folders if folders and chance.random() < 0.04 else files)
-        way, what = damage(chance, file)
+        way, what = damage(chance, file, WAITED_FOR if file.name.startswith("prompts") else ())
         case.ways.append(way)
         damaged.add(str(file))
         place = file.relative_to(folder).as_posix()

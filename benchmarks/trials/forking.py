@@ -14,6 +14,7 @@ import io
 import os
 import signal
 import sys
+import tempfile
 import time
 import traceback
 import warnings
@@ -118,9 +119,9 @@ class Child:
 
     Args:
         arguments: what stands behind `minigpt`.
-        folder: its working folder.
+        folder: its working folder; its temporary files go into `tmp` beside that.
         streams: where its streams lead.
-        memory: bytes of address space that it may take beyond what it begins with; None for any number.
+        memory: bytes that it may take beyond what it begins with; None for any number.
         before: called in the fork, right before the command.
         after: called in the fork, right behind it.
     """
@@ -213,6 +214,7 @@ def _become(
     try:
         os.setsid()
         os.chdir(folder)
+        os.environ["TMPDIR"], tempfile.tempdir = str(folder.parent / "tmp"), None
         if memory is not None:
             _limit_memory(memory)
         _connect(streams)
@@ -275,9 +277,10 @@ def _text_stream(number: int) -> IO[str]:
 
 
 def _limit_memory(more: int) -> None:
+    """Limits what it takes for itself; files that are mapped do not count. Only Linux keeps to that."""
     import resource
 
-    pages = Path("/proc/self/statm")
-    if pages.exists():
-        most = int(pages.read_text().split()[0]) * resource.getpagesize() + more
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    status = Path("/proc/self/status")
+    if status.exists():
+        taken = 1024 * int(status.read_text().partition("VmData:")[2].split()[0])
+        resource.setrlimit(resource.RLIMIT_DATA, (taken + more, taken + more))

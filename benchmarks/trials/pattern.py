@@ -30,7 +30,9 @@ def the_pattern() -> dict[str, Entry]:
     be_quiet()
     warm_up()
     with tempfile.TemporaryDirectory(prefix="minigpt-pattern-") as place:
-        folder = Path(place).resolve()
+        folder = Path(place).resolve() / "work"
+        for made in (folder, folder.with_name("tmp")):
+            made.mkdir()
         pattern = make_pattern(folder)
     for name in WITH_PATHS:
         content, mode = pattern[name]

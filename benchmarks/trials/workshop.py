@@ -58,6 +58,7 @@ class Workshop:
         """Makes it whole."""
         shutil.rmtree(self.place.parent, ignore_errors=True)
         self.place.mkdir(parents=True)
+        (self.place.parent / "tmp").mkdir()
         for name, (content, mode) in self.pattern.items():
             if content is None:
                 (self.place / name).mkdir(exist_ok=True)
