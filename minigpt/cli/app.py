@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line and exits: 0 when all went well, 2 for a mistake of the user's, 130 after Ctrl-C.
+    """Runs the command line and exits: 0 when all went well, 2 for a mistake of the user's, 128 and its number after a
+    signal (Ctrl-C: 130).
 
     Args:
         arguments: what was typed behind `minigpt`; the process's own when left out.
@@ -25,8 +26,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = _run(arguments)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        code = _told("\nstopped", 130)
+    except KeyboardInterrupt as interrupt:
+        code = _told("\nstopped", next(iter(interrupt.args), 130))
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         code = 141
     except OSError as error:

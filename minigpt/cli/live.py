@@ -19,6 +19,7 @@ from rich.text import Text
 
 from minigpt.characters import counted
 from minigpt.cli.console import Console, say, styled
+from minigpt.cli.signals import asked_to_stop
 from minigpt.metrics import Record, Watcher, read_metrics, tensorboard
 from minigpt.training.loop import Outcome
 
@@ -43,10 +44,8 @@ class StopSignals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
-        hang_up = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []  # a closed terminal; Windows has none
-        for number in (signal.SIGINT, signal.SIGTERM, *hang_up):
-            if signal.getsignal(number) != signal.SIG_IGN:  # whoever said nohup means it
-                self._before[number] = signal.signal(number, self._note)
+        for number in asked_to_stop():
+            self._before[number] = signal.signal(number, self._note)
         return self
 
     def _note(self, number: int, frame: object) -> None:

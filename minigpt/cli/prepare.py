@@ -19,6 +19,7 @@ from cyclopts import Parameter
 
 from minigpt.cli.console import Console, say
 from minigpt.cli.reading import READING, source_options
+from minigpt.cli.signals import asked_to_stop
 from minigpt.errors import ConfigError
 from minigpt.source_options import USUAL, SourceOptions
 
@@ -122,12 +123,9 @@ def _signals_stop() -> Iterator[None]:
     """Lets a polite `kill`, or a terminal that is closed, clean up as Ctrl-C does: nothing half-written stays."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(128 + number)
 
-    numbers = [signal.SIGTERM, *([signal.SIGHUP] if sys.platform != "win32" else [])]
-    before = {number: handler for number in numbers if (handler := signal.getsignal(number)) != signal.SIG_IGN}
-    for number in before:  # one that is ignored, as under nohup, stays so
-        signal.signal(number, stop)
+    before = {number: signal.signal(number, stop) for number in asked_to_stop()}
     try:
         yield
     finally:

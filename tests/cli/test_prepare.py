@@ -142,8 +142,8 @@ def test_a_hyphen_is_standard_input(tmp_path: Path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
-@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_a_signal_ends_it_with_130_and_leaves_nothing(number: str, tmp_path: Path):
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_ends_it_with_its_code_and_leaves_nothing(name: str, code: int, tmp_path: Path):
     # Standard input stays open, so it waits in the first phase, its temporary folder made.
     process = subprocess.Popen(
         [*COMMAND, "-", "--out", "out"], cwd=tmp_path, stdin=subprocess.PIPE, stderr=subprocess.PIPE
@@ -152,9 +152,9 @@ def test_a_signal_ends_it_with_130_and_leaves_nothing(number: str, tmp_path: Pat
         if list(tmp_path.iterdir()):
             break
         time.sleep(0.02)
-    process.send_signal(getattr(signal, number))
+    process.send_signal(getattr(signal, name))
     process.communicate()
-    assert process.returncode == 130
+    assert process.returncode == code
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from minigpt.config import GPTConfig, Optimizer, OptimizerConfig
+from minigpt.errors import CheckpointError
 from minigpt.model import GPT
 from minigpt.training.optimizers import (
     OPTIMIZERS,
@@ -111,6 +112,24 @@ def test_the_memory_can_be_put_into_new_optimizers(name):
     take_steps(whole, optimizers, 3, first=3)
     take_steps(second, fresh, 3, first=3)
     assert_same(whole, second, 0.0)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_memory_that_is_not_the_models_is_refused(name):
+    config = OptimizerConfig(name=name)
+    whole = model()
+    optimizers = make_optimizers(whole, 1e-3, config)
+    load_optimizer_tensors(whole, optimizers, {})  # before the first step
+    take_steps(whole, optimizers, 1)
+    memory = optimizer_tensors(whole, optimizers)
+    label = sorted(memory)[0]
+    without = {key: tensor for key, tensor in memory.items() if key != label}
+    wrong = [without, {**without, "x": memory[label]}, {**memory, "a/b": memory[label]}]
+    for damaged in [*wrong, {**memory, label: torch.zeros(3, 5)}, {key: torch.zeros(()) for key in memory}]:
+        fresh = make_optimizers(whole, 1e-3, config)
+        with pytest.raises(CheckpointError, match="does not fit"):
+            load_optimizer_tensors(whole, fresh, damaged)
+        assert optimizer_tensors(whole, fresh) == {}
 
 
 def test_the_rate_is_set_everywhere():

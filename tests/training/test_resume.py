@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from minigpt import checkpoint
+from minigpt.config import with_model
 from minigpt.errors import CheckpointError, ConfigError, DataError, MiniGPTError, NewerVersionError, RunError
 from minigpt.metrics import read_metrics
 from minigpt.run import RunFolder
@@ -477,6 +478,38 @@ def test_too_many_bad_steps_stop_with_a_dump_that_reproduces_them(data_folder, t
     assert found.step == 5
     assert not math.isfinite(found.loss)
     assert found.first_activation == "h.0.mlp.c_proj"
+
+
+@pytest.mark.parametrize(
+    ("values", "batch", "config"),
+    [
+        ({"step": 5}, {}, {}),
+        ({"step": "5", "seed": 1}, {}, {}),
+        ({"step": 5, "seed": None}, {}, {}),
+        ({}, {"x": torch.full((2, 8), 999)}, {}),
+        ({}, {"x": torch.full((2, 8), -1)}, {}),
+        ({}, {"y": torch.full((2, 8), -2)}, {}),
+        ({}, {"y": torch.full((2, 8), 2**40)}, {}),
+        ({}, {"x": torch.ones(2, 8)}, {}),
+        ({}, {"x": torch.ones(2, 9, dtype=torch.int64)}, {}),
+        ({}, {"x": torch.ones(16, dtype=torch.int64), "y": torch.ones(16, dtype=torch.int64)}, {}),
+        ({}, {"x": torch.ones(1, 99, dtype=torch.int64), "y": torch.ones(1, 99, dtype=torch.int64)}, {}),
+        ({}, {}, {"n_layer": 1_000_000}),
+    ],
+)
+def test_a_dump_that_is_not_of_its_run_is_refused(run_folder, tmp_path, values, batch, config):
+    from minigpt.training.replay import replay
+
+    shutil.copytree(run_folder, tmp_path / "run")
+    run = RunFolder.open(tmp_path / "run")
+    weights = checkpoint.load_tensors(run.find_checkpoint("latest"), "model")
+    ids = {name: torch.ones(2, 8, dtype=torch.int64) for name in "xy"}
+    dump = run.path / "dumps" / "step-000000005"
+    parts = {"model": weights, "batch": {**ids, **batch}}
+    checkpoint.save(dump, parts, values or {"step": 5, "seed": 1})
+    run.save_config(with_model(run.config(), **config))
+    with pytest.raises(CheckpointError, match="does not fit"):
+        replay(dump)
 
 
 def test_a_gradient_that_overflows_names_its_tensor(data_folder, tmp_path):
