@@ -52,7 +52,7 @@ class TextOptions:
     stop_token: Annotated[tuple[str, ...], _Several] = ()
     "End the text at this token, as at the end of a document; may be repeated."
     seed: int | None = None
-    "The same seed gives the same text; without one it differs each time."
+    "The same seed gives the same text, on the same machine; without one it differs each time."
 
     def settings(self, tokenizer: Tokenizer) -> TextSettings:
         """Returns the options as `minigpt.generation` takes them.
