@@ -395,7 +395,7 @@ def _fit(value: Any, kind: Any) -> tuple[Any, str]:
     wanted = options[0]
     if wanted is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1e300:
         value = float(value)
-    if type(value) is not wanted:
+    if type(value) is not wanted or (wanted is int and abs(value) >= 2**63):
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
         return value, f"give {names[wanted]}"
     return value, ""

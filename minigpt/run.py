@@ -328,13 +328,13 @@ class RunFolder:
             wanted = self.checkpoints / str(noted["checkpoint"])
         elif which in ("best", "latest") and there:
             wanted = there[-1]
-        elif which.isdecimal():
-            wanted = self.checkpoint_folder(int(which))
+        elif (step := step_number(which)) is not None:
+            wanted = self.checkpoint_folder(step)
         if wanted not in there:
             names = ", ".join(str(self.checkpoint_step(folder)) for folder in there) or "none yet"
             raise CheckpointError(
                 "There is no such checkpoint in the run",
-                seen=which,
+                seen=which if len(which) <= 40 else f"{which[:40]}...",
                 remedy=f"Give best, latest or a step; steps there: {names}.",
             )
         assert wanted is not None
@@ -379,6 +379,11 @@ class RunFolder:
         for folder in self.checkpoint_folders()[:-keep]:
             if folder.name not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def step_number(text: str) -> int | None:
+    """Returns the step that a text names, or None; one of more than 18 digits is none that any run has."""
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
 
 
 def load_model(config: Config, folder: Path, device: torch.device | str = "cpu") -> GPT:

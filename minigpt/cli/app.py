@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+
+TYPE_CHECKING = False  # what checkers take for true, without loading `typing`
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -53,11 +54,19 @@ def _run(arguments: list[str] | None) -> int:
     import atexit
     import gc
     import io
+    import signal
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # else interrupts are ignored, or somebody else's
+        signal.signal(signal.SIGINT, _end)
 
     from cyclopts import CycloptsError, UnusedCliTokensError
 
     from minigpt.cli.commands import app, stray
     from minigpt.errors import MiniGPTError
+
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, before)
 
     gc.set_threshold(50_000)  # importing torch makes objects that stay, and looking for waste among them takes 0.15 s
     atexit.register(gc.freeze)  # the interpreter's last collection would walk through all of torch, for 0.4 s
@@ -86,6 +95,14 @@ def _run(arguments: list[str] | None) -> int:
             "Try a smaller --train.batch-size, or --train.accumulate 2, 4, ... with the same one.",
         )
     return result if isinstance(result, int) else 0
+
+
+def _end(number: int, frame: object) -> None:
+    """Ends the program while it loads: an exception would be lost in the middle of an import, or leave half of one."""
+    try:
+        os.write(2, b"\nstopped\n")
+    finally:
+        os._exit(128 + number)
 
 
 def _refused(error: OSError) -> int:

@@ -13,6 +13,7 @@ from minigpt.cli.evaluate import evaluate_command
 from minigpt.cli.export import export_command
 from minigpt.cli.generate import generate_command
 from minigpt.cli.import_ import import_command
+from minigpt.cli.numbers import check_numbers
 from minigpt.cli.plan import plan_command
 from minigpt.cli.prepare import prepare_command
 from minigpt.cli.replay import replay_command
@@ -33,6 +34,7 @@ def _version() -> str:
 app = App(
     name="minigpt",
     version=_version,
+    config=[check_numbers],
     suppress_keyboard_interrupt=False,  # `main` says that it stopped
     help="Train a small GPT from scratch, on the hardware you have, and see how it works.\n\n"
     "First time: `minigpt prepare pylib --out data/pylib --tokenizer bpe:4096`, then "
@@ -41,7 +43,7 @@ app = App(
 )
 app.command(prepare_command, name="prepare")
 for name, command in (("plan", plan_command), ("train", train_command)):
-    app.command(App(name=name, config=[given]), name=name)
+    app.command(App(name=name, config=[check_numbers, given]), name=name)
     app[name].default(command)
 app.command(resume_command, name="resume")
 app.command(verify_resume_command, name="verify-resume")

@@ -113,6 +113,7 @@ def _of_fixed_prompts(
     """Returns what the run said to its data set's passages: what is kept, or else at the checkpoints that are there."""
     from minigpt.generation.history import answers, read_history
     from minigpt.generation.kept import TEMPERATURES, usual_tokens
+    from minigpt.run import step_number
 
     kept = read_history(folder)
     if not any(one.source == "fixed" for one in kept):
@@ -123,9 +124,10 @@ def _of_fixed_prompts(
     prompts = list(dict.fromkeys(one.prompt for one in kept if one.source == "fixed"))
     if not prompts:
         raise DataError("The validation text has no passage to continue", seen=folder.path, remedy=ASK_FOR_PROMPT)
-    if checkpoint != "all" and not checkpoint.isdecimal():  # a step may be kept whose checkpoint is gone
-        checkpoint = str(folder.checkpoint_step(folder.find_checkpoint(checkpoint)))
-    steps = None if checkpoint == "all" else [int(checkpoint)]
+    steps = None
+    if checkpoint != "all":
+        step = step_number(checkpoint)  # it may be kept where its checkpoint is gone
+        steps = [folder.checkpoint_step(folder.find_checkpoint(checkpoint)) if step is None else step]
     found = answers(kept, prompts, temperatures, tokens or usual_tokens(folder.tokenizer()), steps)
     said = {one.temperature for one in found} >= set(temperatures)
     of_training = tokens is None and set(temperatures) <= set(TEMPERATURES)  # made after each epoch, not on request
