@@ -73,6 +73,10 @@ class NewerVersionError(CheckpointError):
     """A checkpoint that a newer Mini-GPT has written."""
 
 
+class UnreadableError(CheckpointError):
+    """A checkpoint that the system does not let this user read."""
+
+
 class DeviceError(MiniGPTError):
     """A device, precision or feature that this machine does not have."""
 

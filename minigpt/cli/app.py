@@ -107,14 +107,19 @@ def _end(number: int, frame: object) -> None:
 
 def _refused(error: OSError) -> int:
     """Tells of what the system refused, where nobody nearer to it knew more."""
-    import errno
-
-    from minigpt.files import why
+    from minigpt.files import is_missing, why
 
     seen = f"{error.filename or 'the output'}: {why(error)}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-        return _failed(f"It cannot be written\n  seen: {seen}", "Free some space, or choose another place.")
-    return _failed(f"It cannot be read or written\n  seen: {seen}", "Check the path, and who may read and write there.")
+    if is_missing(error):
+        return _failed(f"There is no such file or folder\n  seen: {seen}", "Check the path.")
+    if isinstance(error, PermissionError) and error.filename and not _may_read(error.filename):
+        return _failed(f"A file or folder may not be read\n  seen: {seen}", "Ask its owner for the right to read it.")
+    return _failed(f"Something cannot be written\n  seen: {seen}", "Choose another place, or mend this one.")
+
+
+def _may_read(path: str | bytes) -> bool:
+    """Whether this user may read a file, or look into the folder in which it is to be."""
+    return os.access(path, os.R_OK) if os.path.exists(path) else os.access(os.path.dirname(path) or ".", os.X_OK)
 
 
 def _failed(what: str, remedy: str) -> int:

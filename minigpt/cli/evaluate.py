@@ -125,12 +125,12 @@ def evaluate_command(
             machine=machine,
             on_progress=on_progress,
         )
-    if picture:
-        draw_evaluation(evaluation, picture)
     if as_json:
         print_json(evaluation.to_dict())
     else:
         _show(evaluation)
+    if picture:  # last: what has been measured is not lost by a picture that cannot be drawn
+        draw_evaluation(evaluation, picture)
 
 
 def _evaluate_tasks(

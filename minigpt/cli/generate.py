@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
@@ -15,7 +16,7 @@ from minigpt.characters import counted
 from minigpt.cli.console import say
 from minigpt.cli.text_options import SearchOptions, ShownOptions, TextOptions
 from minigpt.errors import ConfigError, DataError, MiniGPTError
-from minigpt.files import MOST_JSON, parse_json, read_bytes, utf8, why
+from minigpt.files import MOST_JSON, parse_json, read_stream, utf8, why
 from minigpt.sniff import FORMATS, HEAD_BYTES, RECORDS, advice, sniff
 
 if TYPE_CHECKING:
@@ -195,7 +196,8 @@ def read_prompts(file: Path) -> list[str]:
     """
     found, piped = "text", str(file) == "-"
     try:
-        data = sys.stdin.buffer.read() if piped else read_bytes(file, MOST_JSON, pipes=True)
+        with nullcontext(sys.stdin.buffer) if piped else file.open("rb") as stream:
+            data = read_stream(stream, MOST_JSON)
         found = sniff(data[:HEAD_BYTES])
         if found not in ("text", "8-bit", *RECORDS):
             raise ValueError(f"it is {FORMATS[found].title}")

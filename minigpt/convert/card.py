@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 
 from minigpt import __version__
-from minigpt.characters import counted, own_name
+from minigpt.characters import counted, own_name, visible
 from minigpt.config import GPTConfig
 from minigpt.data.report import Report
 from minigpt.errors import DataError
@@ -75,14 +75,14 @@ Licence: {stated}.
 def _figures(folder: RunFolder, checkpoint: str) -> dict[str, str]:
     """Returns what the run measured on its validation split."""
     best = folder.best()
-    if "val_loss" not in best:
+    if best is None:
         return {}
-    loss, val = float(best["val_loss"]), folder.data()["splits"].get("val", {})
+    loss, val = best["val_loss"], folder.data()["splits"].get("val")
     figures = {
         "validation loss": f"{loss:.4f} nats a token",
         "validation perplexity": f"{math.exp(min(loss, 700)):,.2f}",
     }
-    if val.get("text_bytes"):
+    if val and val["text_bytes"]:
         figures["validation bits per byte"] = f"{loss / math.log(2) * val['tokens'] / val['text_bytes']:.4f}"
     if best["checkpoint"] != checkpoint:
         figures["measured at"] = f"{_code(best['checkpoint'])}, the run's best, not this checkpoint"
@@ -104,11 +104,11 @@ def _data(folder: RunFolder) -> dict[str, str]:
         report = Report.load(Path(known["folder"])) if known["folder"] else None
     except DataError:
         report = None
-    if report and report.train.tokens == splits.get("train", {}).get("tokens"):
+    if report and splits and report.train.tokens == splits["train"]["tokens"]:
         facts["sources"] = ", ".join(_code(own_name(source)) for source in report.sources)
     return facts
 
 
 def _code(text: object) -> str:
     """Returns text as Markdown's code in a table, which nothing inside can end."""
-    return "`" + str(text).translate({ord("`"): "'", ord("|"): "/", ord("\n"): " ", ord("\r"): " "}) + "`"
+    return "`" + visible(str(text)).translate({ord("`"): "'", ord("|"): "/", ord("\n"): " ", ord("\r"): " "}) + "`"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from minigpt.data.documents import SUFFIX, Documents, read_documents
 from minigpt.data.report import Report
@@ -22,6 +22,29 @@ from minigpt.tokenizers import Tokenizer, load_tokenizer
 
 TRAIN_FILE = "train.tokens"
 VAL_FILE = "val.tokens"
+
+
+class Split(TypedDict):
+    """What tells the tokens of a split from others."""
+
+    tokens: int
+    text_bytes: int
+    sha256: str
+
+
+class TokenizerNote(TypedDict):
+    """What tells a tokenizer from another."""
+
+    spec: str
+    identity: str
+
+
+class Identity(TypedDict):
+    """What tells a data set from another: where it was, its tokenizer, its splits, none if there is no data set."""
+
+    folder: str
+    tokenizer: TokenizerNote
+    splits: dict[str, Split]
 
 
 @dataclass(frozen=True)
@@ -76,8 +99,8 @@ class Dataset:
         """
         return None if shard.seam else read_documents(shard.path.with_suffix(SUFFIX), shard.n_documents)
 
-    def identity(self) -> dict[str, Any]:
-        """What tells this data set from another: where it was, its tokenizer, and each split's count and checksum."""
+    def identity(self) -> Identity:
+        """What tells this data set from another."""
         return {
             "folder": str(self.folder.resolve()),
             "tokenizer": {"spec": self.tokenizer.spec, "identity": self.tokenizer.identity},

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from minigpt.characters import counted
 from minigpt.errors import DataError, did_you_mean_folder
-from minigpt.files import read_json, why
+from minigpt.files import is_missing, read_json, why
+from minigpt.shape import SignedInt, typed
 from minigpt.source_options import USUAL, SourceOptions
 from minigpt.tokenizers import utf8
 
@@ -82,7 +83,7 @@ class Report:
     vocab_size: int
     vocab_in_train: int
     block_size: int
-    seed: int
+    seed: SignedInt
     val_fraction: float | None
     split_by: str
     split: str
@@ -175,16 +176,15 @@ class Report:
         remedy = "Prepare the data again."
         try:
             content = read_json(path)
-            version = int(content.pop("format"))
+            version = typed(int, content.pop("format"))
             if version == FORMAT:
-                train, val = SplitReport(**content.pop("train")), SplitReport(**content.pop("val"))
-                lists = {name: tuple(content[name]) for name in ("sources", "val_sources", "notes")}
-                content["left_out"] = tuple(map(str, content.get("left_out", ())))
-                content["reading"] = SourceOptions.of(content.get("reading", {}))
-                return cls(train=train, val=val, **(content | lists))
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise _no_data(folder) from error
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+                return typed(cls, content)
+        except OSError as error:
+            if is_missing(error):
+                raise _no_data(folder) from error
+            remedy = "Check who may read it."
+            raise DataError("The data set cannot be read", seen=f"{path}: {why(error)}", remedy=remedy) from error
+        except (ValueError, KeyError) as error:
             raise DataError(f"{path} is damaged", seen=why(error), remedy=remedy) from error
         raise DataError(
             f"{path} was written by {'a newer' if version > FORMAT else 'an older'} Mini-GPT",

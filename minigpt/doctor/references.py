@@ -20,6 +20,7 @@ import numpy as np
 from minigpt.atomic import write_file
 from minigpt.calendar import Calendar
 from minigpt.config import Config, preset_names, resolve
+from minigpt.data.dataset import Identity
 from minigpt.data.report import Report
 from minigpt.errors import MiniGPTError, RunError
 from minigpt.metrics import read_metrics
@@ -196,11 +197,11 @@ def collect(run: Path | str, corpus: str) -> Reference:
     )
 
 
-def _command(config: Config, data: dict[str, Any], preset: str, corpus: str) -> str:
+def _command(config: Config, data: Identity, preset: str, corpus: str) -> str:
     """Returns the commands that make such a run, for whoever has the text in the folder they are called in."""
-    sources, prepared = [corpus], ["--tokenizer", str(data["tokenizer"]["spec"])]
+    sources, prepared = [corpus], ["--tokenizer", data["tokenizer"]["spec"]]
     try:
-        report = Report.load(Path(str(data["folder"])))
+        report = Report.load(Path(data["folder"]))
     except MiniGPTError:
         pass  # the data set is gone: its usual options, then
     else:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from minigpt.config import MachineConfig
+from minigpt.data.dataset import Identity
 from minigpt.data.report import Report
 from minigpt.device import choose, is_out_of_memory
 from minigpt.doctor import Diagnosis, examine, read_evidence
@@ -96,7 +97,7 @@ def gather(
 
 def _gather(folder: RunFolder, label: str, wishes: Wishes, on_progress: Progress, *, several: bool) -> RunFacts:
     missing: list[str] = []
-    data: Mapping[str, Any] = {"folder": "", "splits": {}}
+    data: Identity = {"folder": "", "tokenizer": {"spec": "", "identity": ""}, "splits": {}}
 
     def tried(read: Callable[[], Found], otherwise: Found, what: str, named: bool = False) -> Found:
         try:
@@ -113,7 +114,7 @@ def _gather(folder: RunFolder, label: str, wishes: Wishes, on_progress: Progress
 
     no_records: Records = []
     records = tried(lambda: read_metrics(folder.metrics_file), no_records, "No curves")
-    data = tried(lambda: _data(folder), data, "Nothing is known of the data")
+    data = tried(folder.data, data, "Nothing is known of the data")
     nothing: tuple[Evaluation | None, bool] = (None, False)
     evaluation, unseen = nothing
     if wishes.evaluate:
@@ -200,22 +201,6 @@ def _said(
         return measured_texts(kept, dataset, on_progress)
 
     return replace(tried(figures, Said(kept), "No figures of the samples"), notes=notes)
-
-
-def _data(folder: RunFolder) -> Mapping[str, Any]:
-    """Returns what a run knows of its data set.
-
-    Raises:
-        RunError: if it cannot be read, or its values are not of the right kind.
-    """
-    data = folder.data()
-    splits, tokenizer = data["splits"], data.get("tokenizer") or {}
-    right = isinstance(splits, dict) and isinstance(tokenizer, dict) and isinstance(data["folder"], str | None)
-    for split in splits.values() if right else ():
-        right &= isinstance(split, dict) and all(type(split.get(name)) is int for name in ("tokens", "text_bytes"))
-    if not right:
-        raise RunError("A file of the run cannot be read", seen=folder.data_file, remedy="Restore it from a copy.")
-    return data
 
 
 def _diagnosis(folder: RunFolder, data: Path | None) -> tuple[Diagnosis, bool]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.errors import TokenizerError, did_you_mean
-from minigpt.files import read_bytes, read_json, why
+from minigpt.files import is_file, is_missing, read_bytes, read_json, why
 from minigpt.tokenizers.base import (
     CONFIG_FILE,
     END_OF_TEXT,
@@ -128,9 +128,10 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
             raise ValueError("its spec is none of its kind", config["spec"])
         tokenizer = kind.load(path, config)
         saved = config["identity"]
-    except FileNotFoundError as error:
-        raise TokenizerError("A tokenizer's file is missing", seen=repr(error.filename), remedy=remedy) from error
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except OSError as error:
+        what = f"A tokenizer's file {'is missing' if is_missing(error) else 'cannot be read'}"
+        raise TokenizerError(what, seen=f"{error.filename}: {why(error)}", remedy=remedy) from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         if isinstance(error, TokenizerError):
             raise
         raise TokenizerError(f"The tokenizer in {path} is damaged", seen=why(error)[:200], remedy=remedy) from error
@@ -146,7 +147,7 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
 def _saved_in(spec: str) -> Path | None:
     """The folder of the tokenizer that a run or data set of this path has, if it is one."""
     places = (Path(spec), Path(spec) / "tokenizer")
-    return next((place for place in places if (place / CONFIG_FILE).is_file()), None)
+    return next((place for place in places if is_file(place / CONFIG_FILE)), None)
 
 
 def _parse(spec: str) -> tuple[Kind, int]:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +14,11 @@ from minigpt import checkpoint, device
 from minigpt.config import GPTConfig
 from minigpt.data import IGNORE, Batch
 from minigpt.errors import RunError
+from minigpt.files import is_file
 from minigpt.model import GPT
 from minigpt.run import MODEL, RunFolder
 from minigpt.training.gradients import Gradients
-from minigpt.training.trouble import first_not_finite
+from minigpt.training.trouble import Dumped, first_not_finite
 from minigpt.weights import check_size, first_bad_tensor, load_weights, misfit, model_tensors
 
 
@@ -52,14 +52,15 @@ def replay(dump: Path | str) -> Replay:
         CheckpointError: if it is damaged, or not of the run's model.
     """
     dump = Path(dump)
-    if not (dump / checkpoint.STATE).is_file():
+    if not is_file(dump / checkpoint.STATE):
         raise RunError("This is no dump of a bad step", seen=dump, remedy="They stand in RUN/dumps, as step-000000123.")
     folder = RunFolder.open(dump.resolve().parent.parent)
     config = folder.config()
     machine = device.choose_again(folder.environment(), config.machine)
-    values, batch = checkpoint.load_values(dump), checkpoint.load_tensors(dump, "batch")
+    values: Dumped = checkpoint.load_values(dump, Dumped)
+    batch = checkpoint.load_tensors(dump, "batch")
     weights = checkpoint.load_tensors(dump, MODEL, machine.device)
-    _check_batch(values, batch, config.model)
+    _check_batch(batch, config.model)
     check_size(config.model, weights)
     model = GPT(config.model).to(machine.device)
     load_weights(model, weights, finite=False)
@@ -83,11 +84,8 @@ def replay(dump: Path | str) -> Replay:
     )
 
 
-def _check_batch(values: Mapping[str, Any], batch: Mapping[str, Tensor], config: GPTConfig) -> None:
-    """Raises CheckpointError unless a dump says which step it is of, and holds ids and targets that the model knows."""
-    for name in ("step", "seed"):
-        if type(values.get(name)) is not int:
-            raise misfit(f"{name} {values.get(name)!r} in the dump")
+def _check_batch(batch: Mapping[str, Tensor], config: GPTConfig) -> None:
+    """Raises CheckpointError unless a dump holds ids and targets that the model knows."""
     x, y = (batch.get(name, torch.empty(0)) for name in ("x", "y"))
     if x.dtype != torch.int64 or y.dtype != torch.int64 or x.shape != y.shape or x.dim() != 2 or not x.numel():
         raise misfit(f"a batch of {tuple(x.shape)} {x.dtype} and {tuple(y.shape)} {y.dtype} in the dump")

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 
@@ -71,6 +72,13 @@ def first_not_finite(model: GPT) -> str:
         if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
             return name
     return "no parameter alone, but their norm"
+
+
+class Dumped(TypedDict):
+    """The plain values of a dump."""
+
+    step: int
+    seed: int
 
 
 def save_dump(folder: RunFolder, model: GPT, batch: Batch, at: Progress, seed: int) -> Path:

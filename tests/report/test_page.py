@@ -289,7 +289,7 @@ def test_a_run_with_nothing_but_its_settings(run, read):
 
 
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
-@pytest.mark.parametrize("value", [None, "abc", [1], float("nan"), 1e308, 0])
+@pytest.mark.parametrize("value", [None, "abc", [1], 1e308, 0])
 def test_numbers_that_are_none_break_nothing(run, read, value):
     names = ("loss", "lr", "grad_norm", "val_loss", "val_perplexity", "train_loss", "tokens_per_second", "memory")
 

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import shutil
+from dataclasses import asdict
 from itertools import pairwise
 
 import pytest
@@ -16,6 +17,7 @@ from minigpt.config import with_model
 from minigpt.errors import CheckpointError, ConfigError, DataError, MiniGPTError, NewerVersionError, RunError
 from minigpt.metrics import read_metrics
 from minigpt.run import RunFolder
+from minigpt.shape import typed
 from minigpt.training import resume, train
 from minigpt.training.picture import draw_curves
 from minigpt.training.progress import GradientNorms, Progress
@@ -563,7 +565,7 @@ def test_usual_gradients_are_no_spikes():
 
 def test_progress_survives_its_json():
     at = Progress(step=3, epoch_loss=0.1 + 0.2, best_loss=None, norms=GradientNorms(0.5, 1 / 3, 7))
-    assert Progress.from_dict(json.loads(json.dumps(at.to_dict()))) == at
+    assert typed(Progress, json.loads(json.dumps(asdict(at)))) == at
 
 
 @pytest.mark.parametrize(
