@@ -135,7 +135,7 @@ def _show(plan: Plan, settings: Config, machine: Machine) -> None:
             if count:
                 console.print(f"  {part:20}{count:>12,}{duration(count * each):>14}")
         console.print(f"  {'in all':32}{duration(plan.seconds):>14}")
-        if patience := settings.train.patience:
+        if (patience := settings.train.patience) and "patience" not in {misfit.name for misfit in plan.misfits}:
             console.print(f"  or less: it ends early after {counted(patience, 'validation')} without a lower loss")
         warmup = settings.schedule.warmup(plan.steps)
         rising = f" after {counted(warmup, 'step')} of warm-up" if warmup else ""

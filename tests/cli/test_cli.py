@@ -276,6 +276,8 @@ def test_a_plan_says_what_does_not_fit_the_length_of_the_run(call, data_folder):
     assert "The warm-up takes 100 steps and the run has 40: the learning rate never gets to its peak. Try --sch" in out
     assert "cannot end it early" in out
     assert "--train.log-every 50 is more than the run's 40 steps" in out
+    assert "or less" not in out
+    out = call(*words, "--train.patience", 2, "--train.validate-every", 4)[1]
     assert "or less: it ends early after 2 validations without a lower loss" in out
 
 
