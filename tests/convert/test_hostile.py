@@ -283,7 +283,7 @@ def test_a_setting_that_ours_cannot_follow_is_named(folder, changes, words):
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", "[" * 100_000, "\xff"])
 def test_a_config_that_is_no_json_object_is_refused(folder, text):
     (folder / "config.json").write_bytes(text.encode("latin-1"))
-    refuse(folder, r"no config\.json")
+    refuse(folder, r"config\.json cannot be read")
 
 
 def test_missing_files_are_named(folder):

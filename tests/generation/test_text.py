@@ -223,7 +223,7 @@ def test_what_ends_a_text_can_be_chosen(trained):
     [
         ({"temperature": -1.0}, "temperature"),
         ({"top_p": 1.5}, "top-p"),
-        ({"banned": [257]}, "no such stop token.*257"),
+        ({"banned": [257]}, "no token 257"),
         ({"seed": 2**64}, "seed"),
         ({"max_new_tokens": -1}, "max-new-tokens"),
         ({"stop": ["x", ""]}, "stop string is empty"),
