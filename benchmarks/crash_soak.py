@@ -123,7 +123,7 @@ def soak(
             begin = ["train", "--data", str(data), "--run", str(target), *TINY, *settings[which]]
             command = ["resume", str(target)] if target.exists() else begin
             if counts["killed from outside"] <= counts["killed inside a save"]:
-                kind, end = "killed from outside", run(command, seconds=chance.uniform(0.5, 1.05) * lasting)
+                kind, end = "killed from outside", run(command, seconds=chance.uniform(0.3, 1.0) * lasting)
             else:
                 kind, end = "killed inside a save", run(command, nth=chance.randrange(1, 60))
             if end == "killed":

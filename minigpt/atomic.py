@@ -53,6 +53,10 @@ def replacing(path: Path) -> Iterator[Path]:
                 sync(path.parent)
             finally:
                 _remove(temporary)
+    except OSError as error:
+        if str(error.filename).startswith(str(temporary)):
+            error.filename = str(path)  # the name that the user knows
+        raise
     finally:
         lock.unlink(missing_ok=True)  # last, and closed: Windows removes no file that is open
 

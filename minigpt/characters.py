@@ -5,6 +5,8 @@ Not here: how they are shown (a terminal: cli/text_views.py; a page: report/html
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from pathlib import PureWindowsPath
 
 UNSEEN = (
@@ -25,9 +27,62 @@ CONTROLS: dict[int, str] = {
 """Control characters and halves of characters, and what is shown for them."""
 
 
+ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
+_ESCAPE = re.compile(rb"\\(?:([nrt\\])|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|.?)", re.S)
+
+
 def visible(text: str) -> str:
-    """Returns the text with control characters shown as their picture or number, so that nothing obeys a model."""
-    return text.translate(CONTROLS)
+    """Returns the text with control characters shown as their picture or number, so that nothing obeys a model.
+
+    A carriage return before a line feed is the same end of line, as on Windows, and is not shown.
+    """
+    return text.replace("\r\n", "\n").translate(CONTROLS)
+
+
+def escaped(data: bytes) -> str:
+    r"""Returns bytes as a text that shows each of them, and that `unescaped` turns back.
+
+    What is printable stays. A byte that is no part of a character is \xNN, a character that cannot be seen \uNNNN.
+    """
+    names, parts = {meant: name for name, meant in ESCAPES.items()}, []
+    for place, character in enumerate(data.decode("utf-8", "surrogateescape")):
+        code = ord(character)
+        alone = place == 0 and unicodedata.combining(character)  # an accent would sit on what stands before
+        if character in names:
+            parts.append(f"\\{names[character]}")
+        elif character.isprintable() and not alone:
+            parts.append(character)
+        elif code <= 0x7F or 0xDC80 <= code <= 0xDCFF:
+            parts.append(f"\\x{code & 0xFF:02x}")
+        else:
+            parts.append(f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}")
+    return "".join(parts)
+
+
+def unescaped(text: str) -> bytes:
+    r"""Returns the bytes that a typed text means: \n, \r, \t, \\, \xNN (a byte), \uNNNN and \UNNNNNNNN (a character).
+
+    Raises:
+        ValueError: if a backslash begins none of these, or there is no such character.
+    """
+
+    def meant(found: re.Match[bytes]) -> bytes:
+        name, byte, *codes = (group and group.decode() for group in found.groups())
+        if name:
+            return ESCAPES[name].encode()
+        if byte:
+            return bytes.fromhex(byte)
+        code = codes[0] or codes[1] or "no character"
+        return bytes.fromhex(code.zfill(8)).decode("utf-32-be").encode()  # half a surrogate pair is a ValueError too
+
+    return _ESCAPE.sub(meant, text.encode("utf-8", "surrogateescape"))
+
+
+def quoted(text: str) -> str:
+    """Returns a text that holds no control characters in quotes that a shell takes off again."""
+    if "'" in text and not set(text) & set('"$`\\!'):
+        return f'"{text}"'
+    return "'" + text.replace("'", r"\x27") + "'"
 
 
 def own_name(place: str) -> str:
@@ -35,6 +90,6 @@ def own_name(place: str) -> str:
     return place if place.startswith("hf:") and not place.startswith("hf:.") else PureWindowsPath(place).name or place
 
 
-def counted(number: int, noun: str) -> str:
-    """Returns a number of things in words: "1 step", "2,000 steps"."""
-    return f"{number:,} {noun}" + "s" * (number != 1)
+def counted(number: int, noun: str, several: str | None = None) -> str:
+    """Returns a number of things in words: "1 step", "2,000 steps"; `several` where an s does not make the plural."""
+    return f"{number:,} {noun if number == 1 else several or f'{noun}s'}"

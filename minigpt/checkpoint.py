@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict
 
 import torch
 from safetensors import SafetensorError
@@ -21,8 +23,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from minigpt.atomic import LOCK, PARTIAL, sync, write_file
-from minigpt.errors import CheckpointError, NewerVersionError
-from minigpt.files import read_json, why
+from minigpt.errors import CheckpointError, NewerVersionError, UnreadableError
+from minigpt.files import open_regular, read_json, why
+from minigpt.shape import typed
 
 VERSION = 1
 STATE = "state.json"
@@ -49,7 +52,7 @@ def save(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], values: Mappin
         sums = {}
         for name, tensors in parts.items():
             file = temporary / f"{name}.safetensors"
-            save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, file)
+            write_tensors(file, tensors)
             sums[file.name] = _sha256(file)
             sync(file)
         state = {"version": VERSION, "files": sums, "values": dict(values)}
@@ -61,11 +64,11 @@ def save(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], values: Mappin
         temporary.rename(folder)
         sync(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         tidy(folder.parent)
         raise CheckpointError(
             "The checkpoint could not be written",
-            seen=f"{folder}: {error}",
+            seen=f"{folder}: {why(error)}",
             remedy="Check the disk's room and rights.",
         ) from error
 
@@ -91,14 +94,16 @@ def verify(folder: Path) -> None:
         _check_file(folder, name, expected)
 
 
-def load_values(folder: Path) -> dict[str, Any]:
-    """Returns a checkpoint's plain values, without touching its tensors.
+def load_values(folder: Path, kind: Any = Any) -> Any:
+    """Returns a checkpoint's plain values, as a class describes them (see shape.py), without touching its tensors.
 
     Raises:
-        CheckpointError: if they are missing, damaged or of a newer version.
+        CheckpointError: if they are missing, damaged, something else, or of a newer version.
     """
-    values: dict[str, Any] = _read_state(folder)["values"]
-    return values
+    try:
+        return typed(kind, _read_state(folder)["values"])
+    except ValueError as error:
+        raise _damaged(folder, f"{STATE}: {error}") from None
 
 
 def load_tensors(folder: Path, name: str, device: torch.device | str = "cpu") -> dict[str, Tensor]:
@@ -110,15 +115,50 @@ def load_tensors(folder: Path, name: str, device: torch.device | str = "cpu") ->
     file = folder / f"{name}.safetensors"
     _check_file(folder, file.name, _read_state(folder)["files"].get(file.name))
     try:
-        return load_file(file, device=str(device))
+        with utf8_name(file) as path:
+            return load_file(path, device=str(device))
     except (OSError, SafetensorError) as error:
         raise _damaged(folder, error) from None
 
 
-def _read_state(folder: Path) -> dict[str, Any]:
+def write_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Writes named tensors as safetensors, with the rights that any new file has: the library's is its writer's alone.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    file.touch()
+    mode = file.stat().st_mode
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
-        state = read_json(folder / STATE)
-        own_sum = state.pop("sum")
+        save_file(plain, file, metadata=dict(metadata) if metadata else None)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+    file.chmod(stat.S_IMODE(mode))
+
+
+@contextmanager
+def utf8_name(file: Path) -> Iterator[str]:
+    """A name for a file by which safetensors, which knows only names in UTF-8, can open it to read."""
+    try:
+        file.as_posix().encode()
+    except UnicodeEncodeError:
+        with file.open("rb") as stream:
+            yield f"/dev/fd/{stream.fileno()}"
+    else:
+        yield str(file)
+
+
+class _State(TypedDict):
+    version: int
+    files: dict[str, str]
+    values: dict[str, Any]
+
+
+def _read_state(folder: Path) -> _State:
+    try:
+        content = read_json(folder / STATE)
+        own_sum, state = content.pop("sum", None), typed(_State, content)
         if state["version"] > VERSION:
             raise NewerVersionError(
                 "The checkpoint was written by a newer Mini-GPT",
@@ -127,13 +167,11 @@ def _read_state(folder: Path) -> dict[str, Any]:
             )
         if own_sum != _sum(state):
             raise ValueError("its own checksum differs")
-        if not isinstance(state["files"], dict) or not isinstance(state["values"], dict):
-            raise ValueError("it names no files and values")
         if strange := [name for name in state["files"] if Path(name).name != name]:
             raise ValueError(f"it names a file elsewhere: {strange[0]!r}")
         return state
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(folder, f"{STATE}: {why(error)}") from None
+    except (OSError, ValueError) as error:
+        raise _damaged(folder, f"{STATE}: {why(error)}", error) from None
 
 
 def _check_file(folder: Path, name: str, expected: str | None) -> None:
@@ -141,12 +179,15 @@ def _check_file(folder: Path, name: str, expected: str | None) -> None:
     try:
         found = _sha256(folder / name)
     except OSError as error:
-        raise _damaged(folder, error) from None
+        raise _damaged(folder, f"{name}: {why(error)}", error) from None
     if found != expected:
         raise _damaged(folder, f"{name} has SHA-256 {found[:12]}..., not {str(expected)[:12]}...")
 
 
-def _damaged(folder: Path, seen: object) -> CheckpointError:
+def _damaged(folder: Path, seen: object, error: Exception | None = None) -> CheckpointError:
+    if isinstance(error, PermissionError):
+        remedy = "Ask its owner for the right to read it."
+        return UnreadableError("The checkpoint may not be read", seen=f"{folder}: {seen}", remedy=remedy)
     return CheckpointError(
         "The checkpoint is damaged",
         seen=f"{folder}: {seen}",
@@ -166,5 +207,5 @@ def cleared(folder: Path) -> Path:
 
 
 def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -86,8 +86,8 @@ class GPTConfig:
         if self.n_head >= 1 and self.n_embd % self.n_head:
             yield f"model.n_embd {self.n_embd} is not divisible by model.n_head {self.n_head}; change either"
         elif self.n_head >= 1 and self.position == "rope" and self.head_dim % 2:
-            yield f"rope turns pairs of numbers, and {self.n_embd} / {self.n_head} heads is odd; change model.n_head"
-        if self.kv_heads < 1 or self.n_head % self.kv_heads:
+            yield f"rope turns pairs of numbers, and model.n_embd / model.n_head is odd: {self.n_embd} / {self.n_head}"
+        if self.n_head >= 1 and (self.kv_heads < 1 or self.n_head % self.kv_heads):
             yield f"model.n_kv_head {self.n_kv_head} does not divide model.n_head {self.n_head}; change either"
         if self.position == "sinusoidal" and self.n_embd % 2:
             yield f"sinusoidal positions need an even model.n_embd, not {self.n_embd}"
@@ -285,7 +285,7 @@ class Preset:
     Attributes:
         name: what `--preset` takes.
         summary: one line for the help.
-        tokenizer: the tokenizer it was measured with, as `minigpt prepare --tokenizer` takes it.
+        tokenizer: the tokenizer it was measured with, as `minigpt prepare` takes it.
         settings: dotted names to values.
     """
 
@@ -409,7 +409,7 @@ def _fit(value: Any, kind: Any) -> tuple[Any, str]:
     wanted = options[0]
     if wanted is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1e300:
         value = float(value)
-    if type(value) is not wanted:
+    if type(value) is not wanted or (wanted is int and abs(value) >= 2**63):
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
         return value, f"give {names[wanted]}"
     return value, ""

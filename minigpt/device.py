@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import psutil
 import torch
@@ -267,6 +267,14 @@ class UseMonitor:
         except Exception:  # the driver's library may be missing, or may refuse: an unknown use stops no run
             return reading
         return reading
+
+
+class Environment(TypedDict):
+    """What another program needs to know of the machine that a run was trained on, of all that `environment` tells."""
+
+    device: str
+    precision: str
+    threads: int
 
 
 def environment(machine: Machine) -> dict[str, Any]:

@@ -8,12 +8,30 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Returns "Did you mean X? " for the choice nearest to a mistyped word, or nothing if none is near."""
     close = difflib.get_close_matches(word, list(choices), n=1)
     return f"Did you mean {close[0]}? " if close else ""
+
+
+def did_you_mean_folder(path: Path, holds: str) -> str:
+    """Returns "Did you mean X? " for the folder that may be meant instead of a path, or nothing.
+
+    Args:
+        path: what was given.
+        holds: the file that is in the right ones: in the path itself they come first, then those of a similar name.
+    """
+    with suppress(OSError, ValueError):
+        if inside := sorted(path.glob(f"*/{holds}")):
+            return f"Did you mean {inside[0].parent}? "
+        beside = {found.parent.name: found.parent for found in path.parent.glob(f"*/{holds}")}
+        if close := difflib.get_close_matches(path.name, beside, n=1):
+            return f"Did you mean {beside[close[0]]}? "
+    return ""
 
 
 class MiniGPTError(Exception):
@@ -53,6 +71,10 @@ class CheckpointError(RunError):
 
 class NewerVersionError(CheckpointError):
     """A checkpoint that a newer Mini-GPT has written."""
+
+
+class UnreadableError(CheckpointError):
+    """A checkpoint that the system does not let this user read."""
 
 
 class DeviceError(MiniGPTError):

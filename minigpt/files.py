@@ -17,8 +17,9 @@ import math
 import os
 import stat
 import tomllib
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 MOST_BYTES = 1_000_000_000
 """Of a file of lines, or a tokenizer's: ten times one of a million ids."""
@@ -33,6 +34,8 @@ MOST_BITS = 512
 """Of a whole number; the largest that is written here, a checksum, is text."""
 
 TOO_DEEP = f"it is nested more than {MOST_DEPTH} deep"
+TOO_LARGE = "it has more than {:,} bytes"
+NOT_REGULAR = "it is a pipe or a device, no regular file"
 TOO_LONG = "it holds a number of too many digits"
 
 BOMS = {
@@ -51,7 +54,7 @@ REASONS = {
     errno.ENAMETOOLONG: "the name is too long for this system",
     errno.ELOOP: "its links go round in a circle",
     errno.ENXIO: "it is a socket or a device without a driver, not a file",
-    errno.EEXIST: "it exists already",
+    errno.EEXIST: "a file is where a folder should be",
     errno.EROFS: "the disk is read-only",
     errno.ENOSPC: "the disk is full",
     getattr(errno, "EDQUOT", errno.ENOSPC): "your share of the disk is used up",
@@ -60,7 +63,36 @@ REASONS = {
 """What the system's refusals mean."""
 
 
-def why(error: Exception) -> str:
+MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+
+
+def is_missing(error: OSError) -> bool:
+    """Whether the system says that there is no such file or folder, or can be none."""
+    return error.errno in MISSING or (os.name == "nt" and error.errno == errno.EINVAL)  # a name that Windows forbids
+
+
+def is_file(path: Path | str) -> bool:
+    """Whether there is such a file. Raises OSError if that cannot be said, as in a folder that may not be read."""
+    return stat.S_ISREG(_mode(path))
+
+
+def is_dir(path: Path | str) -> bool:
+    """Whether there is such a folder. Raises OSError as `is_file`."""
+    return stat.S_ISDIR(_mode(path))
+
+
+def _mode(path: Path | str) -> int:
+    try:
+        return os.stat(path).st_mode
+    except ValueError:  # no name of a file
+        return 0
+    except OSError as error:
+        if is_missing(error):
+            return 0
+        raise
+
+
+def why(error: BaseException) -> str:
     """Returns the reason for which a file could not be read or written, or its content not be used, in words."""
     if isinstance(error, KeyError):
         return f"it lacks {error}"
@@ -69,29 +101,40 @@ def why(error: Exception) -> str:
     return REASONS.get(error.errno or 0) or error.strerror or str(error) or type(error).__name__
 
 
-def read_bytes(file: Path | str, most: int = MOST_BYTES, *, pipes: bool = False) -> bytes:
-    """Returns the content of a file.
-
-    Args:
-        file: where it is.
-        most: so many bytes it may have.
-        pipes: whether it may be a pipe or a device, because the user has named it: `<(command)`.
+def open_regular(file: Path | str) -> BufferedReader:
+    """Opens a file to read it.
 
     Raises:
-        OSError: it is missing (FileNotFoundError), or may not be read.
-        ValueError: it is no regular file, or has more bytes.
+        OSError: it is missing (FileNotFoundError), may not be read, or is no regular file.
     """
 
     def opened(path: str, flags: int) -> int:
-        return os.open(path, flags | (0 if pipes else getattr(os, "O_NONBLOCK", 0)))  # a pipe's opening waits otherwise
+        return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe's opening waits otherwise
 
-    with open(file, "rb", opener=opened) as stream:
-        facts = os.fstat(stream.fileno())
-        if not (pipes or stat.S_ISREG(facts.st_mode)):
-            raise ValueError("it is a pipe or a device, no regular file")
-        content = stream.read(most + 1) if facts.st_size <= most else b""
-    if facts.st_size > most or len(content) > most:
-        raise ValueError(f"it has more than {most:,} bytes")
+    stream = open(file, "rb", opener=opened)  # noqa: SIM115 (the caller closes it)
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise OSError(errno.EINVAL, NOT_REGULAR, os.fspath(file))
+    return stream
+
+
+def read_bytes(file: Path | str, most: int = MOST_BYTES) -> bytes:
+    """Returns the content of a file of so many bytes at the most. Errors as `open_regular` and `read_stream`."""
+    with open_regular(file) as stream:
+        if os.fstat(stream.fileno()).st_size > most:
+            raise ValueError(TOO_LARGE.format(most))
+        return read_stream(stream, most)
+
+
+def read_stream(stream: BinaryIO, most: int) -> bytes:
+    """Returns what comes from a pipe or a file that the user has named.
+
+    Raises:
+        ValueError: it is more than so many bytes.
+    """
+    content = stream.read(most + 1)
+    if len(content) > most:
+        raise ValueError(TOO_LARGE.format(most))
     return content
 
 

@@ -26,13 +26,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict
 
 from minigpt.atomic import write_file
 from minigpt.errors import MissingExtraError, RunError
 from minigpt.files import parse_json, read_lines, why
+from minigpt.shape import typed
 
 Record: TypeAlias = Mapping[str, Any]
 Watcher: TypeAlias = Callable[[Record], None]
@@ -40,6 +41,55 @@ Watcher: TypeAlias = Callable[[Record], None]
 REMEDY = "Restore it from a copy, or remove it: the run goes on without."
 
 KEPT = ("plan", "step", "validation", "health", "note")
+
+
+class _Told(TypedDict):
+    kind: str
+    step: int
+    epoch: float
+
+
+class _Step(_Told):
+    tokens: int
+    loss: float | None
+    lr: float | None
+    grad_norm: float | None
+    seconds: float | None
+
+
+class _Validation(_Told):
+    tokens: int
+    train_loss: float | None
+    val_loss: float | None
+    train_perplexity: float | None
+    val_perplexity: float | None
+    val_bits_per_byte: float | None
+    best: bool
+
+
+class _Health(_Told):
+    parts: list[Any]
+
+
+class _Note(_Told):
+    text: str
+
+
+class _Plan(_Told):
+    steps: int
+    planned_seconds: float | None
+    planned_bytes: float | None
+    how: str
+
+
+RECORDS: dict[str, type] = {
+    "step": _Step,
+    "validation": _Validation,
+    "health": _Health,
+    "note": _Note,
+    "plan": _Plan,
+}
+"""What is made use of in the records that are kept; None stands for what was not finite, or not known."""
 
 
 class MetricsFile:
@@ -65,12 +115,28 @@ def _json_value(value: Any) -> Any:
 
 
 def read_metrics(file: Path, kind: str | None = None) -> list[dict[str, Any]]:
-    """Returns the records of metrics.jsonl, of one kind or all; a last line cut short by a crash is passed over.
+    """Returns the records of metrics.jsonl, of one kind or all.
+
+    Passed over are a last line cut short by a crash, and records that lack what their kind has, or hold something else
+    in its place, or a figure that cannot be: nothing is made of them anywhere.
 
     Raises:
         RunError: if a line in the middle is no record.
     """
-    records = []
+    records = [record for _, record in _lines(file)]
+    return [record for record in records if kind in (None, record.get("kind")) and _is_whole(record)]
+
+
+def _is_whole(record: dict[str, Any]) -> bool:
+    try:
+        typed(RECORDS.get(str(record.get("kind")), _Told), record)
+    except ValueError:
+        return False
+    return True
+
+
+def _lines(file: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Yields each line with the record that it is."""
     try:
         *lines, last = read_lines(file)
     except (OSError, ValueError) as error:
@@ -79,10 +145,7 @@ def read_metrics(file: Path, kind: str | None = None) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             record = parse_json(line)
-            if not isinstance(record["step"], int):
-                raise ValueError("no step")
-            if kind is None or record["kind"] == kind:
-                records.append(record)
+            typed(int, record["step"])
         except (ValueError, KeyError) as error:
             if number < len(lines):
                 raise RunError(
@@ -90,7 +153,8 @@ def read_metrics(file: Path, kind: str | None = None) -> list[dict[str, Any]]:
                     seen=f"{file}, line {number}: {error}",
                     remedy="Remove that line.",
                 ) from None
-    return records
+        else:
+            yield line, record
 
 
 def ran_out(validations: Sequence[Record], patience: int, last_step: int) -> bool:
@@ -101,8 +165,7 @@ def ran_out(validations: Sequence[Record], patience: int, last_step: int) -> boo
 
 def keep_until(file: Path, step: int) -> None:
     """Drops the records behind a step from metrics.jsonl, so that going on from there writes no step twice."""
-    kept = [record for record in read_metrics(file) if record["step"] <= step]
-    write_file(file, "".join(json.dumps(record) + "\n" for record in kept))
+    write_file(file, b"".join(line + b"\n" for line, record in list(_lines(file)) if record["step"] <= step))
 
 
 def tensorboard(folder: Path, complain: Callable[[str], None]) -> Watcher:

@@ -18,13 +18,14 @@ What is trained, and how, is not decided here.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, TypeVar
 
 import torch
 from filelock import FileLock, Timeout
@@ -33,11 +34,28 @@ from minigpt import checkpoint
 from minigpt.atomic import replacing, write_file
 from minigpt.config import Config, resolve
 from minigpt.data import Dataset
-from minigpt.errors import CheckpointError, DataError, NewerVersionError, RunError, TokenizerError
-from minigpt.files import read_json, why
+from minigpt.data.dataset import Identity
+from minigpt.data.report import FILE as REPORT
+from minigpt.device import Environment
+from minigpt.errors import (
+    CheckpointError,
+    DataError,
+    NewerVersionError,
+    RunError,
+    TokenizerError,
+    UnreadableError,
+    did_you_mean_folder,
+)
+from minigpt.files import is_dir, is_file, is_missing, read_json, why
+from minigpt.metrics import read_metrics
 from minigpt.model import GPT
+from minigpt.shape import typed
 from minigpt.tokenizers import Tokenizer, load_tokenizer
 from minigpt.weights import make_model, misfit
+
+CONFIG = "config.toml"
+
+Kind = TypeVar("Kind")
 
 MODEL, OPTIMIZER = "model", "optimizer"
 """The parts of a checkpoint."""
@@ -50,13 +68,28 @@ FREE_SETTINGS = {
 """Settings that may change when a run is resumed; the others decide what it is."""
 
 
+class Origin(TypedDict):
+    """Where a run's first weights came from: what kind of thing, and where that was."""
+
+    kind: str
+    folder: str
+
+
+class Best(TypedDict):
+    """The checkpoint with the lowest validation loss, in nats a token."""
+
+    checkpoint: str
+    step: int
+    val_loss: float
+
+
 class RunFolder:
     """The paths of a run, and what is read from and written to them."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.name = self.path.absolute().name
-        self.config_file = self.path / "config.toml"
+        self.config_file = self.path / CONFIG
         self.tokenizer_folder = self.path / "tokenizer"
         self.data_file = self.path / "data.json"
         self.environment_file = self.path / "environment.json"
@@ -113,7 +146,9 @@ class RunFolder:
                     run.path.rmdir()  # it is empty: check_absent has seen to that
         except (OSError, CheckpointError) as error:
             raise RunError(
-                "The run folder cannot be made", seen=f"{run.path}: {error}", remedy="Choose another place with --run."
+                "The run folder cannot be made",
+                seen=f"{run.path}: {why(error.__cause__ or error)}",
+                remedy="Choose another place with --run.",
             ) from error
         return run
 
@@ -142,7 +177,7 @@ class RunFolder:
         except OSError as error:
             raise RunError(
                 "The run folder cannot be written",
-                seen=f"{self.path}: {error}",
+                seen=f"{self.path}: {why(error)}",
                 remedy="Check its rights and the disk.",
             ) from error
         try:
@@ -152,7 +187,7 @@ class RunFolder:
 
     def check_absent(self) -> None:
         """Raises RunError if something stands at this path already; an empty folder may."""
-        if self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir())):
+        if is_file(self.path) or (is_dir(self.path) and any(self.path.iterdir())):
             raise RunError(
                 "The run folder exists already, and is left as it is",
                 seen=self.path,
@@ -167,13 +202,8 @@ class RunFolder:
             RunError: if there is none at this path.
         """
         run = cls(path)
-        if not run.config_file.is_file():
-            remedy = "Give the folder that `minigpt train --run` named."
-            if (run.path / "config.json").is_file():
-                remedy = (
-                    f"It may be a checkpoint: `minigpt import {shlex.quote(str(path))} --run RUN` makes a run of it."
-                )
-            raise RunError("This is no run folder: it holds no config.toml", seen=path, remedy=remedy)
+        if not is_file(run.config_file):
+            raise _no_run(run.path)
         return run
 
     def config(self) -> Config:
@@ -191,8 +221,16 @@ class RunFolder:
             raise TokenizerError(
                 "The data set was made with another tokenizer than the run",
                 seen=f"{other.spec} ({other.identity[:12]}) instead of {own.spec} ({own.identity[:12]})",
-                remedy=f"Prepare the text with --tokenizer {self.path}, or train a run on this data set.",
+                remedy=f"Prepare the text anew, `{self._preparing()}`, or train a run on this data set.",
             )
+
+    def _place(self) -> str:
+        """Returns the run's folder as it is typed."""
+        return shlex.quote(str(self.path))
+
+    def _preparing(self) -> str:
+        """Returns the command that makes a data set of this run's tokenizer."""
+        return f"minigpt prepare TEXT --out DATA --tokenizer {self._place()}"
 
     def open_data(self, place: Path | str | None = None) -> Dataset:
         """Returns a data set that this run's tokenizer made: the one at `place`, or else the one it was trained on.
@@ -206,14 +244,16 @@ class RunFolder:
             raise DataError(
                 "An imported run has no data set of its own",
                 seen=self.path,
-                remedy=f"Name one with --data; `minigpt prepare TEXT --out DATA --tokenizer {self.path}` makes one.",
+                remedy=f"Name one with --data; `{self._preparing()}` makes one.",
             )
         found = Path(place or own)
-        if not found.is_dir():
+        if not is_dir(found):
             raise DataError(
                 "The run's data set is not there" if not place else "There is no such data set",
                 seen=found,
-                remedy="If it has moved, name it with --data." if not place else "Check the path given with --data.",
+                remedy="If it has moved, name it with --data."
+                if not place
+                else f"{did_you_mean_folder(found, REPORT)}Check the path given with --data.",
             )
         dataset = Dataset.open(found)
         self.check_tokenizer(dataset.tokenizer)
@@ -226,9 +266,9 @@ class RunFolder:
         """
         own, other = self.data(), dataset.identity()
         for split, facts in other["splits"].items():
+            known: Mapping[str, object] = own["splits"].get(split) or {}
             for name, found in facts.items():
-                value = own["splits"].get(split, {}).get(name)
-                if found != value:
+                if found != (value := known.get(name)):
                     raise DataError(
                         "The data set is not the one that the run was made with",
                         seen=f"{split} {name} {found}, not {value}, in {dataset.folder}",
@@ -256,13 +296,20 @@ class RunFolder:
                 remedy="Put the old values back, or train a new run with the new ones.",
             )
 
-    def data(self) -> dict[str, Any]:
-        """Returns what is known of the data set it was trained on."""
-        return self._read_json(self.data_file, ("folder", "tokenizer", "splits"))
+    def data(self) -> Identity:
+        """Returns what is known of the data set it was trained on.
 
-    def origin(self) -> dict[str, Any] | None:
+        Raises:
+            RunError: if that, as all small files of a run, cannot be read, or holds something else.
+        """
+        found = self._read(Identity, self.data_file)
+        if found["splits"] and not {"train", "val"} <= found["splits"].keys():
+            raise _unreadable(self.data_file, ValueError("it lacks a split"))
+        return found
+
+    def origin(self) -> Origin | None:
         """Returns where the run's first weights came from; None if from chance."""
-        return self._read_json(self.origin_file, ("kind", "folder")) if self.origin_file.exists() else None
+        return self._read(Origin, self.origin_file) if self.origin_file.exists() else None
 
     def check_trained(self) -> None:
         """Raises RunError if the run was imported: it has weights, but no training to go on with."""
@@ -270,27 +317,32 @@ class RunFolder:
             raise RunError(
                 "The run was imported, not trained: it has nothing to go on with",
                 seen=self.path,
-                remedy=f"Start a run from its weights: minigpt train --init {self.path} --data DATA --run NEW",
+                remedy=f"Start a run from its weights: minigpt train --init {self._place()} --data DATA --run NEW",
             )
 
-    def environment(self) -> dict[str, Any]:
-        """Returns what is known of the machine it was trained on."""
-        return self._read_json(self.environment_file, ("device", "precision", "threads"))
+    def environment(self) -> Mapping[str, Any]:
+        """Returns what is known of the machine it was trained on: an `Environment`, and more."""
+        return self._read(Environment, self.environment_file)
 
-    def _read_json(self, file: Path, required: Sequence[str] = ()) -> dict[str, Any]:
+    def _read(self, kind: type[Kind], file: Path) -> Kind:
         try:
-            content = read_json(file)
-            if missing := [name for name in required if name not in content]:
-                raise ValueError(f"it lacks {', '.join(missing)}")
-            return content
+            return typed(kind, read_json(file))
         except (OSError, ValueError) as error:
-            raise RunError(
-                "A file of the run cannot be read", seen=f"{file}: {why(error)}", remedy="Restore it from a copy."
-            ) from None
+            raise _unreadable(file, error) from None
 
     def checkpoint_folders(self) -> list[Path]:
-        """Returns the checkpoints, oldest first."""
-        return sorted(path for path in self.checkpoints.glob("step-*") if re.fullmatch(r"step-\d{9,}", path.name))
+        """Returns the checkpoints, oldest first.
+
+        Raises:
+            RunError: if nobody can tell which there are.
+        """
+        try:
+            names = os.listdir(self.checkpoints)
+        except OSError as error:
+            if is_missing(error):
+                return []
+            raise _unreadable(self.checkpoints, error) from None
+        return sorted(self.checkpoints / name for name in names if re.fullmatch(r"step-\d{9,}", name))
 
     def checkpoint_folder(self, step: int) -> Path:
         """Returns where the checkpoint after `step` steps stands."""
@@ -310,27 +362,41 @@ class RunFolder:
         there = self.checkpoint_folders()
         wanted = None
         if which == "best" and (noted := self.best()):
-            wanted = self.checkpoints / str(noted["checkpoint"])
+            wanted = self.checkpoints / noted["checkpoint"]
         elif which in ("best", "latest") and there:
             wanted = there[-1]
-        elif which.isdecimal():
-            wanted = self.checkpoint_folder(int(which))
+        elif (step := step_number(which)) is not None:
+            wanted = self.checkpoint_folder(step)
         if wanted not in there:
             names = ", ".join(str(self.checkpoint_step(folder)) for folder in there) or "none yet"
             raise CheckpointError(
                 "There is no such checkpoint in the run",
-                seen=which,
+                seen=which if len(which) <= 40 else f"{which[:40]}...",
                 remedy=f"Give best, latest or a step; steps there: {names}.",
             )
         assert wanted is not None
         return wanted
 
-    def best(self) -> dict[str, Any]:
-        """Returns the note of the best checkpoint (`checkpoint`, `val_loss`); empty if there is none to be read."""
+    def best(self) -> Best | None:
+        """Returns the note of the best checkpoint; if it cannot be read, the metrics tell which it is, or None does."""
         try:
-            return self._read_json(self.best_file, ("checkpoint",))
+            return self._read(Best, self.best_file)
         except RunError:
-            return {}
+            told = self._validated_checkpoints()
+            return min(told, key=lambda best: best["val_loss"], default=None)
+
+    def _validated_checkpoints(self) -> list[Best]:
+        """Returns the checkpoints that are there, with their validation losses as the metrics tell them."""
+        there = {self.checkpoint_step(folder): folder.name for folder in self.checkpoint_folders()}
+        try:
+            records = read_metrics(self.metrics_file, "validation")
+        except RunError:
+            return []
+        return [
+            {"checkpoint": there[record["step"]], "step": record["step"], "val_loss": record["val_loss"]}
+            for record in records
+            if record["step"] in there and record["val_loss"] is not None
+        ]
 
     def newest_whole_checkpoint(self) -> tuple[Path | None, list[CheckpointError]]:
         """Returns the newest checkpoint that is whole, if any, and what is wrong with each newer one.
@@ -338,7 +404,8 @@ class RunFolder:
         Newer ones are set aside as `damaged-step-...`, so that they are not taken for the newest again.
 
         Raises:
-            CheckpointError: if one was written by a newer Mini-GPT: older ones must not silently take its place.
+            CheckpointError: if one was written by a newer Mini-GPT, or may not be read: older ones must not silently
+                take its place.
         """
         checkpoint.tidy(self.checkpoints)
         damaged: list[CheckpointError] = []
@@ -346,7 +413,7 @@ class RunFolder:
             try:
                 checkpoint.verify(folder)
                 return folder, damaged
-            except NewerVersionError:
+            except (NewerVersionError, UnreadableError):
                 raise
             except CheckpointError as error:
                 damaged.append(error)
@@ -355,15 +422,27 @@ class RunFolder:
 
     def mark_best(self, step: int, val_loss: float) -> None:
         """Notes the checkpoint after `step` steps as the best so far."""
-        content = {"checkpoint": self.checkpoint_folder(step).name, "step": step, "val_loss": val_loss}
+        content: Best = {"checkpoint": self.checkpoint_folder(step).name, "step": step, "val_loss": val_loss}
         write_file(self.best_file, json.dumps(content))
 
     def remove_old_checkpoints(self, keep: int) -> None:
         """Removes all checkpoints but the newest `keep`, the best, and that of step 0 if there is an origin.json."""
-        kept = {self.best().get("checkpoint"), self.checkpoint_folder(0).name if self.origin_file.exists() else None}
+        best = self.best()
+        kept = {best and best["checkpoint"], self.checkpoint_folder(0).name if self.origin_file.exists() else None}
         for folder in self.checkpoint_folders()[:-keep]:
             if folder.name not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unreadable(path: Path, error: Exception) -> RunError:
+    mine = isinstance(error, PermissionError)
+    remedy = "Ask its owner for the right to read it." if mine else "Restore it from a copy."
+    return RunError("A file of the run cannot be read", seen=f"{path}: {why(error)}", remedy=remedy)
+
+
+def step_number(text: str) -> int | None:
+    """Returns the step that a text names, or None; one of more than 18 digits is none that any run has."""
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
 
 
 def load_model(config: Config, folder: Path, device: torch.device | str = "cpu") -> GPT:
@@ -392,3 +471,16 @@ def load(run: Path | str, checkpoint: str = "best", device: torch.device | str =
     if config.model.vocab_size != tokenizer.vocab_size:
         raise misfit(f"model.vocab_size {config.model.vocab_size}, {tokenizer.vocab_size} ids in the tokenizer")
     return load_model(config, folder.find_checkpoint(str(checkpoint)), device), tokenizer
+
+
+def _no_run(path: Path) -> RunError:
+    """Returns what is wrong with a path that is no run, and what may be meant instead."""
+    place, near = shlex.quote(str(path)), did_you_mean_folder(path, CONFIG)
+    what, remedy = "This is no run folder: it holds no config.toml", f"{near}Give a folder that `minigpt train` made."
+    if not path.exists():
+        what = "There is no run folder at this path"
+    elif (path / "config.json").is_file():
+        remedy = f"It may be a checkpoint: `minigpt import {place} --run NEW` makes a run of it."
+    elif (path / REPORT).is_file():
+        remedy = f"It is a data set: `minigpt train --data {place} --run NEW` makes a run of it."
+    return RunError(what, seen=path, remedy=remedy)

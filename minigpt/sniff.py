@@ -218,6 +218,8 @@ def _wide(head: bytes, latin: bool) -> str:
 
 def _stops(head: bytes, encoding: str, width: int) -> int:
     """How many spaces, ends of lines and commas there are in the head, decoded; -1 if it does not decode to letters."""
+    if len(head) % width and len(head) < HEAD_BYTES:
+        return -1
     text = head[: len(head) // width * width].decode(encoding, errors="replace")
     wrong = sum(
         letter == "\ufffd" or (letter not in _STOPS and unicodedata.category(letter) in ("Cc", "Cn", "Co", "Cs"))

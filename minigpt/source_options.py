@@ -5,9 +5,8 @@ The comment under a field is its help on the command line. Nothing heavy is impo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 from minigpt.errors import ConfigError
 
@@ -53,24 +52,6 @@ class SourceOptions:
                 values = value if isinstance(value, tuple) else (value,)
                 found += [word for one in values for word in ([option] if one is True else [option, one])]
         return found
-
-    @classmethod
-    def of(cls, content: Mapping[str, Any]) -> SourceOptions:
-        """Returns options that were written as JSON, which anybody may have changed.
-
-        Raises:
-            ValueError: there is no such option, or no such value.
-        """
-        kinds = {each.name: type(each.default) for each in fields(cls)}
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
-        }
-        for name, value in values.items():
-            optional = name in ("format", "split_at") and isinstance(value, str | None)
-            strings = not isinstance(value, tuple) or all(isinstance(each, str) for each in value)
-            if name not in kinds or not (optional or (type(value) is kinds[name] and strings)):
-                raise ValueError(f"{name} {value!r} is not how text is read")
-        return cls(**values)
 
 
 USUAL = SourceOptions()

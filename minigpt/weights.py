@@ -27,12 +27,17 @@ def model_tensors(model: GPT) -> dict[str, Tensor]:
 
 def make_model(config: GPTConfig, tensors: Mapping[str, Tensor], device: torch.device | str = "cpu") -> GPT:
     """Returns a model with these weights, ready to use (in evaluation mode). Errors as `load_weights`."""
-    described, stored = parameter_count(config), sum(tensor.numel() for tensor in tensors.values())
-    if config.n_layer > len(tensors) or described > 2 * stored + SMALL:
-        raise misfit(f"{described:,} parameters in the settings, {stored:,} in the checkpoint")
+    check_size(config, tensors)
     model = GPT(config).to(device)
     load_weights(model, tensors)
     return model.eval()
+
+
+def check_size(config: GPTConfig, tensors: Mapping[str, Tensor]) -> None:
+    """Raises CheckpointError, before such a model is built, if the settings describe a far larger one than is there."""
+    described, stored = parameter_count(config), sum(tensor.numel() for tensor in tensors.values())
+    if config.n_layer > len(tensors) or described > 2 * stored + SMALL:
+        raise misfit(f"{described:,} parameters in the settings, {stored:,} in the checkpoint")
 
 
 def load_weights(model: GPT, tensors: Mapping[str, Tensor], *, finite: bool = True) -> None:

@@ -19,7 +19,10 @@ import torch
 from minigpt.cli.app import main
 from minigpt.config import Config, resolve
 from minigpt.data import Dataset, prepare
+from minigpt.doctor import Finding
+from minigpt.errors import MiniGPTError
 from minigpt.training import train
+from tests.printed import commands_in, mistakes_in, strange_options, training_with
 
 TINY: dict[str, Any] = {
     "model.block_size": 32,
@@ -102,14 +105,37 @@ def run_folder(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return run
 
 
+@pytest.fixture(autouse=True)
+def every_command_in_a_message_is_one(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Of each error and each finding that a test meets, the commands are held against the command line.
+
+    What trains a run anew must do it otherwise, and with settings that can work.
+    """
+    said = []
+    for kind in (MiniGPTError, Finding):
+        made = kind.__init__
+
+        def noted(self: Any, *arguments: Any, made: Any = made, **named: Any) -> None:
+            made(self, *arguments, **named)
+            said.append(self.remedy)
+
+        monkeypatch.setattr(kind, "__init__", noted)
+    yield
+    assert not [mistake for text in said for mistake in mistakes_in(text)]
+    assert not [(command, wrong) for text in said for command in commands_in(text) if (wrong := training_with(command))]
+
+
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs a command; returns its exit code, standard output and standard error."""
+    """Runs a command; returns its exit code, standard output and standard error, after a look at the commands there."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as end:
             main([str(argument) for argument in arguments])
         captured = capsys.readouterr()
+        if "--help" not in arguments:  # which is wrapped; tests/test_printed.py reads it unwrapped
+            assert not mistakes_in(f"{captured.out}\n{captured.err}")
+            assert not strange_options([*map(str, arguments)], captured.err)
         return int(end.value.code or 0), captured.out, captured.err
 
     return run

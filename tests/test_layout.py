@@ -16,6 +16,7 @@ FLOORS = {
     "atomic": 0,
     "characters": 0,
     "errors": 0,
+    "shape": 0,
     "files": 0,
     "sniff": 0,
     "checkpoint": 1,
@@ -97,10 +98,14 @@ def test_inside_a_package_parts_come_before_wholes():
 
 def test_nothing_happens_at_import():
     code = (
-        "import sys, minigpt\n"
+        "import sys\n"
+        "before = set(sys.modules)\n"
+        "import minigpt\n"
         "heavy = {'torch', 'numpy', 'matplotlib', 'tiktoken', 'tokenizers', 'transformers', 'pyarrow'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "import minigpt.cli.app\n"
+        "assert not {'typing', 'cyclopts', 'rich', 'importlib.metadata'} & set(sys.modules) - before, sys.modules\n"
+        "import minigpt.cli.commands\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

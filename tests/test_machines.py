@@ -1,7 +1,7 @@
 """The tests that touch kernels, as other processors would run them: libraries are told to leave newer instructions be.
 
-`make test-machines` runs them all in each form, with one thread and with two: 20 minutes on two cores. Here two forms run
-a few of them. Where a processor lacks what is to be left be, or a library knows no such variable, forms are alike.
+`make test-machines` runs them all in each form, with one thread and with two: 20 minutes on two cores. Here two forms
+run a few of them. Where a processor lacks what is to be left be, or a library knows no such variable, forms are alike.
 """
 
 from __future__ import annotations

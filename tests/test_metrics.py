@@ -11,7 +11,16 @@ from minigpt.errors import RunError
 from minigpt.metrics import MetricsFile, keep_until, read_metrics, tensorboard
 from minigpt.training.picture import draw_curves
 
-STEP = {"kind": "step", "step": 1, "epoch": 0.5, "loss": 2.0}
+STEP = {
+    "kind": "step",
+    "step": 1,
+    "epoch": 0.5,
+    "tokens": 9,
+    "loss": 2.0,
+    "lr": 0.1,
+    "grad_norm": 1.0,
+    "seconds": 3.0,
+}
 
 
 def test_only_what_is_kept_is_written_one_object_a_line(tmp_path):
@@ -36,9 +45,48 @@ def test_what_json_cannot_say_is_null(tmp_path):
 
 def test_a_line_in_the_middle_that_is_no_record_is_named(tmp_path):
     file = tmp_path / "metrics.jsonl"
-    file.write_text(json.dumps(STEP) + "\nnonsense\n" + json.dumps(STEP) + "\n")
-    with pytest.raises(RunError, match="line 2"):
-        read_metrics(file)
+    for line in (
+        "nonsense",
+        "[]",
+        "{}",
+        '{"step": "1"}',
+        '{"step": 1, "loss": NaN}',
+        "[" * 100_000,
+        '{"step": ' + "9" * 5000,
+    ):
+        file.write_text(json.dumps(STEP) + "\n" + line + "\n" + json.dumps(STEP) + "\n")
+        with pytest.raises(RunError, match="line 2: "):
+            read_metrics(file)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"loss": -5}, {"loss": "x"}, {"loss": [1]}, {"lr": True}, {"epoch": None}, {"tokens": 1.5}, {"kind": 5}],
+)
+def test_a_figure_that_cannot_be_is_passed_over_and_kept_in_the_file(tmp_path, changed):
+    file = tmp_path / "metrics.jsonl"
+    content = "".join(json.dumps(record) + "\n" for record in (STEP, {**STEP, **changed}, STEP))
+    file.write_text(content)
+    assert read_metrics(file) == [STEP, STEP]
+    assert read_metrics(file, "step") == [STEP, STEP]
+    keep_until(file, 1)
+    assert file.read_text() == content
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("validation", {"val_loss": 1.0, "best": True}),
+        ("validation", {"tokens": 1, "train_loss": "x", "val_loss": 1.0, "best": True}),
+        ("note", {"text": 3}),
+        ("plan", {"steps": "many"}),
+        ("health", {"parts": "none"}),
+    ],
+)
+def test_a_record_without_what_its_kind_has_is_passed_over(tmp_path, kind, values):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text(json.dumps({"kind": kind, "step": 1, "epoch": 1.0, **values}) + "\n")
+    assert read_metrics(file) == read_metrics(file, kind) == []
 
 
 def test_records_behind_a_step_are_dropped(tmp_path):
@@ -56,7 +104,8 @@ def test_tensorboard_gets_every_number(tmp_path):
     watch({**STEP, "text": "words are left out"})
     watch({"kind": "progress", "step": 2})
     events = EventAccumulator(str(tmp_path)).Reload()
-    assert events.Tags()["scalars"] == ["step/loss"]
+    numbers = ("tokens", "loss", "lr", "grad_norm", "seconds")
+    assert sorted(events.Tags()["scalars"]) == sorted(f"step/{name}" for name in numbers)
     assert events.Scalars("step/loss")[0].value == 2.0
 
 

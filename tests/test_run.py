@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 
 import pytest
@@ -124,9 +125,55 @@ def test_damaged_files_are_named(own_run):
     own_run.data_file.write_text("[]")
     with pytest.raises(RunError, match=r"data\.json"):
         own_run.data()
-    own_run.best_file.write_text(json.dumps({"checkpoint": "../../elsewhere"}))
+    own_run.best_file.write_text(json.dumps({"checkpoint": "../../elsewhere", "step": 1, "val_loss": 1.0}))
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         own_run.find_checkpoint("best")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"checkpoint": []},
+        {"checkpoint": None},
+        {"val_loss": -5},
+        {"val_loss": "x"},
+        {"val_loss": math.nan},
+        {"val_loss": True},
+        {"step": "1"},
+    ],
+)
+def test_a_note_of_the_best_checkpoint_that_cannot_be_is_taken_from_the_metrics(own_run, changed):
+    noted = own_run.best()
+    own_run.best_file.write_text(json.dumps({**noted, **changed}))
+    assert own_run.best() == noted
+    own_run.remove_old_checkpoints(1)
+    assert own_run.find_checkpoint("best").name == noted["checkpoint"]
+    own_run.metrics_file.unlink()
+    assert own_run.best() is None
+
+
+@pytest.mark.parametrize(
+    ("file", "changed"),
+    [
+        ("data.json", {"folder": 5}),
+        ("data.json", {"folder": None}),
+        ("data.json", {"splits": None}),
+        ("data.json", {"splits": {"train": {"tokens": 1, "text_bytes": 1, "sha256": ""}}}),
+        ("data.json", {"splits": {"train": 5, "val": 5}}),
+        ("data.json", {"tokenizer": {}}),
+        ("data.json", {"tokenizer": {"spec": 1, "identity": ""}}),
+        ("environment.json", {"device": 5}),
+        ("environment.json", {"threads": "2"}),
+        ("environment.json", {"threads": -2}),
+        ("origin.json", {"kind": "run", "folder": []}),
+        ("origin.json", {"kind": {}, "folder": ""}),
+    ],
+)
+def test_json_of_the_wrong_shape_is_refused_where_it_is_read(own_run, file, changed):
+    place = own_run.path / file
+    place.write_text(json.dumps({**(json.loads(place.read_text()) if place.exists() else {}), **changed}))
+    with pytest.raises(RunError, match=rf"{file}: .* is .*, not |{file}: it lacks"):
+        {"data.json": own_run.data, "environment.json": own_run.environment, "origin.json": own_run.origin}[file]()
 
 
 def test_another_tokenizer_is_refused_by_name(own_run):

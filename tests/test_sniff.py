@@ -58,7 +58,7 @@ def test_older_encodings_are_text_and_noise_is_not():
     assert sniff("Привет, мир\n".encode("cp1251") * 10_000) == "8-bit"
     assert sniff(bytes(range(256)) * 10) == "binary"
     assert sniff(b"words\0 and more words") == "binary"
-    assert sniff(b"\0" * 100) == "binary"
+    assert sniff(b"\0" * 100) == sniff(b"a\0b") == "binary"
 
 
 @pytest.mark.parametrize(

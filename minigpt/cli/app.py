@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+
+TYPE_CHECKING = False  # what checkers take for true, without loading `typing`
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line and exits: 0 when all went well, 2 for a mistake of the user's, 130 after Ctrl-C.
+    """Runs the command line and exits: 0 when all went well, 2 for a mistake of the user's, 128 and its number after a
+    signal (Ctrl-C: 130).
 
     Args:
         arguments: what was typed behind `minigpt`; the process's own when left out.
@@ -25,8 +27,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = _run(arguments)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        code = _told("\nstopped", 130)
+    except KeyboardInterrupt as interrupt:
+        code = _told("\nstopped", next(iter(interrupt.args), 130))
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         code = 141
     except OSError as error:
@@ -52,11 +54,19 @@ def _run(arguments: list[str] | None) -> int:
     import atexit
     import gc
     import io
+    import signal
 
-    from cyclopts import CycloptsError
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # else interrupts are ignored, or somebody else's
+        signal.signal(signal.SIGINT, _end)
 
-    from minigpt.cli.commands import app
+    from cyclopts import CycloptsError, UnusedCliTokensError
+
+    from minigpt.cli.commands import app, stray
     from minigpt.errors import MiniGPTError
+
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, before)
 
     gc.set_threshold(50_000)  # importing torch makes objects that stay, and looking for waste among them takes 0.15 s
     atexit.register(gc.freeze)  # the interpreter's last collection would walk through all of torch, for 0.4 s
@@ -70,7 +80,11 @@ def _run(arguments: list[str] | None) -> int:
         return _failed(f"{error.what}" + ("" if error.seen is None else f"\n  seen: {error.seen}"), error.remedy)
     except CycloptsError as error:
         command = " ".join(error.command_chain or ())
-        return _failed(str(error), f"See: {' '.join(filter(None, ('minigpt', command, '--help')))}")
+        remedy = f"See: {' '.join(filter(None, ('minigpt', command, '--help')))}"
+        if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+            words, advice = stray(command, error.unused_tokens)
+            return _failed(f"No option takes what stands there\n  seen: {words}", advice or remedy)
+        return _failed(str(error), remedy)
     except (MemoryError, RuntimeError) as error:
         from minigpt.device import is_out_of_memory
 
@@ -83,16 +97,29 @@ def _run(arguments: list[str] | None) -> int:
     return result if isinstance(result, int) else 0
 
 
+def _end(number: int, frame: object) -> None:
+    """Ends the program while it loads: an exception would be lost in the middle of an import, or leave half of one."""
+    try:
+        os.write(2, b"\nstopped\n")
+    finally:
+        os._exit(128 + number)
+
+
 def _refused(error: OSError) -> int:
     """Tells of what the system refused, where nobody nearer to it knew more."""
-    import errno
-
-    from minigpt.files import why
+    from minigpt.files import is_missing, why
 
     seen = f"{error.filename or 'the output'}: {why(error)}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-        return _failed(f"It cannot be written\n  seen: {seen}", "Free some space, or choose another place.")
-    return _failed(f"It cannot be read or written\n  seen: {seen}", "Check the path, and who may read and write there.")
+    if is_missing(error):
+        return _failed(f"There is no such file or folder\n  seen: {seen}", "Check the path.")
+    if isinstance(error, PermissionError) and error.filename and not _may_read(error.filename):
+        return _failed(f"A file or folder may not be read\n  seen: {seen}", "Ask its owner for the right to read it.")
+    return _failed(f"Something cannot be written\n  seen: {seen}", "Choose another place, or mend this one.")
+
+
+def _may_read(path: str | bytes) -> bool:
+    """Whether this user may read a file, or look into the folder in which it is to be."""
+    return os.access(path, os.R_OK) if os.path.exists(path) else os.access(os.path.dirname(path) or ".", os.X_OK)
 
 
 def _failed(what: str, remedy: str) -> int:

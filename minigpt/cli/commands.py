@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
+
 from cyclopts import App
 
 from minigpt.cli.device import device_command
@@ -10,6 +13,7 @@ from minigpt.cli.evaluate import evaluate_command
 from minigpt.cli.export import export_command
 from minigpt.cli.generate import generate_command
 from minigpt.cli.import_ import import_command
+from minigpt.cli.numbers import check_numbers
 from minigpt.cli.plan import plan_command
 from minigpt.cli.prepare import prepare_command
 from minigpt.cli.replay import replay_command
@@ -30,6 +34,7 @@ def _version() -> str:
 app = App(
     name="minigpt",
     version=_version,
+    config=[check_numbers],
     suppress_keyboard_interrupt=False,  # `main` says that it stopped
     help="Train a small GPT from scratch, on the hardware you have, and see how it works.\n\n"
     "First time: `minigpt prepare pylib --out data/pylib --tokenizer bpe:4096`, then "
@@ -38,7 +43,7 @@ app = App(
 )
 app.command(prepare_command, name="prepare")
 for name, command in (("plan", plan_command), ("train", train_command)):
-    app.command(App(name=name, config=[given]), name=name)
+    app.command(App(name=name, config=[check_numbers, given]), name=name)
     app[name].default(command)
 app.command(resume_command, name="resume")
 app.command(verify_resume_command, name="verify-resume")
@@ -51,3 +56,20 @@ app.command(report_command, name="report")
 app.command(export_command, name="export")
 app.command(import_command, name="import")
 app.command(device_command, name="device")
+
+WORDS = {
+    **dict.fromkeys(("generate", "samples"), "A prompt is given as: --prompt {}"),
+    **dict.fromkeys(("train", "plan", "verify-resume"), "A data set is given as: --data {}"),
+    "evaluate": "Files of text are given as: --text {}",
+    "export": "The folder to make is given as: --out {}",
+    "import": "The run to make is given as: --run {}",
+    "resume": "A longer training is asked for as: --epochs {}",
+}
+"""What words may be meant for that stand where no option takes them."""
+
+
+def stray(command: str, words: Sequence[str]) -> tuple[str, str]:
+    """Returns words that no option of a command takes, as they are typed, and what they may be meant for, if known."""
+    several = command == "evaluate"  # files; elsewhere one value that was not quoted
+    typed = shlex.join(words) if several else shlex.quote(" ".join(words))
+    return typed, WORDS.get(command, "").format(typed)

@@ -56,6 +56,6 @@ def say(message: RenderableType) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Prints a value as a line of JSON, at once; what is not ASCII is escaped."""
-    sys.stdout.write(json.dumps(value) + "\n")
+    """Prints a value as a line of JSON, at once; what is not ASCII, or no character to print, is escaped."""
+    sys.stdout.write(json.dumps(value).replace("\x7f", "\\u007f") + "\n")
     sys.stdout.flush()

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from minigpt.characters import counted
+
 if TYPE_CHECKING:
     from minigpt.doctor import Diagnosis, Evidence
 
@@ -80,9 +82,7 @@ def _show(evidence: Evidence, diagnosis: Diagnosis) -> None:
 
 def standing(evidence: Evidence) -> str:
     """Returns how far a run is, and its losses."""
-    from minigpt.characters import counted
-
-    words = f"{evidence.last_step:,} of {evidence.total_steps:,} steps, epoch {evidence.epochs:.3g}"
+    words = f"{evidence.last_step:,} of {counted(evidence.total_steps, 'step')}, epoch {evidence.epochs:.3g}"
     if evidence.ended_early:
         words += f", ended by its patience of {counted(evidence.config.train.patience, 'validation')}"
     if evidence.validations:

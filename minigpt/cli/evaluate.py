@@ -5,6 +5,7 @@ Not here: the measuring (minigpt.evaluation).
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from minigpt.evaluation.measure import Evaluation
 
 EXTREMES = 3  # documents shown of each kind, easiest and hardest
-NAME_WIDTH = 36  # of a document's name, so that its figures fit beside it
+NAME_WIDTH, BEGINNING_WIDTH = 36, 24  # of a document's name and its first words
+FEWEST_LETTERS = 10  # of the first words; if there is room for fewer, none are shown
+FIGURES_WIDTH = 42  # of the other columns of its table
 
 Several = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
 
@@ -36,7 +39,7 @@ def evaluate_command(
     data: Path | None = None,
     text: Several = None,
     harness: Several = None,
-    split: Literal["val", "train"] = "val",
+    split: Literal["val", "train", "all"] = "val",
     stride: int | None = None,
     checkpoint: str = "best",
     batch_size: int = 8,
@@ -70,14 +73,14 @@ def evaluate_command(
     harness
         Instead of a text: tasks of lm-evaluation-harness by name, or YAML files of your own (extra `eval`).
     split
-        Which part of the data set.
+        Which part of the data set: val, train, or all of it, for text that the model was not trained on.
     stride
         Tokens from one window to the next: smaller gives each token more context and takes longer. The model's context
         when left out, as in training.
     checkpoint
         best (lowest validation loss), latest, or a step number.
     batch_size
-        Windows at once.
+        How many windows the model reads at once.
     as_json
         Print one JSON object instead of tables.
     picture
@@ -88,19 +91,17 @@ def evaluate_command(
         Number format of the matrix products; auto is that of the run, so that the figures are those of its training.
     """
     machine = MachineConfig(device=device, precision=precision)
-    for option, words in (("--text", text), ("--harness", harness)):
+    for option, words, wanted in (("--text", text, "FILE"), ("--harness", harness, "TASK")):
         if words == []:
-            raise ConfigError(
-                f"{option} names nothing", remedy=f"Give one or more behind it: minigpt evaluate {run} {option} ..."
-            )
+            command = shlex.join(["minigpt", "evaluate", str(run), option, wanted])
+            raise ConfigError(f"{option} names nothing", remedy=f"Give one or more behind it: {command}")
     if reading != USUAL and not text:
         option = reading.words()[0]
         raise ConfigError(f"{option} says how a text is read, and none is named", remedy="Name one with --text.")
     if harness:
         if data or text or picture or stride is not None:
-            raise ConfigError(
-                "The harness brings its own texts", seen="--harness", remedy="Leave --data, --text and the like out."
-            )
+            remedy = "Leave out --data, --text, --stride and --picture."
+            raise ConfigError("The harness brings its own texts", seen="--harness", remedy=remedy)
         _evaluate_tasks(run, harness, checkpoint, machine, batch_size, as_json)
         return
 
@@ -124,12 +125,12 @@ def evaluate_command(
             machine=machine,
             on_progress=on_progress,
         )
-    if picture:
-        draw_evaluation(evaluation, picture)
     if as_json:
         print_json(evaluation.to_dict())
     else:
         _show(evaluation)
+    if picture:  # last: what has been measured is not lost by a picture that cannot be drawn
+        draw_evaluation(evaluation, picture)
 
 
 def _evaluate_tasks(
@@ -188,22 +189,28 @@ def _show_parts(console: Console, found: Figures) -> None:
     if found.documents > 1:
         ranked = sorted(found.by_document, key=lambda group: group.loss)
         few = ranked if len(ranked) <= 2 * EXTREMES else [*ranked[:EXTREMES], *ranked[-EXTREMES:]]
-        which = "documents" if len(few) == len(ranked) else "easiest and hardest documents"
+        which = "documents" if len(few) == len(ranked) else "easiest and hardest"
         _show_groups(console, which, few, found.tokens)
 
 
 def _show_groups(console: Console, title: str, groups: Sequence[Group], tokens: int) -> None:
+    """Prints a table of groups; of documents that have names also what they begin with, if there is room for it."""
+    names = [group.shortened(NAME_WIDTH) for group in groups]
+    room = min(BEGINNING_WIDTH, console.width - max(map(len, [title, *names])) - FIGURES_WIDTH)
+    begins = room >= FEWEST_LETTERS and any(group.beginning for group in groups)
     rows = [
         (
-            group.name if len(group.name) <= NAME_WIDTH else f"{group.name[: NAME_WIDTH - 1]}…",
+            name,
+            *([group.beginning[:room]] if begins else []),
             f"{group.tokens / tokens:.1%}",
             f"{group.loss:.3f}",
             "" if group.bigram is None else f"{group.bigram:.3f}",
             f"{group.accuracy:.1%}",
         )
-        for group in groups
+        for name, group in zip(names, groups, strict=True)
     ]
-    _table(console, [title, "share", "loss", "bigram's loss", "accuracy"], rows, (0,))
+    titles = [title, *(["begins"] if begins else []), "share", "loss", "bigram's loss", "accuracy"]
+    _table(console, titles, rows, (0, 1) if begins else (0,))
 
 
 def _show_tasks(results: Sequence[TaskResult]) -> None:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from cyclopts import Group, Parameter
 
+from minigpt.characters import counted
 from minigpt.cli.console import say
 from minigpt.cli.text_options import SearchOptions, ShownOptions, TextOptions
 from minigpt.errors import ConfigError, DataError, MiniGPTError
-from minigpt.files import MOST_JSON, parse_json, read_bytes, utf8, why
+from minigpt.files import MOST_JSON, parse_json, read_stream, utf8, why
 from minigpt.sniff import FORMATS, HEAD_BYTES, RECORDS, advice, sniff
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def _group(title: str, place: int) -> Parameter:
 def generate_command(
     run: Path,
     /,
-    *unnamed: Annotated[str, Parameter(show=False)],
+    *,
     prompt: Annotated[list[str] | None, Parameter(negative="")] = None,
     prompts: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
     interactive: Annotated[bool, Parameter(negative="", show_default=False)] = False,
@@ -75,9 +76,9 @@ def generate_command(
 
     `minigpt generate runs/books --prompt "It was" --max-new-tokens 200`
 
-    `minigpt generate runs/books --prompt "It was" --temperature 0` (always the most likely token)
+    `minigpt generate runs/books --prompt "It was" --temperature 0`
 
-    `minigpt generate runs/books --prompt "It was" --samples 5 --stop "."` (five times up to the next full stop)
+    `minigpt generate runs/books --prompt "It was" --samples 5 --stop "."`
 
     `minigpt generate runs/books --prompts questions.txt --json`
 
@@ -93,18 +94,17 @@ def generate_command(
     prompts
         File of prompts, one a line; of a .jsonl file, the field "prompt" of each line. - reads standard input.
     interactive
-        Ask for prompts, with settings that can be changed as one goes: /help there.
+        Ask for one prompt after another; settings can be changed in between: type /help there.
     samples
-        Texts for each prompt, with the seeds seed, seed + 1, ...
+        How many texts for each prompt; their seeds are seed, seed + 1, ...
     weights
-        Form of the weights: float32 is exact, bfloat16 and int8 are rounded and quicker. auto measures if that pays; it
-        is float32 for a text that is to come again: with --seed, --temperature 0, --beams, and with --interactive.
+        Form of the weights: float32 is exact, bfloat16 and int8 are rounded and quicker. auto measures whether that
+        pays, and takes float32 for a text that must come again: with --seed, --temperature 0, --beams, --interactive.
     checkpoint
         best (lowest validation loss), latest, or a step number.
     device
         auto, cpu, cuda, mps.
     """
-    _check_unnamed(unnamed)
     given = {"--prompt": prompt, "--prompts": prompts, "--interactive": interactive, "--samples": samples != 1}
     given |= {"--show-probabilities": shown.show_probabilities, "--explain": shown.explain, "--json": shown.as_json}
     given |= {"--best-of": search.best_of is not None, "--beams": search.beams is not None}
@@ -114,8 +114,9 @@ def generate_command(
 
     from minigpt.cli.text_views import make_view, show
     from minigpt.device import choose as choose_machine
+    from minigpt.generation.notes import notes_of_all, stop_notes
     from minigpt.generation.search import DRAWN
-    from minigpt.generation.text import Request, prompt_ids
+    from minigpt.generation.text import Request
     from minigpt.generation.weights import choose as choose_weights
     from minigpt.run import load
     from minigpt.tokenizers.base import utf8
@@ -123,9 +124,10 @@ def generate_command(
     texts = [utf8(text).decode() for text in texts]  # what was no character on the command line is U+FFFD
     machine = choose_machine(device, "float32")
     model, tokenizer = load(run, checkpoint, machine.device)
-    Request.read(model, tokenizer, options.settings(tokenizer))  # mistakes are found before anything is measured
-    if not interactive:
-        _note_long_prompts([len(prompt_ids(tokenizer, text)) for text in texts], model.config.block_size)
+    request = Request.read(model, tokenizer, options.settings(tokenizer))  # mistakes are found before all work
+    context, notes = model.config.block_size, stop_notes(tokenizer, request)
+    for note in [*([] if interactive else notes_of_all(tokenizer, texts, context)), *notes.values()]:
+        say(f"note: {note}")
     again = interactive or options.seed is not None or options.temperature == 0 or search.beams is not None
     kind = "float32" if weights == "auto" and again else weights
     choice = choose_weights(model, kind, rows=min(ROWS, len(texts) * (search.texts or samples)))
@@ -140,7 +142,7 @@ def generate_command(
     settings = {**asdict(options), **({} if search.texts is None else asdict(search)), "weights": choice.kind}
     if search.beams is not None:
         settings = {name: value for name, value in settings.items() if name not in DRAWN}
-    view = make_view(tokenizer, shown, settings, many=len(texts) * samples > 1, context=model.config.block_size)
+    view = make_view(tokenizer, shown, settings, many=len(texts) * samples > 1, context=context, notes=notes)
     made, begun = [], time.perf_counter()
     for group, pieces in _groups(choice.model, tokenizer, texts, samples, options, search, shown):
         show(view, group, pieces)
@@ -194,7 +196,8 @@ def read_prompts(file: Path) -> list[str]:
     """
     found, piped = "text", str(file) == "-"
     try:
-        data = sys.stdin.buffer.read() if piped else read_bytes(file, MOST_JSON, pipes=True)
+        with nullcontext(sys.stdin.buffer) if piped else file.open("rb") as stream:
+            data = read_stream(stream, MOST_JSON)
         found = sniff(data[:HEAD_BYTES])
         if found not in ("text", "8-bit", *RECORDS):
             raise ValueError(f"it is {FORMATS[found].title}")
@@ -229,12 +232,6 @@ def _prompt_field(number: int, line: str) -> str:
     return prompt
 
 
-def _check_unnamed(words: Sequence[str]) -> None:
-    if words:
-        text = shlex.quote(" ".join(words))
-        raise ConfigError("A text stands behind the run folder", seen=text, remedy=f"A prompt is: --prompt {text}")
-
-
 def _check_together(given: set[str]) -> None:
     for pair in APART:
         if given.issuperset(pair):
@@ -254,15 +251,7 @@ def _check_counts(samples: int, search: SearchOptions) -> None:
         raise ConfigError("--length-penalty is for --beams only", remedy="Add --beams, or leave it out.")
     if search.texts is not None and samples > search.texts:
         remedy = f"Give 1 to {search.texts}, as many as are made."
-        raise ConfigError("So many samples cannot be shown", seen=samples, remedy=remedy)
-
-
-def _note_long_prompts(lengths: Sequence[int], context: int) -> None:
-    longer = [length for length in lengths if length > context]
-    if len(lengths) == len(longer) == 1:
-        say(f"note: the prompt has {longer[0]:,} tokens; the model sees the last {context:,} of them")
-    elif longer:
-        say(f"note: prompts longer than the context: {len(longer):,}; of each the last {context:,} tokens are seen")
+        raise ConfigError("More samples are to be shown than are made", seen=samples, remedy=remedy)
 
 
 def _say_cost(
@@ -274,7 +263,7 @@ def _say_cost(
     from minigpt.run import RunFolder
 
     count = sum(len(sample.tokens) for sample in made)
-    say(f"{count:,} tokens in {seconds:.2f} s: {count / seconds:,.0f} tokens/s")
+    say(f"{counted(count, 'token')} in {seconds:.2f} s: {count / seconds:,.0f} tokens/s")
     if choice.kind == "float32":
         return
     try:
@@ -284,4 +273,4 @@ def _say_cost(
         source, ids = "this text", [*prompt_ids(tokenizer, made[0].prompt), *made[0].tokens] if made else []
     if len(ids) > 1:
         loss, change = loss_change(model, choice.model, ids)
-        say(f"loss on {len(ids):,} tokens of {source}: {loss:.4f} in float32, {change:+.4f} in {choice.kind}")
+        say(f"loss on {counted(len(ids), 'token')} of {source}: {loss:.4f} in float32, {change:+.4f} in {choice.kind}")

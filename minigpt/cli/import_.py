@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from minigpt.characters import counted
 from minigpt.cli.console import Console
 
 
@@ -12,8 +13,8 @@ def import_command(folder: Path, /, *, run: Path, tokenizer: str | None = None) 
     """Make a run of a GPT-2 checkpoint in Hugging Face's form.
 
     The folder holds config.json, model.safetensors (or its shards and their index) and, if there is one, the
-    tokenizer. The run can generate and be evaluated, and `minigpt train --init RUN` trains on from it. Nothing in the
-    folder is executed; what does not fit is refused by name.
+    tokenizer. The run can generate and be evaluated; to train on from it: `minigpt train --init RUN --data DATA --run
+    NEW`. Nothing in the folder is executed; what does not fit is refused by name.
 
     Examples:
 
@@ -35,8 +36,9 @@ def import_command(folder: Path, /, *, run: Path, tokenizer: str | None = None) 
     made = import_hugging_face(folder, run, tokenizer=tokenizer)
     model = made.config
     console = Console()
+    shape = f"{counted(model.n_layer, 'layer')}, {counted(model.n_head, 'head')}"
     console.print(
-        f"{made.run}: {made.parameters:,} parameters, {model.n_layer} layers, {model.n_head} heads, "
+        f"{made.run}: {made.parameters:,} parameters, {shape}, "
         f"{model.n_embd} wide, context {model.block_size:,}, tokenizer {made.tokenizer} with {model.vocab_size:,} ids"
     )
     for note in made.notes:

@@ -1,19 +1,21 @@
-"""`minigpt generate --interactive`: a prompt line with a history, and settings that change as one goes."""
+"""`minigpt generate RUN --interactive`: a prompt line with a history, and settings that change as one goes."""
 
 from __future__ import annotations
 
 import io
 import shlex
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
-from minigpt.cli.console import Console
+from minigpt.cli.console import Console, say
 from minigpt.cli.text_options import ShownOptions, TextOptions
 from minigpt.cli.text_views import make_view, show
 from minigpt.errors import ConfigError, MiniGPTError, did_you_mean
 from minigpt.generation import Sample, stream_pieces
+from minigpt.generation.notes import prompt_notes, stop_notes
 from minigpt.generation.text import Request
 
 if TYPE_CHECKING:
@@ -87,6 +89,7 @@ class Conversation:
             prompt = f"{self.text}\n{line}" if line else self.text
         settings = self.options.settings(self.tokenizer)
         context = self.model.config.block_size
+        self._note(prompt_notes(self.tokenizer, prompt, context))
         view = make_view(self.tokenizer, self.shown, {"weights": "float32"}, many=False, context=context)
         sample, explain = Sample(line), self.shown.explain
         try:
@@ -123,6 +126,11 @@ class Conversation:
             text = "none" if value is None else str(value)
         self.console.print(f"  {key.replace('_', '-')} {text}")
 
+    @staticmethod
+    def _note(notes: Mapping[str, str]) -> None:
+        for note in notes.values():
+            say(f"note: {note}")
+
     def _change(self, key: str, text: str) -> None:
         kinds = get_type_hints(TextOptions)
         value = read_value(key.replace("_", "-"), text, kinds.get(key, bool))
@@ -130,8 +138,9 @@ class Conversation:
             self.keep = value
         elif key in kinds:
             options = replace(self.options, **{key: value})
-            Request.read(self.model, self.tokenizer, options.settings(self.tokenizer))
+            request = Request.read(self.model, self.tokenizer, options.settings(self.tokenizer))
             self.options = options
+            self._note(stop_notes(self.tokenizer, request))
         else:
             self.shown = replace(self.shown, **{key: value})
             other = "explain" if key == "show_probabilities" else "show_probabilities"

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from minigpt.characters import counted
 from minigpt.cli.console import Console, say, styled
+from minigpt.cli.signals import asked_to_stop
 from minigpt.metrics import Record, Watcher, read_metrics, tensorboard
 from minigpt.training.loop import Outcome
 
@@ -43,10 +44,8 @@ class StopSignals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
-        hang_up = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []  # a closed terminal; Windows has none
-        for number in (signal.SIGINT, signal.SIGTERM, *hang_up):
-            if signal.getsignal(number) != signal.SIG_IGN:  # whoever said nohup means it
-                self._before[number] = signal.signal(number, self._note)
+        for number in asked_to_stop():
+            self._before[number] = signal.signal(number, self._note)
         return self
 
     def _note(self, number: int, frame: object) -> None:
@@ -133,7 +132,7 @@ class TrainView:
             f"({machine.precision_reason}), compiling {machine.compiled} ({machine.compiled_reason})"
         )
         self.console.print(
-            f"{record['sequences']:,} sequences of {config.model.block_size} tokens, "
+            f"{counted(record['sequences'], 'sequence')} of {counted(config.model.block_size, 'token')}, "
             f"{counted(self.per_epoch, 'step')} an epoch, {self.total:,} in all"
         )
         if record["step"] >= self.total:

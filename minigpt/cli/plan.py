@@ -128,14 +128,14 @@ def _show(plan: Plan, settings: Config, machine: Machine) -> None:
     a_step = settings.train.batch_size * settings.model.block_size
     console.print(f"\ntime on {machine.device}, {plan.how}")
     console.print(
-        f"  a step of {a_step:,} tokens: {plan.step_seconds:.3g} s, {a_step / plan.step_seconds:,.0f} tokens/s"
+        f"  a step of {counted(a_step, 'token')}: {plan.step_seconds:.3g} s, {a_step / plan.step_seconds:,.0f} tokens/s"
     )
     if plan.steps is not None and plan.tokens is not None and plan.seconds is not None:
         for part, (count, each) in plan.parts.items():
             if count:
                 console.print(f"  {part:20}{count:>12,}{duration(count * each):>14}")
         console.print(f"  {'in all':32}{duration(plan.seconds):>14}")
-        if patience := settings.train.patience:
+        if (patience := settings.train.patience) and "patience" not in {misfit.name for misfit in plan.misfits}:
             console.print(f"  or less: it ends early after {counted(patience, 'validation')} without a lower loss")
         warmup = settings.schedule.warmup(plan.steps)
         rising = f" after {counted(warmup, 'step')} of warm-up" if warmup else ""

@@ -19,6 +19,7 @@ from cyclopts import Parameter
 
 from minigpt.cli.console import Console, say
 from minigpt.cli.reading import READING, source_options
+from minigpt.cli.signals import asked_to_stop
 from minigpt.errors import ConfigError
 from minigpt.source_options import USUAL, SourceOptions
 
@@ -32,7 +33,8 @@ def prepare_command(
     *sources: Annotated[str, Parameter(allow_leading_hyphen=True)],  # for the single hyphen of standard input
     out: Path,
     tokenizer: str = "gpt2",
-    val_fraction: float = 0.1,
+    val: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    val_fraction: Annotated[float | None, Parameter(show_default=lambda value: "0.1")] = None,
     split_by: Literal["document", "sequence"] = "document",
     block_size: int = 512,
     seed: int = 0,
@@ -53,6 +55,8 @@ def prepare_command(
 
     Stories in one file: `minigpt prepare stories.txt --split-at '<|endoftext|>' --out data/stories`
 
+    Your own validation files: `minigpt prepare train/ --val val/ --out data/mine`
+
     The hub: `minigpt prepare hf:roneneldan/TinyStories --out data/stories --val-fraction 0.01`
 
     A pipe: `zcat dump.gz | minigpt prepare - --out data/dump`
@@ -68,9 +72,12 @@ def prepare_command(
     tokenizer
         gpt2 (50,257 ids, works offline), char (the characters of the training text), byte (257 ids), bpe:N (N ids
         learned from the training text; bpe:4096 suits a few megabytes), or a run's folder, for text that is to be
-        evaluated with that run.
+        evaluated with that run, or to train it further.
+    val
+        Validation files of your own, one or more, named as the sources are: they validate whole, and nothing is drawn
+        from the sources. Documents of the sources that are in them, too, are left out of training.
     val_fraction
-        The share of the text that validates, above 0 and at most 0.5.
+        Without --val: the share of the text that validates, above 0 and at most 0.5.
     split_by
         document: every document is on one side; with fewer than ten, the end of the text validates. sequence: sequences
         of --block-size tokens are drawn at random, so documents stand on both sides and validation looks easier.
@@ -84,40 +91,53 @@ def prepare_command(
     for name in sources:
         if name.startswith("--"):
             raise ConfigError("There is no such option", seen=name, remedy="See: minigpt prepare --help")
-    with _sigterm_stops(), _progress() as on_progress:
+    if val == []:
+        raise ConfigError(
+            "--val names nothing", remedy="Give one or more behind it: minigpt prepare TEXT --val FILES --out DATA"
+        )
+    if val and not sources:
+        raise ConfigError(
+            "There is nothing to train on: all files stand behind --val",
+            seen=", ".join(val),
+            remedy="Name the training text first: minigpt prepare TEXT --val FILES --out DATA",
+        )
+    with _signals_stop(), _progress() as (on_progress, on_note):
         report = prepare(
             sources,
             out,
-            tokenizer,
-            val_fraction,
-            split_by,
-            block_size,
-            seed,
-            on_progress,
+            tokenizer=tokenizer,
+            val=val or (),
+            val_fraction=val_fraction,
+            split_by=split_by,
+            block_size=block_size,
+            seed=seed,
+            on_progress=on_progress,
+            on_note=on_note,
             **vars(source_options(reading)),
         )
     _show(report, out, tokenizer)
 
 
 @contextmanager
-def _sigterm_stops() -> Iterator[None]:
-    """Lets a polite `kill` clean up as Ctrl-C does, instead of leaving a half-written folder."""
+def _signals_stop() -> Iterator[None]:
+    """Lets a polite `kill`, or a terminal that is closed, clean up as Ctrl-C does: nothing half-written stays."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(128 + number)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in asked_to_stop()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str, int, int | None], None]]:
-    """A bar with the time left on a terminal, else a line at every phase and then every few seconds."""
+def _progress() -> Iterator[tuple[Callable[[str, int, int | None], None], Callable[[str], None]]]:
+    """A bar with the time left on a terminal, else a line at every phase and then every few seconds; and notes."""
     if not sys.stderr.isatty():
-        yield _PlainLines()
+        yield _PlainLines(), lambda note: say(f"Note: {note}")
         return
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -136,7 +156,7 @@ def _progress() -> Iterator[Callable[[str, int, int | None], None]]:
                 tasks[phase] = bars.add_task(phase, total=total)
             bars.update(tasks[phase], completed=done, total=total)
 
-        yield show
+        yield show, lambda note: bars.console.print(f"Note: {note}")
         for task in bars.tasks:  # a total that was not known is now what was done
             bars.update(task.id, total=task.completed)
 
@@ -176,9 +196,18 @@ def _show(report: Report, out: Path, tokenizer: str) -> None:
 
 
 def _next(report: Report, out: Path, tokenizer: str) -> str:
-    """The command that most people want next: the preset made for this kind of tokenizer, or the run it came from."""
-    place = shlex.quote(str(out))
-    if Path(tokenizer).is_dir():
-        return f"minigpt evaluate {shlex.quote(tokenizer)} --data {place}"
-    preset = {"bpe": " --preset laptop", "char": " --preset shakespeare"}.get(report.tokenizer.partition(":")[0], "")
-    return f"minigpt train --data {place} --run {shlex.quote(f'runs/{out.name}')}{preset}"
+    """What most people want next: to measure or train further the run it was made for, or a run with the preset made
+    for this kind of tokenizer.
+    """
+    from minigpt.config import resolve
+    from minigpt.data.folder import free_folder
+
+    words = ["--data", str(out), "--run", free_folder(Path("runs", out.name)).as_posix()]
+    if (Path(tokenizer) / "config.toml").is_file():
+        measured = shlex.join(["minigpt", "evaluate", tokenizer, "--data", str(out), "--split", "all"])
+        return f"{measured}\n  or, to train it further: {shlex.join(['minigpt', 'train', '--init', tokenizer, *words])}"
+    preset = {"bpe": "laptop", "char": "shakespeare"}.get(report.tokenizer.partition(":")[0], "seed")
+    words += ["--preset", preset] if preset != "seed" else []
+    if report.block_size < resolve(preset).model.block_size:  # the text may be too short for a longer one
+        words += ["--model.block-size", str(report.block_size)]
+    return shlex.join(["minigpt", "train", *words])

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from cyclopts import Group, Parameter
 
-from minigpt.cli.text_options import unescaped
+from minigpt.cli.text_options import unescape
 from minigpt.source_options import SourceOptions
 
 READING = Parameter(
@@ -15,5 +15,5 @@ READING = Parameter(
 
 
 def source_options(typed: SourceOptions) -> SourceOptions:
-    r"""Returns the options with \n and \t in --split-at as what they stand for."""
-    return typed if typed.split_at is None else replace(typed, split_at=unescaped(typed.split_at))
+    """Returns the options with escapes in --split-at as what they stand for."""
+    return typed if typed.split_at is None else replace(typed, split_at=unescape(typed.split_at, "--split-at"))

@@ -33,15 +33,15 @@ def report_command(
 
     `minigpt report runs/first`
 
-    `minigpt report runs/first runs/second --out comparison.html --prompt "Once upon a time"`
+    `minigpt report runs/first runs/second --out comparison.html`
 
     Parameters
     ----------
     runs
         Run folders of `minigpt train`, one or more.
     out
-        The file; report.html in the first run's folder when left out. A page that is there is replaced, a file that
-        is none is not.
+        The file; report.html in the first run's folder when left out. An HTML page that is there is replaced, any other
+        file is left as it is.
     prompt
         A text that a model continues at each checkpoint, beside the fixed passages; may be given several times. Of
         several runs, only the latest checkpoints continue it.
@@ -50,7 +50,7 @@ def report_command(
     checkpoint
         What is measured: best (lowest validation loss), latest, or a step number.
     evaluate
-        Measure the figures, unless they are kept from before: the longest part where the validation text is large.
+        Measure the figures, unless those from before still hold: the longest part where the validation text is large.
     samples
         Say what the models wrote, how diverse it is, and how much of it stands in the training text.
     device

@@ -18,7 +18,8 @@ def resume_command(
     """Go on with a run that was stopped, killed or finished, as if it had never stopped.
 
     Takes the newest whole checkpoint, checks that data and settings are those it was made with, and goes on: the same
-    batches, the same dropout, the same weights in the end, bit for bit.
+    batches, the same dropout, the same weights in the end, bit for bit. On another machine, or with another torch, it
+    goes on as near as rounding lets it, and says so.
 
     A finished run can be given a new length with --epochs or --steps. Its schedule is then laid out over the new
     length: constant goes on as it was; the others go on at the rate that a run of this length has at this step.

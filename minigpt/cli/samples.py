@@ -51,7 +51,7 @@ def samples_command(
 
     `minigpt samples runs/books`
 
-    `minigpt samples runs/books --prompt "It was a" --prompt "She" --temperature 0.7 --temperature 1`
+    `minigpt samples runs/books --prompt "It was" --temperature 0 --temperature 1`
 
     `minigpt samples runs/books --checkpoint best --temperature 0`
 
@@ -73,15 +73,18 @@ def samples_command(
         Print a JSON object a line for each text, as samples.jsonl has them.
     """
     if tokens is not None and not 1 <= tokens <= MOST_TOKENS:
-        raise ConfigError("So many tokens cannot be added", seen=tokens, remedy=f"Give 1 to {MOST_TOKENS:,}.")
+        raise ConfigError("The number of tokens is out of range", seen=tokens, remedy=f"Give 1 to {MOST_TOKENS:,}.")
 
     from minigpt.device import choose
     from minigpt.generation.history import fill_history
+    from minigpt.generation.notes import notes_of_all
     from minigpt.run import RunFolder
 
     folder, temperatures = RunFolder.open(run), list(dict.fromkeys(temperature or [TEMPERATURE]))
     if device != "auto":  # refused where there is none, also when all is kept
         choose(device, "float32")
+    for note in notes_of_all(folder.tokenizer(), prompt, folder.config().model.block_size) if prompt else ():
+        say(f"note: {note}")
     wanted = {"checkpoint": checkpoint, "temperatures": temperatures, "tokens": tokens}
     with progress() as on_progress:
 
@@ -110,6 +113,7 @@ def _of_fixed_prompts(
     """Returns what the run said to its data set's passages: what is kept, or else at the checkpoints that are there."""
     from minigpt.generation.history import answers, read_history
     from minigpt.generation.kept import TEMPERATURES, usual_tokens
+    from minigpt.run import step_number
 
     kept = read_history(folder)
     if not any(one.source == "fixed" for one in kept):
@@ -120,9 +124,10 @@ def _of_fixed_prompts(
     prompts = list(dict.fromkeys(one.prompt for one in kept if one.source == "fixed"))
     if not prompts:
         raise DataError("The validation text has no passage to continue", seen=folder.path, remedy=ASK_FOR_PROMPT)
-    if checkpoint != "all" and not checkpoint.isdecimal():  # a step may be kept whose checkpoint is gone
-        checkpoint = str(folder.checkpoint_step(folder.find_checkpoint(checkpoint)))
-    steps = None if checkpoint == "all" else [int(checkpoint)]
+    steps = None
+    if checkpoint != "all":
+        step = step_number(checkpoint)  # it may be kept where its checkpoint is gone
+        steps = [folder.checkpoint_step(folder.find_checkpoint(checkpoint)) if step is None else step]
     found = answers(kept, prompts, temperatures, tokens or usual_tokens(folder.tokenizer()), steps)
     said = {one.temperature for one in found} >= set(temperatures)
     of_training = tokens is None and set(temperatures) <= set(TEMPERATURES)  # made after each epoch, not on request

@@ -48,7 +48,7 @@ def typed_settings(parsed: Config, epochs: int | None, steps: int | None) -> dic
         raise ConfigError(
             "The vocabulary is the data set's tokenizer's, not an option",
             seen=f"--model.vocab-size {parsed.model.vocab_size}",
-            remedy="Leave it out; choose a tokenizer with `minigpt prepare --tokenizer`.",
+            remedy="Leave it out; `minigpt prepare TEXT --out DATA --tokenizer bpe:4096` chooses it.",
         )
     return typed
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from minigpt.characters import escaped, quoted, unescaped
 from minigpt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,17 +42,17 @@ class TextOptions:
     frequency_penalty: float = 0.0
     "Taken off the logits for each time that a token is in the text already."
     no_repeat_ngram: int | None = None
-    "Never let so many tokens in a row come twice."
+    "Never repeat a sequence of this many tokens."
     ban: Annotated[tuple[str, ...], _Several] = ()
-    "Never choose this token; may be repeated. A token is its text with its space, as ' the', or its number, as '#262'."
+    "Never choose this token: its text with its space, as ' the', its number, '#262', or '<|endoftext|>'; repeatable."
     bias: Annotated[tuple[str, ...], _Several] = ()
     "TOKEN=NUMBER, as ' the=-2': add the number to the token's logit; may be repeated."
     stop: Annotated[tuple[str, ...], _Several] = ()
-    r"End the text before this string; may be repeated. \n in it is a new line, \t a tab."
+    r"End the text before this string; may be repeated. \n in it is a new line, \t a tab, \u00e9 an é."
     stop_token: Annotated[tuple[str, ...], _Several] = ()
     "End the text at this token, as at the end of a document; may be repeated."
     seed: int | None = None
-    "The same seed gives the same text; without one it differs each time."
+    "The same seed gives the same text, on the same machine; without one it differs each time."
 
     def settings(self, tokenizer: Tokenizer) -> TextSettings:
         """Returns the options as `minigpt.generation` takes them.
@@ -72,7 +73,7 @@ class TextOptions:
             "logit_bias": dict(_bias(tokenizer, bias) for bias in self.bias),
             "banned": [token_id(tokenizer, token) for token in self.ban],
             "no_repeat_ngram": self.no_repeat_ngram,
-            "stop": [unescaped(string) for string in self.stop],
+            "stop": [unescape(string, "--stop") for string in self.stop],
             "stop_tokens": [tokenizer.end_of_text, *(token_id(tokenizer, token) for token in self.stop_token)],
             "seed": self.seed,
         }
@@ -83,9 +84,9 @@ class SearchOptions:
     """Looking for a likely text instead of drawing just one."""
 
     best_of: int | None = None
-    "Make so many texts of each prompt, and show the one with the highest mean log-probability a token."
+    "Make this many texts of each prompt, and show the one with the highest mean log-probability per token."
     beams: int | None = None
-    "Search along so many beams instead of drawing, and show the best text."
+    "Search along this many beams instead of drawing, and show the best text."
     length_penalty: float = 1.0
     "How much beams favour long texts: 0 compares sums of log-probabilities, 1 means, above 1 longer texts gain."
 
@@ -102,9 +103,9 @@ class ShownOptions:
     show_probabilities: Annotated[bool, _Flag] = False
     "Colour each token by the probability that the model gave it; without colours, print it behind the token."
     explain: Annotated[bool, _Flag] = False
-    "Show for each step the five most likely next tokens, and what the samplers left of them."
+    "Show for each step the five most likely next tokens, the chosen one, and what the samplers left of them."
     as_json: Annotated[bool, Parameter("--json", negative="", show_default=False)] = False
-    "Print a line of JSON for each text: prompt, its tokens, text, tokens, logprobs, stopped_by, seed, settings."
+    "Print a line of JSON for each text: prompt, text, tokens, logprobs, stopped_by, seed, notes, settings."
     verbose: Annotated[bool, Parameter(("--verbose", "-v"), negative="", show_default=False)] = False
     "Say on standard error what it runs on and why, what rounded weights cost in loss, and the speed."
 
@@ -115,7 +116,7 @@ class ShownOptions:
 
 
 def token_id(tokenizer: Tokenizer, name: str) -> int:
-    """Returns the token that a user named by its text, or by its number as #262.
+    """Returns the token that a user named: by its text, by its number as #262, or as `token_name` shows it.
 
     Raises:
         ConfigError: if it is no token, or several.
@@ -125,20 +126,60 @@ def token_id(tokenizer: Tokenizer, name: str) -> int:
         if token < tokenizer.vocab_size:
             return token
         raise ConfigError("There is no such token", seen=name, remedy=f"Numbers go up to #{tokenizer.vocab_size - 1}.")
-    ids = tokenizer.encode(unescaped(name)).tolist()
-    if len(ids) == 1 and ids[0] != tokenizer.unknown:
-        return int(ids[0])
-    parts = ", ".join(f"#{token} {tokenizer.decode([token])!r}" for token in ids[:8])
+    if name in (special := _special(tokenizer)):
+        return special[name]
+    data = _meant(name)
+    if data and data in tokenizer.vocabulary:
+        return tokenizer.vocabulary.index(data)
+    ids = tokenizer.encode(data.decode(errors="replace")).tolist()
+    parts = ", ".join(f"#{token} {quoted(token_name(tokenizer, token))}" for token in ids[:8])
     raise ConfigError(
         "This text is not one token" + (f" but {len(ids)}: {parts}" if len(ids) > 1 else ""),
-        seen=repr(name),
+        seen=quoted(name),
         remedy="Give one token: most words begin with their space, as ' the'.",
     )
 
 
-def unescaped(text: str) -> str:
-    r"""Returns the text with \n, \t and \\ as the characters that they stand for."""
-    return re.sub(r"\\[nt\\]", lambda found: {"n": "\n", "t": "\t", "\\": "\\"}[found[0][1]], text)
+def token_name(tokenizer: Tokenizer, token: int) -> str:
+    """Returns what a token is called, wherever one is shown; `token_id` takes the name."""
+    special = _special(tokenizer)
+    if token in special.values():
+        return next(name for name, each in special.items() if each == token)
+    name = escaped(tokenizer.token_bytes(token))
+    if name in special or re.fullmatch(r"#\d{1,9}", name):  # it would be taken for another token
+        return f"\\x{ord(name[0]):02x}{name[1:]}"
+    return name
+
+
+def unescape(text: str, option: str) -> str:
+    """Returns a text with its escapes resolved.
+
+    Raises:
+        ConfigError: if there is an escape that means nothing, or the bytes are no text.
+    """
+    data = _meant(text)
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        what = f"{option} takes a text, and these bytes are none"
+        remedy = r"\xNN is a byte of UTF-8: write \u00e9 or \xc3\xa9 for an é."
+        raise ConfigError(what, seen=quoted(text), remedy=remedy) from None
+
+
+def _meant(text: str) -> bytes:
+    try:
+        return unescaped(text)
+    except ValueError:
+        remedy = r"Write \\ for a backslash. Escapes are \n, \r, \t, \xNN, \uNNNN and \UNNNNNNNN."
+        raise ConfigError("There is no such escape", seen=text, remedy=remedy) from None
+
+
+def _special(tokenizer: Tokenizer) -> dict[str, int]:
+    """Returns the tokens that have a name instead of a text."""
+    from minigpt.tokenizers.base import END_OF_TEXT, UNKNOWN
+
+    unknown = {} if tokenizer.unknown is None else {UNKNOWN: tokenizer.unknown}
+    return {END_OF_TEXT: tokenizer.end_of_text, **unknown}
 
 
 def _bias(tokenizer: Tokenizer, text: str) -> tuple[int, float]:
@@ -148,5 +189,5 @@ def _bias(tokenizer: Tokenizer, text: str) -> tuple[int, float]:
     except ValueError:
         token = ""
     if not token:
-        raise ConfigError("This is no bias", seen=repr(text), remedy="Give TOKEN=NUMBER, as --bias ' the=-2'.")
+        raise ConfigError("This is no bias", seen=quoted(text), remedy="Give TOKEN=NUMBER, as --bias ' the=-2'.")
     return token_id(tokenizer, token), value

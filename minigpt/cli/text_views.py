@@ -11,33 +11,22 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from minigpt.characters import visible
+from minigpt.characters import quoted, visible
 from minigpt.cli.console import Console, print_json
-from minigpt.cli.text_options import ShownOptions
+from minigpt.cli.text_options import ShownOptions, token_name
 
 if TYPE_CHECKING:
     from minigpt.generation import Piece, Sample
+    from minigpt.generation.engine import Candidate
     from minigpt.tokenizers import Tokenizer
 
 LIKELY = ((0.5, "green"), (0.2, "cyan"), (0.05, "yellow"), (0.01, "magenta"), (0.0, "red"))
 """From which probability on a token has which colour."""
-
-
-def token_name(tokenizer: Tokenizer, token: int) -> str:
-    """Returns a token in quotes, its control characters escaped; as bytes if it is no whole characters."""
-    from minigpt.tokenizers.base import END_OF_TEXT
-
-    if token == tokenizer.end_of_text:
-        return END_OF_TEXT
-    data = tokenizer.token_bytes(token)
-    try:
-        return repr(data.decode())
-    except UnicodeDecodeError:
-        return repr(data)
 
 
 def percent(share: float) -> str:
@@ -52,7 +41,7 @@ class PlainView:
         """Prints a line between texts if there are many, with all that is needed to get each again."""
         self.console = Console()
         self.coloured = self.console.color_system is not None and not self.console.no_color
-        self.many, self.begun = many, 0
+        self.many, self.begun, self.held = many, 0, ""
         self.weights = "" if weights == "float32" else f", {weights} weights"
 
     def begin(self, sample: Sample) -> None:
@@ -80,6 +69,9 @@ class PlainView:
         if not text:
             return
         if self.console.is_terminal:
+            text, self.held = self.held + text, ""
+            if text.endswith("\r"):  # one end of line, if a line feed comes next
+                text, self.held = text[:-1], "\r"
             text = visible(text)
         if style and self.coloured:
             self.console.print(Text(text, style), end="")
@@ -139,14 +131,11 @@ class ExplainedView(PlainView):
     def add(self, piece: Piece) -> None:
         """Shows a step."""
         self.step += 1
-        chosen, rows = piece.step.token, [(c.token, c.probability, c.left) for c in piece.step.candidates]
-        if chosen >= 0 and chosen not in [token for token, _, _ in rows]:
-            rows.append((chosen, math.exp(piece.step.logprob), math.nan))
-        for number, (token, share, left) in enumerate(rows):
-            place = f"{self.step:4}" if number == 0 else "    "
-            mark, after = ">" if token == chosen else " ", "      " if math.isnan(left) else percent(left)
-            line = f"{place}  {percent(share)}   {after}  {mark} {token_name(self.tokenizer, token)}\n"
-            self.write(line, "bold" if token == chosen else "")
+        for number, each in enumerate(piece.step.candidates):
+            place, chosen = f"{self.step:4}" if number == 0 else "    ", each.token == piece.step.token
+            name = quoted(token_name(self.tokenizer, each.token))
+            line = f"{place}  {percent(each.probability)}   {percent(each.left)}  {'>' if chosen else ' '} {name}\n"
+            self.write(line, "bold" if chosen else "")
         self.write("\n")
 
     def finish(self, sample: Sample) -> None:
@@ -157,9 +146,12 @@ class ExplainedView(PlainView):
 class JsonView:
     """One JSON object a line for each text, when it has ended."""
 
-    def __init__(self, tokenizer: Tokenizer, settings: Mapping[str, Any], explain: bool, context: int) -> None:
-        """Takes the most tokens that the model sees at once as its context."""
+    def __init__(
+        self, tokenizer: Tokenizer, settings: Mapping[str, Any], explain: bool, context: int, notes: Mapping[str, str]
+    ) -> None:
+        """Takes the most tokens that the model sees at once as its context, and what is to be said of all texts."""
         self.tokenizer, self.settings, self.explain, self.context = tokenizer, settings, explain, context
+        self.notes = notes
 
     def begin(self, sample: Sample) -> None:
         """Prints nothing yet."""
@@ -169,6 +161,7 @@ class JsonView:
 
     def finish(self, sample: Sample) -> None:
         """Prints the line."""
+        from minigpt.generation.notes import prompt_notes
         from minigpt.generation.text import prompt_ids
 
         length = len(prompt_ids(self.tokenizer, sample.prompt))
@@ -181,22 +174,30 @@ class JsonView:
             "logprobs": sample.logprobs,
             "stopped_by": sample.end,
             "seed": sample.seed,
+            "notes": {**prompt_notes(self.tokenizer, sample.prompt, self.context), **self.notes},
         }
         if (score := getattr(sample, "score", None)) is not None:
             line["score"] = score
         if self.explain:
-            steps = [[asdict(each) for each in piece.step.candidates] for piece in sample.pieces]
-            line["candidates"] = [
-                [{"text": self.tokenizer.decode([each["token"]]), **each} for each in step] for step in steps
-            ]
+            line["candidates"] = [[self._candidate(each) for each in piece.step.candidates] for piece in sample.pieces]
         print_json({**line, "settings": self.settings})
+
+    def _candidate(self, found: Candidate) -> dict[str, Any]:
+        name = token_name(self.tokenizer, found.token)
+        return {"text": self.tokenizer.decode([found.token]), "name": name, **asdict(found)}
 
 
 View = PlainView | JsonView
 
 
 def make_view(
-    tokenizer: Tokenizer, shown: ShownOptions, settings: Mapping[str, Any], *, many: bool, context: int
+    tokenizer: Tokenizer,
+    shown: ShownOptions,
+    settings: Mapping[str, Any],
+    *,
+    many: bool,
+    context: int,
+    notes: Mapping[str, str] = MappingProxyType({}),
 ) -> View:
     """Returns the view that was asked for.
 
@@ -206,9 +207,10 @@ def make_view(
         settings: what the texts are made with, `weights` among it.
         many: whether there are several texts.
         context: the most tokens that the model sees at once.
+        notes: what is to be said of all texts, by name; the views for people leave that to others.
     """
     if shown.as_json:
-        return JsonView(tokenizer, settings, shown.explain, context)
+        return JsonView(tokenizer, settings, shown.explain, context, notes)
     if shown.explain:
         return ExplainedView(tokenizer, many, settings["weights"])
     return (ProbabilityView if shown.show_probabilities else PlainView)(many, settings["weights"])

@@ -40,9 +40,9 @@ def train_command(
 
     `minigpt train --data data/books --run runs/books`
 
-    `minigpt train --data data/books --run runs/deep --model.n-layer 6 --schedule.name cosine --epochs 20`
+    `minigpt train --data data/books --run runs/deep --model.n-layer 6 --epochs 20`
 
-    `minigpt train --init runs/books --data data/letters --run runs/letters --epochs 3`
+    `minigpt train --init runs/books --data data/letters --run runs/letters`
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def train_command(
         Folder that `minigpt prepare` made. Needed, but for --init: then that run's own, if left out.
     init
         Run whose best weights to begin with, instead of random ones. The model is that run's too, whatever the preset
-        says; the data must be of its tokenizer (`minigpt prepare --tokenizer RUN`).
+        says; the data must be of its tokenizer (`minigpt prepare TEXT --out DATA --tokenizer RUN`).
     config
         TOML file of settings, in groups as below. A run's own config.toml is one.
     epochs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from minigpt.characters import counted
 from minigpt.cli.console import Console
 from minigpt.config import resolve
 
@@ -55,12 +56,12 @@ def verify_resume_command(
         console.print("nothing is proven: each run ended before it could be killed; give more --steps")
         return 1
     if verdict.differences:
-        console.print(f"NOT the same after {verdict.kills} kills in {verdict.steps} steps:")
+        console.print(f"NOT the same after {counted(verdict.kills, 'kill')} in {counted(verdict.steps, 'step')}:")
         for difference in verdict.differences[:20]:
             console.print(f"  {difference}")
         return 1
     console.print(
-        f"the same: killed {verdict.kills} times in {verdict.steps} steps, the run ended with the same bytes of "
-        "weights and optimizer, and the same metrics, as the run that was left alone"
+        f"the same: killed {counted(verdict.kills, 'time')} in {counted(verdict.steps, 'step')}, the run ended "
+        "with the same bytes of weights and optimizer, and the same metrics, as the run that was left alone"
     )
     return 0

@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 
 from minigpt import __version__
-from minigpt.characters import own_name
+from minigpt.characters import counted, own_name, visible
 from minigpt.config import GPTConfig
 from minigpt.data.report import Report
 from minigpt.errors import DataError
@@ -31,10 +31,11 @@ def model_card(folder: RunFolder, model: GPTConfig, checkpoint: str, license: st
     """
     facts = {
         "parameters": f"{parameter_count(model):,}",
-        "shape": f"{model.n_layer} layers, {model.n_head} heads, {model.n_embd} wide, {model.n_hidden} hidden units",
+        "shape": f"{counted(model.n_layer, 'layer')}, {counted(model.n_head, 'head')}, {model.n_embd} wide, "
+        f"{counted(model.n_hidden, 'hidden unit')}",
         "variants": f"position {model.position}, norm {model.norm}, feed-forward {model.mlp}, "
         f"{'with' if model.bias else 'without'} biases, output {'tied' if model.tied else 'untied'}",
-        "context": f"{model.block_size:,} tokens",
+        "context": counted(model.block_size, "token"),
         "vocabulary": f"{model.vocab_size:,} ids, {_code(folder.tokenizer().spec)}",
         **_figures(folder, checkpoint),
         **_data(folder),
@@ -64,7 +65,7 @@ ids = tokenizer("Once upon a time", return_tensors="pt").input_ids
 print(tokenizer.decode(model.generate(ids, max_new_tokens=50, do_sample=True)[0]))
 ```
 
-It reads {model.block_size:,} tokens at most, prompt and answer together. `<|endoftext|>` in a text is ordinary
+It reads {counted(model.block_size, "token")} at most, prompt and answer together. `<|endoftext|>` in a text is ordinary
 characters (`split_special_tokens`); its id stands between documents.
 
 Licence: {stated}.
@@ -74,14 +75,14 @@ Licence: {stated}.
 def _figures(folder: RunFolder, checkpoint: str) -> dict[str, str]:
     """Returns what the run measured on its validation split."""
     best = folder.best()
-    if "val_loss" not in best:
+    if best is None:
         return {}
-    loss, val = float(best["val_loss"]), folder.data()["splits"].get("val", {})
+    loss, val = best["val_loss"], folder.data()["splits"].get("val")
     figures = {
         "validation loss": f"{loss:.4f} nats a token",
         "validation perplexity": f"{math.exp(min(loss, 700)):,.2f}",
     }
-    if val.get("text_bytes"):
+    if val and val["text_bytes"]:
         figures["validation bits per byte"] = f"{loss / math.log(2) * val['tokens'] / val['text_bytes']:.4f}"
     if best["checkpoint"] != checkpoint:
         figures["measured at"] = f"{_code(best['checkpoint'])}, the run's best, not this checkpoint"
@@ -93,7 +94,7 @@ def _data(folder: RunFolder) -> dict[str, str]:
     known = folder.data()
     splits = known["splits"]
     facts = {
-        name: f"{split['tokens']:,} tokens, {split['text_bytes']:,} bytes of text"
+        name: f"{counted(split['tokens'], 'token')}, {counted(split['text_bytes'], 'byte')} of text"
         for name, split in (("training data", splits.get("train")), ("validation data", splits.get("val")))
         if split
     }
@@ -103,11 +104,11 @@ def _data(folder: RunFolder) -> dict[str, str]:
         report = Report.load(Path(known["folder"])) if known["folder"] else None
     except DataError:
         report = None
-    if report and report.train.tokens == splits.get("train", {}).get("tokens"):
+    if report and splits and report.train.tokens == splits["train"]["tokens"]:
         facts["sources"] = ", ".join(_code(own_name(source)) for source in report.sources)
     return facts
 
 
 def _code(text: object) -> str:
     """Returns text as Markdown's code in a table, which nothing inside can end."""
-    return "`" + str(text).translate({ord("`"): "'", ord("|"): "/", ord("\n"): " ", ord("\r"): " "}) + "`"
+    return "`" + visible(str(text)).translate({ord("`"): "'", ord("|"): "/", ord("\n"): " ", ord("\r"): " "}) + "`"

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from minigpt import device
+from minigpt.characters import counted
+from minigpt.checkpoint import write_tensors
 from minigpt.config import Config, GPTConfig
 from minigpt.convert.card import model_card
 from minigpt.convert.gpt2 import (
@@ -36,7 +36,8 @@ from minigpt.convert.tokenizer_in import read_tokenizer
 from minigpt.convert.tokenizer_out import save_tokenizer
 from minigpt.convert.weights import SINGLE, Stored, check_tensors, find_tensors, read_json, read_tensor, refused, shown
 from minigpt.data.folder import new_folder
-from minigpt.errors import RunError, TokenizerError
+from minigpt.errors import CheckpointError, ConfigError, RunError, TokenizerError, did_you_mean_folder
+from minigpt.files import is_dir, is_file
 from minigpt.model.accounting import parameter_count
 from minigpt.run import MODEL, RunFolder, load
 from minigpt.tokenizers import Tokenizer, make_tokenizer, reads_training_text
@@ -85,10 +86,13 @@ def export_hugging_face(
         MiniGPTError: if the run cannot be read, or the folder not be written; nothing is left then.
     """
     folder, out = RunFolder.open(run), Path(out)
+    if license is not None and not license.isprintable():
+        remedy = "Spell it as the hub does: mit, apache-2.0, cc-by-4.0."
+        raise ConfigError("The licence is no text", seen=repr(license), remedy=remedy)
     model, tokenizer = load(run, checkpoint)
     settings = to_gpt2_config(model.config, tokenizer.end_of_text)
     with new_folder(out) as made:
-        _write_tensors(made / SINGLE, to_gpt2_tensors(model))
+        write_tensors(made / SINGLE, to_gpt2_tensors(model), {"format": "pt"})
         _write_json(made / CONFIG, settings)
         ids = {name: settings[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
         _write_json(made / GENERATION, ids)
@@ -96,13 +100,6 @@ def export_hugging_face(
         card = model_card(folder, model.config, folder.find_checkpoint(checkpoint).name, license)
         (made / CARD).write_text(card, encoding="utf-8", newline="\n")
     return out
-
-
-def _write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
-    try:
-        save_file(dict(tensors), file, metadata={"format": "pt"})
-    except SafetensorError as error:
-        raise OSError(str(error)) from error  # as when any other file cannot be written
 
 
 def _write_json(file: Path, content: Mapping[str, Any]) -> None:
@@ -124,18 +121,18 @@ def import_hugging_face(folder: Path | str, run: Path | str, *, tokenizer: str |
     """
     RunFolder(run).check_absent()
     folder = Path(folder)
-    if folder.is_file():
+    if is_file(folder):
         raise RunError("This is a file", seen=folder, remedy=f"Give the folder that it is in: {folder.parent}")
-    if RunFolder(folder).config_file.is_file() and not (folder / CONFIG).exists():
+    if is_file(RunFolder(folder).config_file) and not (folder / CONFIG).exists():
         raise RunError(
             "This is a run of Mini-GPT already",
             seen=folder,
             remedy="It needs no import: `minigpt generate` and the other commands take it as it is.",
         )
-    if not folder.is_dir():
-        raise RunError(
-            "There is no such folder", seen=folder, remedy="Give a local folder with config.json and model.safetensors."
-        )
+    if not is_file(folder / CONFIG):
+        what = "The folder holds no checkpoint: it has no config.json" if is_dir(folder) else "There is no such folder"
+        near = did_you_mean_folder(folder, CONFIG)
+        raise CheckpointError(what, seen=folder, remedy=f"{near}Give a folder of this machine: nothing is downloaded.")
     found = read_json(folder / CONFIG)
     config = from_gpt2_config(found)
     stored = bare_names(find_tensors(folder))
@@ -181,8 +178,8 @@ def _notes(found: Mapping[str, Any], config: GPTConfig, tokenizer: Tokenizer) ->
     """Yields what differs between the checkpoint and the run, as sentences."""
     if surplus := config.vocab_size - tokenizer.vocab_size:
         yield (
-            f"the model has {surplus} rows more than its tokenizer has ids, as padding: they are left out, "
-            "and with them their share of the probability"
+            f"the model has {counted(surplus, 'row')} more than its tokenizer has ids, as padding: left out, and their "
+            "share of the probability with them"
         )
     if any(found.get(name, DEFAULTS[name]) != config.dropout for name in ("embd_pdrop", "attn_pdrop")):
         yield f"of several dropout shares, resid_pdrop's {config.dropout} is taken for all"

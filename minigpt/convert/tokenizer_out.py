@@ -14,13 +14,10 @@ from typing import Any
 
 from minigpt.errors import TokenizerError
 from minigpt.files import read_json
-from minigpt.tokenizers import CONFIG_FILE, END_OF_TEXT, CharTokenizer, Tokenizer
+from minigpt.tokenizers import CONFIG_FILE, END_OF_TEXT, UNKNOWN, CharTokenizer, Tokenizer
 from minigpt.tokenizers.bpe import FILE
 from minigpt.tokenizers.bytepairs import byte_to_character
 from minigpt.tokenizers.gpt2 import gpt2_file
-
-UNKNOWN = "<|unknown|>"
-"""How `tokenizer.json` spells the id for characters that `char` does not know; it decodes to U+FFFD, as ours."""
 
 FIELDS: dict[str, Any] = {
     "tokenizer_class": "PreTrainedTokenizerFast",

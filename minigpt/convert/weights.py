@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from minigpt import files
+from minigpt.checkpoint import utf8_name
 from minigpt.errors import CheckpointError
 from minigpt.weights import is_finite
 
@@ -68,7 +69,7 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         return files.read_json(file, MOST_JSON)
     except (OSError, ValueError) as error:
-        raise refused(f"{file.name} cannot be read", f"{file}: {files.why(error)}") from None
+        raise _unreadable(file, error) from None
 
 
 def find_tensors(folder: Path) -> dict[str, Stored]:
@@ -118,22 +119,23 @@ def _headers(files: Iterable[Path]) -> Iterator[tuple[str, Stored]]:
 def _open(file: Path) -> Any:
     """Opens a safetensors file; what is none, or claims a header too long, is refused before anything looks at it."""
     try:
-        with _regular(file).open("rb") as stream:
+        with files.open_regular(file) as stream:
             start = stream.read(8)
         if start[:2] in (b"PK", *(b"\x80" + bytes([protocol]) for protocol in range(2, 6))):
             raise refused("The file is a pickle under a safetensors name; it is never opened: it could run code", file)
         if len(start) == 8 and (length := int.from_bytes(start, "little")) > MOST_JSON:
             raise refused("The file's header is too long", f"{file}: it claims {length:,} bytes")
-        return safe_open(str(file), framework="pt")
-    except (OSError, SafetensorError) as error:
+        with utf8_name(file) as path:
+            return safe_open(path, framework="pt")
+    except OSError as error:
+        raise _unreadable(file, error) from None
+    except SafetensorError as error:
         raise refused("The file is damaged, or no safetensors file", f"{file}: {shown(str(error))}") from None
 
 
-def _regular(file: Path) -> Path:
-    """Returns the path if a file is there; a pipe or a device would never end."""
-    if not file.is_file():
-        raise OSError("there is no such file")
-    return file
+def _unreadable(file: Path, error: Exception) -> CheckpointError:
+    own = {"remedy": "Ask its owner for the right to read it."} if isinstance(error, PermissionError) else {}
+    return refused(f"{file.name} cannot be read", f"{file}: {files.why(error)}", **own)
 
 
 def check_tensors(stored: Mapping[str, Stored], shapes: Iterable[tuple[str, tuple[int, ...]]]) -> None:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from minigpt.characters import counted
 from minigpt.config import IGNORE_INDEX
 from minigpt.data.permutation import Permutation
 from minigpt.data.shards import Shard, Tokens
@@ -91,7 +92,7 @@ class Batches:
         if self.n_tokens <= self.block_size:
             raise DataError(
                 "The training split is too short for one sequence",
-                seen=f"{self.n_tokens:,} tokens; {self.block_size + 1:,} needed",
+                seen=f"{counted(self.n_tokens, 'token')}; {self.block_size + 1:,} needed",
                 remedy=f"Set --model.block-size to {self.n_tokens - 1} or less, or prepare more text.",
             )
         epoch, position = divmod(step, self.steps_per_epoch)
@@ -120,7 +121,7 @@ class Batches:
         if self.batch_size % world_size:
             raise ConfigError(
                 "The batch cannot be shared out evenly",
-                seen=f"{self.batch_size} sequences over {world_size} processes",
+                seen=f"{counted(self.batch_size, 'sequence')} over {world_size} processes",
                 remedy=f"Set the batch size to a multiple of {world_size}.",
             )
         per_rank = self.batch_size // world_size

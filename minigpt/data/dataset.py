@@ -1,8 +1,9 @@
 """A prepared data set: a folder with the tokens of both splits, the tokenizer that made them, and the report.
 
-    train.tokens   val.tokens   tokenizer_config.json (tokenizer.json)   meta.json
+    train.tokens   val.tokens   train.documents   val.documents   tokenizer_config.json (tokenizer.json)   meta.json
 
-Beside them may stand train.index, made where copied text is looked for (evaluation/index_file.py).
+The documents' names are missing where the split was drawn by sequences. Beside them may stand train.index, made where
+copied text is looked for (evaluation/index_file.py).
 Not here: making one (prepare.py).
 """
 
@@ -11,8 +12,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
+from minigpt.data.documents import SUFFIX, Documents, read_documents
 from minigpt.data.report import Report
 from minigpt.data.shards import Shard
 from minigpt.errors import TokenizerError
@@ -20,6 +22,29 @@ from minigpt.tokenizers import Tokenizer, load_tokenizer
 
 TRAIN_FILE = "train.tokens"
 VAL_FILE = "val.tokens"
+
+
+class Split(TypedDict):
+    """What tells the tokens of a split from others."""
+
+    tokens: int
+    text_bytes: int
+    sha256: str
+
+
+class TokenizerNote(TypedDict):
+    """What tells a tokenizer from another."""
+
+    spec: str
+    identity: str
+
+
+class Identity(TypedDict):
+    """What tells a data set from another: where it was, its tokenizer, its splits, none if there is no data set."""
+
+    folder: str
+    tokenizer: TokenizerNote
+    splits: dict[str, Split]
 
 
 @dataclass(frozen=True)
@@ -66,8 +91,16 @@ class Dataset:
                 )
         return cls(folder, train, val, tokenizer, report)
 
-    def identity(self) -> dict[str, Any]:
-        """What tells this data set from another: where it was, its tokenizer, and each split's count and checksum."""
+    def documents(self, shard: Shard) -> Documents | None:
+        """The names of the documents of a split, `train` or `val`; None where nobody knows them.
+
+        Raises:
+            DataError: their file is damaged.
+        """
+        return None if shard.seam else read_documents(shard.path.with_suffix(SUFFIX), shard.n_documents)
+
+    def identity(self) -> Identity:
+        """What tells this data set from another."""
         return {
             "folder": str(self.folder.resolve()),
             "tokenizer": {"spec": self.tokenizer.spec, "identity": self.tokenizer.identity},

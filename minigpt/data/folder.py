@@ -1,4 +1,4 @@
-"""A new folder that appears whole or not at all.
+"""A new folder that appears whole or not at all, and a name for one.
 
 Not here: what is written into it.
 """
@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 from minigpt.atomic import replacing
@@ -29,7 +30,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     if os.path.lexists(path):
         raise DataError("The output exists already", seen=path, remedy="Choose another --out, or remove it first.")
-    missing_parents = [parent for parent in path.absolute().parents if not parent.exists()]
+    missing_parents = [parent for parent in path.absolute().parents if not os.path.exists(parent)]
     try:
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
@@ -39,9 +40,23 @@ def new_folder(path: Path) -> Iterator[Path]:
         with suppress(OSError):  # another program may have put something there meanwhile
             for parent in missing_parents:
                 parent.rmdir()
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and _is_about(error, path):
             raise _cannot_write(path, error) from error
         raise
+
+
+def free_folder(path: Path) -> Path:
+    """Returns the path, or with the first number behind it that is not taken yet."""
+    paths = (path.with_name(f"{path.name}{number if number > 1 else ''}") for number in count(1))
+    return next(one for one in paths if not one.exists())
+
+
+def _is_about(error: OSError, path: Path) -> bool:
+    """Whether an error is about what is being written, and not about another file, as one that was to be read."""
+    if error.filename is None:
+        return True
+    place, out = Path(os.fsdecode(error.filename)).absolute(), path.absolute()
+    return place == out or place in out.parents
 
 
 def _cannot_write(path: Path, error: OSError) -> DataError:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import PurePath
 
+from minigpt.atomic import LOCK, PARTIAL
 from minigpt.characters import counted
 from minigpt.data.opening import cannot_read, kind_of, opened
 from minigpt.errors import DataError
@@ -28,6 +29,8 @@ TEXT_SUFFIXES = (".txt", ".md", ".markdown", ".rst", ".text")
 RECORD_SUFFIXES = (".jsonl", ".ndjson", ".parquet")
 TAKEN = tuple(suffix + packed for suffix in (*TEXT_SUFFIXES, *RECORD_SUFFIXES) for packed in ("", ".gz"))
 """Suffixes that need no --pattern. Tables and other JSON do: most of those hold no text to train on."""
+
+UNFINISHED = (PARTIAL, PARTIAL + LOCK)  # what is being written, perhaps by this very command
 
 FEW = 8  # suffixes that are named one by one
 LONG_SUFFIX = 12  # what is longer is not a suffix but the end of a sentence
@@ -125,6 +128,8 @@ def list_folder(folder: str, options: SourceOptions) -> Listing:
             continue
         below = []
         for entry in entries:
+            if entry.name.endswith(UNFINISHED):
+                continue
             kind, inside = _kind(entry), PurePath(entry.path).relative_to(folder).as_posix()
             if fitting := _fitting(options.exclude, entry.name, inside):
                 used |= fitting

@@ -62,9 +62,12 @@ def overlap(
         found[places[wanted[places] == hashes]] = True  # threads can only write the same True
         return start
 
-    with ThreadPoolExecutor(usable_cores()) as pool:
+    pool = ThreadPoolExecutor(usable_cores())
+    try:
         for start in pool.map(look_up, range(0, max(0, train.n_tokens - WINDOW + 1), CHUNK)):
             on_progress(min(start + CHUNK, train.n_tokens))
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest
     return float(found[window_of].mean()), len(starts)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minigpt.data.permutation import Permutation
+from minigpt.data.pieces import Origin, Piece
 from minigpt.data.plan import LEFT_OUT, TRAIN, VAL, Corpus, Plan
 from minigpt.data.shards import Shard, ShardWriter
 from minigpt.data.sources import Source
@@ -33,12 +34,14 @@ class Part(NamedTuple):
         side: TRAIN or VAL.
         end: whether an end-of-text token follows.
         n_bytes: its length in UTF-8.
+        origin: where its document comes from.
     """
 
     text: str
     side: int
     end: bool
     n_bytes: int
+    origin: Origin
 
 
 class Packed(NamedTuple):
@@ -62,9 +65,9 @@ def planned_parts(sources: Sequence[Source], corpus: Corpus, plan: Plan) -> Iter
             n_bytes = _utf8_length(piece.text)
             side = int(plan.sides[number]) if number < len(plan.sides) else LEFT_OUT
             if number == plan.cut_document:
-                yield from _cut_parts(piece.text, piece.last, read, plan.cut_byte)
+                yield from _cut_parts(piece, read, plan.cut_byte)
             elif side != LEFT_OUT:
-                yield Part(piece.text, side, piece.last, n_bytes)
+                yield Part(piece.text, side, piece.last, n_bytes, piece.origin)
             read += n_bytes
             if piece.last:
                 if number >= len(corpus.sizes) or read != corpus.sizes[number]:
@@ -74,20 +77,21 @@ def planned_parts(sources: Sequence[Source], corpus: Corpus, plan: Plan) -> Iter
         raise _changed(", ".join(source.name for source in sources))
 
 
-def _cut_parts(text: str, last: bool, read: int, cut_byte: int) -> Iterator[Part]:
+def _cut_parts(piece: Piece, read: int, cut_byte: int) -> Iterator[Part]:
     """A piece of the document that is cut in two; `read` bytes of it came before."""
+    text, last, origin = piece
     n_bytes = _utf8_length(text)
     if read + n_bytes <= cut_byte:
-        yield Part(text, TRAIN, False, n_bytes)
+        yield Part(text, TRAIN, False, n_bytes, origin)
     elif read >= cut_byte:
-        yield Part(text, VAL, last, n_bytes)
+        yield Part(text, VAL, last, n_bytes, origin)
     else:
         near = len(text.encode()[: cut_byte - read].decode(errors="ignore"))
         # No safe place in this piece: the start of the piece is one, unless it is the document's.
         place = safe_cut(text[: near + 1]) or (0 if read else near)
         start = text[:place]
-        yield Part(start, TRAIN, True, _utf8_length(start))
-        yield Part(text[place:], VAL, last, n_bytes - _utf8_length(start))
+        yield Part(start, TRAIN, True, _utf8_length(start), origin)
+        yield Part(text[place:], VAL, last, n_bytes - _utf8_length(start), origin)
 
 
 def _changed(name: str) -> DataError:

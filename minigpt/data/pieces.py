@@ -1,7 +1,7 @@
 """Text in bounded pieces, so that a document of any length passes through the same few megabytes.
 
 A piece ends where GPT-2's pre-tokeniser splits anyhow (`minigpt.tokenizers.safe_cut`): encoding the pieces one by one
-gives exactly the ids of the whole. Only where four million characters hold no such place (no space, no end of line),
+gives exactly the ids of the whole. Only where a million characters hold no such place (no space, no end of line),
 a piece is cut between two characters as it comes, and one token there may differ.
 
 Not here: where text comes from (sources.py).
@@ -19,7 +19,7 @@ from minigpt.sniff import advice, sniff
 from minigpt.tokenizers import safe_cut
 
 PIECE_CHARACTERS = 2**18  # 2**20 is no faster and takes 130 MB more
-MAX_PIECE_CHARACTERS = 2**22  # where there is no safe place to cut
+MAX_PIECE_CHARACTERS = 2**20  # where there is no safe place to cut: a word so long is encoded in half a second
 
 
 class Origin(NamedTuple):

@@ -35,12 +35,16 @@ class Corpus:
         kept: which documents are used, bool, shape (n,).
         duplicates: how many are not, because an equal one came before.
         empty: how many are not, because they hold nothing but white space.
+        first_val: the number of the first document of the user's own validation files, which come last; n without any.
+        validated: how many before it are not used, because an equal one is in those files.
     """
 
     sizes: npt.NDArray[np.uint64]
     kept: npt.NDArray[np.bool_]
     duplicates: int
     empty: int
+    first_val: int
+    validated: int = 0
 
     @property
     def n_documents(self) -> int:
@@ -58,7 +62,7 @@ class Plan:
     """Where every document goes.
 
     Attributes:
-        split: `document` or `tail`.
+        split: `document`, `tail` or `files`.
         sides: TRAIN, VAL or LEFT_OUT for every document in the order of reading, uint8, shape (n,).
         cut_document: the number of the one document that is cut in two, or -1.
         cut_byte: about where it is cut; the training side gets the beginning.
@@ -72,20 +76,26 @@ class Plan:
     note: str = ""
 
 
-def read_corpus(sources: Sequence[Source], on_progress: Callable[[int], None]) -> Corpus:
+def read_corpus(
+    sources: Sequence[Source], on_progress: Callable[[int], None], val_sources: Sequence[Source] = ()
+) -> Corpus:
     """Reads everything once.
 
     Args:
         sources: what to read, in order.
         on_progress: told the bytes of text read so far.
+        val_sources: the user's own validation files, read last. They are used whole, copies included; what they hold
+            is left out of the others.
 
     Raises:
         DataError: something cannot be read, or is no text.
     """
     digests, sizes, blanks = bytearray(), array("Q"), array("B")
+    starts: list[int] = []  # the number of each source's first document
     total = size = 0
     digest, blank = hashlib.blake2b(digest_size=16), True
-    for source in sources:
+    for source in [*sources, *val_sources]:
+        starts.append(len(sizes))
         for piece in source.read():
             content = piece.text.encode()
             digest.update(content)
@@ -98,10 +108,20 @@ def read_corpus(sources: Sequence[Source], on_progress: Callable[[int], None]) -
                 blanks.append(blank)
                 total, size = total + size, 0
                 digest, blank = hashlib.blake2b(digest_size=16), True
+    first_val = [*starts, len(sizes)][len(sources)]
     empty = np.frombuffer(blanks, dtype=np.bool_)
-    repeated = _repeated(np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)) & ~empty
-    sizes_array = np.frombuffer(sizes, dtype=np.uint64)
-    return Corpus(sizes_array, ~(empty | repeated), int(repeated.sum()), int(empty.sum()))
+    validated, repeated = np.zeros_like(empty), np.zeros_like(empty)
+    train, val = np.split(np.frombuffer(digests, dtype="S16"), [first_val])
+    validated[:first_val] = np.isin(train, val)
+    repeated[:first_val] = _repeated(train.view(np.uint64).reshape(-1, 2))
+    return Corpus(
+        np.frombuffer(sizes, dtype=np.uint64),
+        ~(empty | repeated | validated),
+        int((repeated & ~validated & ~empty).sum()),
+        int(empty.sum()),
+        first_val,
+        int((validated & ~empty).sum()),
+    )
 
 
 def _repeated(digests: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
@@ -111,6 +131,13 @@ def _repeated(digests: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
     repeated = np.zeros(len(digests), dtype=bool)
     repeated[order[1:]] = (ordered[1:] == ordered[:-1]).all(axis=1)
     return repeated
+
+
+def plan_files(corpus: Corpus) -> Plan:
+    """The user's own files to validation, whole, and everything else to training."""
+    sides = np.where(np.arange(len(corpus.kept)) < corpus.first_val, TRAIN, VAL).astype(np.uint8)
+    sides[~corpus.kept] = LEFT_OUT
+    return Plan("files", sides)
 
 
 def plan_split(corpus: Corpus, val_fraction: float, seed: int) -> Plan:

@@ -14,27 +14,25 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from minigpt.data.dataset import TRAIN_FILE, VAL_FILE
+from minigpt.data.documents import SUFFIX, DocumentsWriter
 from minigpt.data.folder import new_folder
-from minigpt.data.overlap import overlap
 from minigpt.data.pack import Part, draw_sequences, encode_parts, planned_parts
-from minigpt.data.plan import LEFT_OUT, TRAIN, Corpus, Plan, plan_split, read_corpus
-from minigpt.data.report import Report, SplitReport
+from minigpt.data.plan import LEFT_OUT, TRAIN, Corpus, Plan, plan_files, plan_split, read_corpus
+from minigpt.data.report import Report
+from minigpt.data.settings import Settings
 from minigpt.data.shards import Shard, ShardWriter
 from minigpt.data.sources import Source, open_sources, source_notes
-from minigpt.errors import ConfigError, DataError
+from minigpt.data.summary import summary
+from minigpt.errors import DataError
 from minigpt.source_options import FileFormat, SourceOptions
-from minigpt.tokenizers import Tokenizer, make_tokenizer, reads_training_text
-
-SPLITS = ("document", "sequence")
-HIGH_OVERLAP = 0.05
-
+from minigpt.tokenizers import OnNote, Tokenizer, make_tokenizer, reads_training_text
 
 # Told how far it is: the phase by its name above, how much is done and of how much, None if that is not known yet; in
 # bytes of text, when comparing in tokens.
@@ -44,6 +42,10 @@ Names = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 
 def _silent(phase: str, done: int, total: int | None) -> None:
+    pass
+
+
+def _unheard(note: str) -> None:
     pass
 
 
@@ -60,45 +62,18 @@ class _Calmed:
             self._on_progress(phase, done, total)
 
 
-@dataclass(frozen=True)
-class _Settings:
-    """What the user chose, checked."""
-
-    names: tuple[str, ...]
-    tokenizer: str
-    val_fraction: float
-    split_by: str
-    block_size: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        if not self.names:
-            raise ConfigError("There is nothing to prepare", remedy="Name a file, a folder, hf:owner/name, or pylib.")
-        if not 0 < self.val_fraction <= 0.5:
-            raise ConfigError(
-                "The share of validation must lie above 0 and at most at 0.5",
-                seen=self.val_fraction,
-                remedy="0.1 is usual; 0.01 will do for gigabytes.",
-            )
-        if self.split_by not in SPLITS:
-            raise ConfigError(
-                "There is no such way to split", seen=self.split_by, remedy=f"There are: {', '.join(SPLITS)}."
-            )
-        if self.block_size < 1:
-            raise ConfigError("The block size must be positive", seen=self.block_size, remedy="512 is usual.")
-        reads_training_text(self.tokenizer)  # raises now, not after a pass over the text, if the spec is wrong
-
-
 def prepare(
     sources: Names,
     out: str | os.PathLike[str],
     tokenizer: str = "gpt2",
-    val_fraction: float = 0.1,
+    val_fraction: float | None = None,
     split_by: str = "document",
     block_size: int = 512,
     seed: int = 0,
     on_progress: OnProgress = _silent,
     *,
+    on_note: OnNote = _unheard,
+    val: Names = (),
     pattern: str | Sequence[str] = (),
     exclude: str | Sequence[str] = (),
     format: FileFormat | None = None,
@@ -113,13 +88,17 @@ def prepare(
         out: the folder to make. It must not exist, and appears only when everything went well.
         tokenizer: `gpt2`, `char`, `byte`, `bpe:N` for a vocabulary of N ids learned from the training side, or the
             folder of a run or data set, whose tokenizer is then used.
-        val_fraction: the share of the text that validates, above 0 and at most 0.5.
+        val_fraction: the share of the text that validates, above 0 and at most 0.5; a tenth when left out.
         split_by: `document`: every document is on one side (or the end of the text validates, where documents are
             too few). `sequence`: sequences of `block_size` tokens are drawn; documents then stand on both sides.
         block_size: the sequence length that `split_by="sequence"` cuts and that the report counts in. Training may
             use another.
-        seed: decides the split.
+        seed: decides the split, 0 to 2^63 - 1.
         on_progress: told how far it is, a few times a second.
+        on_note: told at once what is not taken of the text to learn the tokenizer from; it is among the report's notes,
+            too.
+        val: validation files of your own, named as the sources are, instead of a share of these. They validate whole;
+            a document of the sources that is in them, too, is left out of training.
         pattern: which files of a folder to read, as `*.py`; without one, those that are text by their names.
         exclude: files and folders inside of a folder to leave out, as `drafts` or `*.log`.
         format: what to read every file as; else its name and its first bytes decide.
@@ -135,7 +114,7 @@ def prepare(
         TokenizerError: there is no such tokenizer.
         DataError: a source cannot be read or is no text, there is too little text, `out` exists or cannot be written.
     """
-    names = _several(sources)
+    names, val_names = _several(sources), _several(val)
     reading = SourceOptions(
         pattern=_several(pattern),
         exclude=_several(exclude),
@@ -144,28 +123,34 @@ def prepare(
         split_at=split_at,
         split_lines=split_lines,
     )
-    settings = _Settings(names, tokenizer, val_fraction, split_by, block_size, seed)
+    settings = Settings(names, val_names, tokenizer, val_fraction, split_by, block_size, seed)
     on_progress = _Calmed(on_progress)
     started = time.perf_counter()
     with (
         new_folder(Path(out)) as folder,
-        open_sources(names, reading) as opened,
+        open_sources([*names, *val_names], reading) as opened,
     ):
-        corpus = read_corpus(opened, lambda done: on_progress("reading", done, None))
-        if not corpus.n_documents:
-            raise DataError("There is no text", seen=", ".join(names), remedy="Name sources that hold some.")
+        own, val_own = opened[: len(names)], opened[len(names) :]
+        corpus = read_corpus(own, lambda done: on_progress("reading", done, None), val_own)
+        _check_text(corpus, settings)
         plan = _plan(corpus, settings)
-        made = _make_tokenizer(opened, corpus, plan, settings, on_progress)
+        notes: list[str] = []
+
+        def note(text: str) -> None:
+            notes.append(text)
+            on_note(text)
+
+        made = _make_tokenizer(opened, corpus, plan, settings, on_progress, note)
         made.save(folder)
         parts = _counted(planned_parts(opened, corpus, plan), "encoding", corpus.text_bytes, on_progress)
         pack = _pack_sequences if split_by == "sequence" else _pack_documents
         seen, n_unknown = pack(folder, parts, made, settings)
-        report = _report(folder, corpus, plan, made, settings, seen, n_unknown, started, on_progress)
+        report = summary(folder, corpus, plan, made, settings, seen, n_unknown, started, on_progress)
         report = replace(
             report,
             left_out=tuple(words for source in opened for words in source.findings.left_out),
             reading=reading,
-            notes=(*report.notes, *source_notes(opened, reading)),
+            notes=(*report.notes, *notes, *source_notes(opened, reading)),
         )
         report.save(folder)
     return report
@@ -175,21 +160,36 @@ def _several(names: Names) -> tuple[str, ...]:
     return tuple(os.fspath(name) for name in ([names] if isinstance(names, str | os.PathLike) else names))
 
 
-def _plan(corpus: Corpus, settings: _Settings) -> Plan:
+def _check_text(corpus: Corpus, settings: Settings) -> None:
+    """Raises DataError if a side that the user named has no text."""
+    train, val = np.split(corpus.kept, [corpus.first_val])
+    if settings.val_names and not val.any():
+        seen, remedy = ", ".join(settings.val_names), "Name files that hold some with --val."
+        raise DataError("There is no text to validate on", seen=seen, remedy=remedy)
+    if not train.any():
+        what = "There is no text"
+        if corpus.validated:
+            what = "All of the text is in the validation files too, and none is left to train on"
+        raise DataError(what, seen=", ".join(settings.names), remedy="Name sources that hold some.")
+
+
+def _plan(corpus: Corpus, settings: Settings) -> Plan:
+    if settings.val_names:
+        return plan_files(corpus)
     if settings.split_by == "document":
-        return plan_split(corpus, settings.val_fraction, settings.seed)
+        return plan_split(corpus, settings.share, settings.seed)
     sides = np.where(corpus.kept, TRAIN, LEFT_OUT).astype(np.uint8)  # drawn later, from the tokens
     note = "Sequences were drawn at random: documents stand on both sides, and validation looks easier than it is."
     return Plan("sequence", sides, note=note)
 
 
 def _make_tokenizer(
-    opened: Sequence[Source], corpus: Corpus, plan: Plan, settings: _Settings, on_progress: OnProgress
+    opened: Sequence[Source], corpus: Corpus, plan: Plan, settings: Settings, on_progress: OnProgress, on_note: OnNote
 ) -> Tokenizer:
     if not reads_training_text(settings.tokenizer):
         return make_tokenizer(settings.tokenizer)
     parts = _counted(planned_parts(opened, corpus, plan), "learning", corpus.text_bytes, on_progress)
-    return make_tokenizer(settings.tokenizer, (part.text for part in parts if part.side == TRAIN))
+    return make_tokenizer(settings.tokenizer, (part.text for part in parts if part.side == TRAIN), on_note)
 
 
 def _counted(parts: Iterator[Part], phase: str, total: int, on_progress: OnProgress) -> Iterator[Part]:
@@ -202,15 +202,17 @@ def _counted(parts: Iterator[Part], phase: str, total: int, on_progress: OnProgr
 
 
 def _pack_documents(
-    folder: Path, parts: Iterator[Part], tokenizer: Tokenizer, settings: _Settings
+    folder: Path, parts: Iterator[Part], tokenizer: Tokenizer, settings: Settings
 ) -> tuple[npt.NDArray[np.bool_], int]:
     """Writes both token files. Returns which ids occur in training, and how many characters are unknown."""
     seen, n_unknown = np.zeros(tokenizer.vocab_size, dtype=bool), 0
     with (
         ShardWriter(folder / TRAIN_FILE, tokenizer.vocab_size, tokenizer.identity) as train,
         ShardWriter(folder / VAL_FILE, tokenizer.vocab_size, tokenizer.identity) as val,
+        DocumentsWriter((folder / TRAIN_FILE).with_suffix(SUFFIX)) as train_names,
+        DocumentsWriter((folder / VAL_FILE).with_suffix(SUFFIX)) as val_names,
     ):
-        for sides in encode_parts(parts, tokenizer):
+        for sides in encode_parts(_named(parts, (train_names, val_names)), tokenizer):
             for packed, writer in zip(sides, (train, val), strict=True):
                 writer.append(packed.ids, n_documents=packed.n_documents, n_bytes=packed.n_bytes)
                 n_unknown += packed.n_unknown
@@ -218,8 +220,16 @@ def _pack_documents(
     return seen, n_unknown
 
 
+def _named(parts: Iterator[Part], names: tuple[DocumentsWriter, DocumentsWriter]) -> Iterator[Part]:
+    """The same parts, with the names of the documents that end with them written down."""
+    for part in parts:
+        if part.end:
+            names[part.side].add(part.origin)
+        yield part
+
+
 def _pack_sequences(
-    folder: Path, parts: Iterator[Part], tokenizer: Tokenizer, settings: _Settings
+    folder: Path, parts: Iterator[Part], tokenizer: Tokenizer, settings: Settings
 ) -> tuple[npt.NDArray[np.bool_], int]:
     """As `_pack_documents`, by way of one file with all tokens, which is removed again."""
     whole, n_unknown, seam = folder / "all.tokens", 0, settings.block_size
@@ -233,72 +243,7 @@ def _pack_sequences(
         ShardWriter(folder / VAL_FILE, size, identity, seam) as val,
     ):
         shard = Shard.open(whole, verify=False)
-        seen = draw_sequences(shard, train, val, tokenizer, settings.val_fraction, settings.seed)
+        seen = draw_sequences(shard, train, val, tokenizer, settings.share, settings.seed)
     del shard  # Windows removes no file that is mapped
     whole.unlink()
     return seen, n_unknown
-
-
-def _report(
-    folder: Path,
-    corpus: Corpus,
-    plan: Plan,
-    tokenizer: Tokenizer,
-    settings: _Settings,
-    seen: npt.NDArray[np.bool_],
-    n_unknown: int,
-    started: float,
-    on_progress: OnProgress,
-) -> Report:
-    """Looks at what was written, and says no if it is too little to train on."""
-    train, val = (Shard.open(folder / name, verify=False) for name in (TRAIN_FILE, VAL_FILE))
-    if train.n_tokens <= settings.block_size or val.n_tokens < 2:
-        found = f"{train.n_tokens:,} training and {val.n_tokens:,} validation tokens"
-        del train, val  # Windows removes no file that is mapped
-        raise DataError(
-            f"There is too little text: one training sequence needs {settings.block_size + 1:,} tokens, validation 2",
-            seen=found,
-            remedy="Prepare more text, or shorter sequences: a smaller --block-size here and --model.block-size later.",
-        )
-    share, n_windows = overlap(train, val, lambda done: on_progress("comparing", done, train.n_tokens))
-    return Report(
-        sources=settings.names,
-        tokenizer=tokenizer.spec,
-        vocab_size=tokenizer.vocab_size,
-        vocab_in_train=int(seen.sum()),
-        block_size=settings.block_size,
-        seed=settings.seed,
-        val_fraction=settings.val_fraction,
-        split_by=settings.split_by,
-        split=plan.split,
-        documents=corpus.n_documents,
-        duplicates=corpus.duplicates,
-        empty=corpus.empty,
-        unknown_characters=n_unknown,
-        overlap=share,
-        overlap_windows=n_windows,
-        disk_bytes=sum(shard.path.stat().st_size for shard in (train, val)),
-        seconds=time.perf_counter() - started,
-        train=_side(train, settings.block_size),
-        val=_side(val, settings.block_size),
-        notes=tuple(_notes(plan, settings, tokenizer, n_unknown, share)),
-    )
-
-
-def _side(shard: Shard, block_size: int) -> SplitReport:
-    n_sequences = -(-(shard.n_tokens - 1) // block_size)
-    return SplitReport(shard.n_documents, shard.n_bytes, shard.n_tokens, n_sequences)
-
-
-def _notes(plan: Plan, settings: _Settings, tokenizer: Tokenizer, n_unknown: int, share: float) -> Iterator[str]:
-    if plan.note:
-        yield plan.note
-    if plan.split == "sequence" and reads_training_text(settings.tokenizer):
-        yield "The tokenizer learned from all of the text, validation included: it was made before the sequences were."
-    wanted = int(tokenizer.spec.partition(":")[2] or 0)
-    if reads_training_text(settings.tokenizer) and wanted > tokenizer.vocab_size:
-        yield f"The text gave {tokenizer.vocab_size:,} ids, not {wanted:,}: the model's vocabulary will be that small."
-    if n_unknown:
-        yield f"{n_unknown:,} characters of validation do not occur in training; they share one id."
-    if share > HIGH_OVERLAP:
-        yield f"{share:.0%} of validation stands in training too: its loss will look better than it is."

@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from minigpt.errors import DataError
-from minigpt.files import read_json, why
+from minigpt.characters import counted
+from minigpt.errors import DataError, did_you_mean_folder
+from minigpt.files import is_missing, read_json, why
+from minigpt.shape import SignedInt, typed
 from minigpt.source_options import USUAL, SourceOptions
 from minigpt.tokenizers import utf8
 
 FILE = "meta.json"
-FORMAT = 1
+FORMAT = 2
 
 SPLIT_NAMES = {
     "document": "by whole documents",
     "tail": "the end of the text validates",
     "sequence": "by sequences",
+    "files": "your own validation files",
 }
 
 
@@ -48,17 +52,19 @@ class Report:
 
     Args:
         sources: what was read.
+        val_sources: the user's own validation files; none where validation was drawn from the sources.
         tokenizer: the spec of the tokenizer.
         vocab_size: its ids.
         vocab_in_train: how many of them occur in the training tokens.
         block_size: the length that sequences are counted in.
         seed: what the split was drawn with.
-        val_fraction: the share of validation that was asked for.
+        val_fraction: the share of validation that was asked for; None with files of the user's own.
         split_by: what was asked for: `document` or `sequence`.
-        split: what was done: `document`, `tail` or `sequence`.
+        split: what was done: `document`, `tail`, `sequence` or `files`.
         documents: the different, non-empty ones.
         duplicates: documents left out because an equal one came before.
         empty: documents left out because they held nothing but white space.
+        validated: training documents left out because an equal one is in the user's own validation files.
         unknown_characters: characters that the vocabulary cannot say (`char` only).
         overlap: the share of validation's 32-token windows that also stand in the training tokens.
         overlap_windows: how many windows were looked up.
@@ -72,17 +78,19 @@ class Report:
     """
 
     sources: tuple[str, ...]
+    val_sources: tuple[str, ...]
     tokenizer: str
     vocab_size: int
     vocab_in_train: int
     block_size: int
-    seed: int
-    val_fraction: float
+    seed: SignedInt
+    val_fraction: float | None
     split_by: str
     split: str
     documents: int
     duplicates: int
     empty: int
+    validated: int
     unknown_characters: int
     overlap: float
     overlap_windows: int
@@ -114,24 +122,40 @@ class Report:
         """The speed of the whole preparation, in 10^6 bytes of text."""
         return self.text_bytes / 1e6 / self.seconds
 
+    @property
+    def split_words(self) -> str:
+        """What was done, in words."""
+        words = SPLIT_NAMES.get(self.split, self.split)
+        return words if self.val_sources else f"{words}, seed {self.seed}"
+
+    @property
+    def documents_words(self) -> str:
+        """How many documents there are, and were left out."""
+        copies = counted(self.duplicates, "copy", "copies")
+        counts = {copies: self.duplicates, f"{self.empty:,} empty": self.empty}
+        counts |= {f"{self.validated:,} also in validation": self.validated}
+        left_out = ", ".join(words for words, count in counts.items() if count)
+        return f"{self.documents:,} (left out: {left_out})" if left_out else f"{self.documents:,}"
+
     def rows(self) -> list[tuple[str, str]]:
         """The report as pairs of a name and a value, for a table."""
-        left_out = f" (left out: {self.duplicates:,} copies, {self.empty:,} empty)"
+        windows = counted(self.overlap_windows, "validation window")
         rows = [
             ("sources", ", ".join(self.sources)),
+            *([("validation from", ", ".join(self.val_sources))] if self.val_sources else []),
             *([("left out", ", ".join(self.left_out))] if self.left_out else []),
-            ("documents", f"{self.documents:,}{left_out if self.duplicates or self.empty else ''}"),
-            ("text", f"{self.text_bytes:,} bytes, {self.bytes_per_token:.2f} to a token"),
+            ("documents", self.documents_words),
+            ("text", f"{counted(self.text_bytes, 'byte')}, {self.bytes_per_token:.2f} to a token"),
             ("tokens", f"{self.tokens:,}"),
-            ("sequences", f"{self.train.sequences + self.val.sequences:,} of {self.block_size} tokens"),
+            ("sequences", f"{self.train.sequences + self.val.sequences:,} of {counted(self.block_size, 'token')}"),
             ("vocabulary", f"{self.tokenizer}, {self.vocab_size:,} ids; {self.vocab_in_train:,} occur in training"),
-            ("split", f"{SPLIT_NAMES.get(self.split, self.split)}, seed {self.seed}"),
+            ("split", self.split_words),
             ("training", _side(self.train, self.train.tokens / self.tokens)),
             ("validation", _side(self.val, self.val.tokens / self.tokens)),
-            ("overlap", f"{self.overlap:.2%} of {self.overlap_windows:,} validation windows stand in training"),
+            ("overlap", f"{self.overlap:.2%} of {windows} stand in training"),
         ]
         if self.unknown_characters:
-            rows.append(("unknown", f"{self.unknown_characters:,} characters"))
+            rows.append(("unknown", counted(self.unknown_characters, "character")))
         speed = f"{self.seconds:.1f} s, {self.megabytes_per_second:.1f} MB/s"
         return [*rows, ("on disk", f"{self.disk_bytes:,} bytes"), ("time", speed)]
 
@@ -152,31 +176,40 @@ class Report:
         remedy = "Prepare the data again."
         try:
             content = read_json(path)
-            version = int(content.pop("format"))
-            if version <= FORMAT:
-                train, val = SplitReport(**content.pop("train")), SplitReport(**content.pop("val"))
-                sources, notes = tuple(content.pop("sources")), tuple(content.pop("notes"))
-                content["left_out"] = tuple(map(str, content.get("left_out", ())))
-                content["reading"] = SourceOptions.of(content.get("reading", {}))
-                return cls(sources=sources, train=train, val=val, notes=notes, **content)
-        except FileNotFoundError as error:
-            if not folder.is_dir():
-                what, remedy = "There is no such data set", f"Make it: minigpt prepare pylib --out {folder}"
-            elif any(folder.glob("*.tokens")):
-                what = f"{FILE} is missing in the data set"
-            else:
-                what = "The folder holds no prepared data"
-                remedy = f"If it holds your text: minigpt prepare {folder} --out data/{folder.absolute().name}"
-            raise DataError(what, seen=folder, remedy=remedy) from error
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            version = typed(int, content.pop("format"))
+            if version == FORMAT:
+                return typed(cls, content)
+        except OSError as error:
+            if is_missing(error):
+                raise _no_data(folder) from error
+            remedy = "Check who may read it."
+            raise DataError("The data set cannot be read", seen=f"{path}: {why(error)}", remedy=remedy) from error
+        except (ValueError, KeyError) as error:
             raise DataError(f"{path} is damaged", seen=why(error), remedy=remedy) from error
         raise DataError(
-            f"{path} was written by a newer Mini-GPT",
-            seen=f"format {version}",
-            remedy=f"Update Mini-GPT; this one reads formats up to {FORMAT}.",
+            f"{path} was written by {'a newer' if version > FORMAT else 'an older'} Mini-GPT",
+            seen=f"format {version}, not {FORMAT}",
+            remedy="Update Mini-GPT, or prepare the data again." if version > FORMAT else remedy,
         )
 
 
+def _no_data(folder: Path) -> DataError:
+    """Returns what is wrong with a path that is no data set, and the command that makes one, if any may."""
+    near, name = did_you_mean_folder(folder, FILE), shlex.quote(str(folder))
+    make = f"minigpt prepare {name} --out {shlex.quote(f'data/{folder.absolute().stem}')}"
+    if any(folder.glob("*.tokens")):
+        what, remedy = f"{FILE} is missing in the data set", "Prepare the data again."
+    elif (folder / "config.toml").is_file():
+        what, remedy = "This is a run, not a data set", f"{near}Give the folder that `minigpt prepare` made."
+    elif folder.is_dir():
+        what, remedy = "The folder holds no prepared data", f"{near}If it holds your text: {make}"
+    elif folder.exists():
+        what, remedy = "This is a file, not a data set", f"If it is your text: {make}"
+    else:
+        what, remedy = "There is no such data set", f"{near}To make it of a text: minigpt prepare TEXT --out {name}"
+    return DataError(what, seen=folder, remedy=remedy)
+
+
 def _side(side: SplitReport, share: float) -> str:
-    documents = f"{side.documents:,} document{'' if side.documents == 1 else 's'}"
-    return f"{side.tokens:,} tokens ({share:.1%}), {documents}, {side.sequences:,} sequences"
+    documents, sequences = counted(side.documents, "document"), counted(side.sequences, "sequence")
+    return f"{counted(side.tokens, 'token')} ({share:.1%}), {documents}, {sequences}"

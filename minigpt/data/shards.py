@@ -36,6 +36,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minigpt.errors import DataError
+from minigpt.files import open_regular, why
 
 Tokens = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -205,11 +206,11 @@ class Shard:
         """
         path = Path(path)
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 header = file.read(HEADER_BYTES)
             state = FileState.of(path.stat())
         except OSError as error:
-            raise DataError(f"The token file {path} cannot be read", seen=error.strerror, remedy=_REMEDY) from error
+            raise DataError(f"The token file {path} cannot be read", seen=why(error), remedy=_REMEDY) from error
         head = _read_header(path, header)
         dtype = token_dtype(head.vocab_size)
         wanted = HEADER_BYTES + head.n_tokens * dtype.itemsize
@@ -238,7 +239,7 @@ def _state(path: Path) -> FileState | None:
 
 
 def _payload_sha256(path: Path) -> bytes:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         file.seek(HEADER_BYTES)
         return hashlib.file_digest(file, "sha256").digest()
 

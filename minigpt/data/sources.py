@@ -94,7 +94,29 @@ def open_sources(names: Iterable[str], options: SourceOptions = USUAL) -> Iterat
     names = list(names)
     with ExitStack() as stack:
         stdin = stack.enter_context(spooled_stdin()) if "-" in names else None
-        yield [_source(name, options, stdin) for name in names]
+        yield _told_apart([_source(name, options, stdin) for name in names])
+
+
+def _told_apart(sources: list[Source]) -> list[Source]:
+    """The same; of two whose files have the same name, documents are shown with the folder before it, too."""
+    own = Counter(own_name(source.name) for source in sources)
+    return [
+        replace(source, read=_shown_longer(source)) if own[own_name(source.name)] > 1 else source for source in sources
+    ]
+
+
+def _shown_longer(source: Source) -> Callable[[], Iterator[Piece]]:
+    name = own_name(source.name)
+    longer = f"{Path(source.name).absolute().parent.name}/{name}"
+
+    def read() -> Iterator[Piece]:
+        for piece in source.read():
+            shown = piece.origin.name
+            if shown.startswith(name):
+                piece = piece._replace(origin=piece.origin._replace(name=longer + shown.removeprefix(name)))
+            yield piece
+
+    return read
 
 
 def _source(name: str, options: SourceOptions, stdin: IO[bytes] | None) -> Source:

@@ -10,7 +10,6 @@ import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from itertools import count
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from minigpt.calendar import Calendar
 from minigpt.config import Config
 from minigpt.data import Dataset, Shard
+from minigpt.data.folder import free_folder
 from minigpt.data.report import Report
 from minigpt.doctor.saved import Saved, read_saved
 from minigpt.errors import DataError, MiniGPTError, RunError
@@ -205,12 +205,6 @@ class Evidence:
     def resumed(self, *options: str) -> str:
         """Returns the command that goes on with the run."""
         return shlex.join(["minigpt", "resume", str(self.run), *options])
-
-
-def free_folder(path: Path) -> Path:
-    """Returns the path, or with the first number behind it that is not taken yet."""
-    paths = (path.with_name(f"{path.name}{number if number > 1 else ''}") for number in count(1))
-    return next(one for one in paths if not one.exists())
 
 
 def _is_whole(record: Record) -> bool:

@@ -257,7 +257,7 @@ def stopped(evidence: Evidence) -> Finding | None:
     return Finding(
         "stopped",
         "hint",
-        f"The run has taken {evidence.last_step:,} of {evidence.total_steps:,} steps.",
+        f"The run has taken {evidence.last_step:,} of {counted(evidence.total_steps, 'step')}.",
         "It was stopped before its end, and can go on from where it stands.",
         f"Go on with it: `{evidence.resumed()}`",
         step=evidence.last_step,

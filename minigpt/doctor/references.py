@@ -20,6 +20,7 @@ import numpy as np
 from minigpt.atomic import write_file
 from minigpt.calendar import Calendar
 from minigpt.config import Config, preset_names, resolve
+from minigpt.data.dataset import Identity
 from minigpt.data.report import Report
 from minigpt.errors import MiniGPTError, RunError
 from minigpt.metrics import read_metrics
@@ -156,7 +157,8 @@ def _decisive(config: Config) -> dict[str, Any]:
     groups = config.to_dict()
     del groups["model"]["vocab_size"]
     groups["train"] = {name: groups["train"][name] for name in ("batch_size", "lr", "clip")}
-    groups.pop("machine")
+    del groups["schedule"]["max_warmup_ratio"]  # it cuts the warm-up of runs that are shorter than any reference
+    del groups["machine"]
     return {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
 
 
@@ -196,21 +198,22 @@ def collect(run: Path | str, corpus: str) -> Reference:
     )
 
 
-def _command(config: Config, data: dict[str, Any], preset: str, corpus: str) -> str:
+def _command(config: Config, data: Identity, preset: str, corpus: str) -> str:
     """Returns the commands that make such a run, for whoever has the text in the folder they are called in."""
-    sources, prepared = [corpus], ["--tokenizer", str(data["tokenizer"]["spec"])]
+    sources, prepared = [corpus], ["--tokenizer", data["tokenizer"]["spec"]]
     try:
-        report = Report.load(Path(str(data["folder"])))
+        report = Report.load(Path(data["folder"]))
     except MiniGPTError:
         pass  # the data set is gone: its usual options, then
     else:
         sources = [Path(source).name if Path(source).exists() else source for source in report.sources]
         for option, value, usual in (
-            ("--val-fraction", report.val_fraction, 0.1),
+            ("--val-fraction", report.val_fraction or 0.1, 0.1),
             ("--split-by", report.split_by, "document"),
             ("--seed", report.seed, 0),
         ):
             prepared += [] if value == usual else [option, str(value)]
+        prepared += ["--val", *report.val_sources] if report.val_sources else []
     trained, usual_length = ["--preset", preset], resolve(preset).train
     for option, name in (("--steps", "steps"), ("--epochs", "epochs"), ("--train.seed", "seed")):
         value = getattr(config.train, name)

@@ -35,15 +35,15 @@ def read_saved(folder: RunFolder) -> Saved:
             newest = folder.checkpoint_step(place)
             break
         damaged[folder.checkpoint_step(place)] = fault
-    noted = folder.best().get("checkpoint")
+    noted = folder.best()
     there = {place.name: place for place in folder.checkpoint_folders()}
     if noted is None:
         best = None
-    elif str(noted) not in there:
-        best = f"{folder.checkpoints / str(noted)}: it is not there"
+    elif (name := noted["checkpoint"]) not in there:
+        best = f"{folder.checkpoints / name}: it is not there"
     else:
-        step = folder.checkpoint_step(there[str(noted)])
-        best = None if step == newest else damaged.get(step) or _fault(there[str(noted)])
+        step = folder.checkpoint_step(there[name])
+        best = None if step == newest else damaged.get(step) or _fault(there[name])
     return Saved(newest, damaged, best)
 
 

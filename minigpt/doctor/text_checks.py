@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.characters import counted
-from minigpt.doctor.evidence import Evidence, free_folder
+from minigpt.data.folder import free_folder
+from minigpt.doctor.evidence import Evidence
 from minigpt.doctor.finding import Finding
 from minigpt.settings_check import FEWEST_VALIDATED
 
@@ -72,13 +73,15 @@ def overlap(evidence: Evidence) -> Finding | None:
     assert report is not None
     if report.overlap <= OVERLAP or report.overlap_windows < FEWEST_WINDOWS:
         return None
+    remedy = "Take reprints and near copies out of the texts, and prepare them anew."
+    if report.split_by == "sequence":
+        remedy = f"Split them by whole documents: {_prepared(evidence, 'apart', split_by='document')}"
     return Finding(
         "overlap",
         "problem" if report.overlap > MUCH_OVERLAP else "hint",
         f"{report.overlap:.1%} of {report.overlap_windows:,} stretches of the validation text stand in training too.",
         "The validation loss is lower than on new text: it measures memory as well.",
-        "Take reprints and near copies out of the sources, and prepare them anew, split by whole documents: "
-        + _prepared(evidence, "apart", split_by="document"),
+        remedy,
     )
 
 
@@ -111,7 +114,7 @@ def small_validation(evidence: Evidence) -> Finding | None:
     if tokens >= FEWEST_VALIDATED:
         return None
     report, larger = evidence.report, ""
-    if report and report.val_fraction < MOST_VALIDATED:
+    if report and report.val_fraction is not None and report.val_fraction < MOST_VALIDATED:
         share = min(MOST_VALIDATED, max(0.2, 2 * report.val_fraction))
         larger = _prepared(evidence, "more-val", val_fraction=share)
     return Finding(
@@ -130,7 +133,7 @@ def _prepared(evidence: Evidence, suffix: str, **changes: Any) -> str:
     folder = Path(str(evidence.data["folder"]))
     asked = {
         "tokenizer": evidence.origin or report.tokenizer,  # a run's folder means its tokenizer
-        "val_fraction": f"{report.val_fraction:g}",
+        "val_fraction": "0.1" if report.val_fraction is None else f"{report.val_fraction:g}",
         "split_by": report.split_by,
         "block_size": report.block_size,
         "seed": report.seed,
@@ -142,7 +145,9 @@ def _prepared(evidence: Evidence, suffix: str, **changes: Any) -> str:
         if name in changes or usual.get(name) != value
         for word in (f"--{name.replace('_', '-')}", str(value))
     ]
-    if not all(source in ("pylib", "pylib-code") or Path(source).exists() for source in report.sources):
-        return f"minigpt prepare with the options it was given, a new --out, and {shlex.join(options)}."
+    options += ["--val", *report.val_sources] if report.val_sources else []
+    sources = [*report.sources, *report.val_sources]
+    if not all(source in ("pylib", "pylib-code") or Path(source).exists() for source in sources):
+        return f"with the options that it was given, a new --out, and {shlex.join(options)}."
     out = free_folder(folder.with_name(f"{folder.name}-{suffix}"))
     return f"`{shlex.join(['minigpt', 'prepare', *report.sources, '--out', str(out), *options])}`"

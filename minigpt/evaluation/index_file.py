@@ -37,6 +37,7 @@ from minigpt.atomic import replacing
 from minigpt.data import Shard
 from minigpt.errors import DataError
 from minigpt.evaluation.suffixes import PLACES_AT_ONCE, Progress, Text, place_dtype, sorted_places
+from minigpt.files import open_regular
 
 MAGIC = b"MINIIDX\n"
 VERSION = 1
@@ -112,7 +113,7 @@ def _read(path: Path, shard: Shard) -> Places | None:
     try:
         if path.stat().st_size != HEADER_BYTES + shard.n_tokens * dtype.itemsize:
             return None
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             header, digest = file.read(HEADER_BYTES), hashlib.sha256()
             while data := file.read(PLACES_AT_ONCE * dtype.itemsize):
                 digest.update(data)

@@ -9,13 +9,14 @@ Not here: how far the model sees back (windows.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from minigpt.data import Shard
+from minigpt.data.documents import title
 from minigpt.data.shards import Tokens
 from minigpt.data.sources import open_sources, source_notes
 from minigpt.errors import DataError
@@ -24,8 +25,8 @@ from minigpt.tokenizers import Tokenizer, utf8
 
 Ints = npt.NDArray[np.int64]
 
-BEGINNING_TOKENS = 12
-"""Tokens of a nameless document that stand for its name."""
+BEGINNING_TOKENS, BEGINNING_LENGTH = 40, 60
+"""How much of a document is shown for the reader to know it: of its tokens so many, of their characters so many."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Material:
         readings: where readings begin, rising from 0; nothing before its beginning is in sight in a reading.
         leads: how many tokens at each reading's beginning are context only, at least 1.
         documents: where documents begin, rising from 0.
-        names: of the documents; None where they have none.
+        names: of the documents: their files, and the numbers of their records; None where nobody knows them.
         bytes_per_token: UTF-8 bytes of text that a token stands for, on average.
         tokenizer: what made the tokens.
         seam: 0, or the length of stretches whose first token is no target (see `Shard`).
@@ -48,22 +49,27 @@ class Material:
     readings: Ints
     leads: Ints
     documents: Ints
-    names: tuple[str, ...] | None
+    names: Sequence[str] | None
     bytes_per_token: float
     tokenizer: Tokenizer
     seam: int = 0
     notes: tuple[str, ...] = ()
 
-    def name(self, document: int) -> str:
-        """Returns what a document is called: its name, or its first words."""
-        if self.names is not None:
-            return self.names[document]
-        start = self.documents[document]
-        return " ".join(self.tokenizer.decode(self.tokens[start : start + BEGINNING_TOKENS]).split())
+    def beginning(self, document: int) -> str:
+        """Returns the first words of a document."""
+        start, *rest = self.documents[document : document + 2]
+        ids = self.tokens[start : min([start + BEGINNING_TOKENS, *rest])]
+        text = self.tokenizer.decode(ids[ids != self.tokenizer.end_of_text])
+        return " ".join(text.rstrip("\ufffd").split())[:BEGINNING_LENGTH]
 
 
-def split_material(shard: Shard, tokenizer: Tokenizer) -> Material:
+def split_material(shard: Shard, tokenizer: Tokenizer, names: Sequence[str] | None = None) -> Material:
     """Returns a split of a data set, as training would read it.
+
+    Args:
+        shard: the split.
+        tokenizer: what made it.
+        names: of its documents, if they are known.
 
     Raises:
         DataError: if it has fewer than two tokens.
@@ -80,10 +86,31 @@ def split_material(shard: Shard, tokenizer: Tokenizer) -> Material:
         readings=np.zeros(1, dtype=np.int64),
         leads=np.ones(1, dtype=np.int64),
         documents=documents,
-        names=None,
+        names=names,
         bytes_per_token=shard.n_bytes / shard.n_tokens,
         tokenizer=tokenizer,
         seam=shard.seam,
+    )
+
+
+def joined(parts: Sequence[Material]) -> Material:
+    """Returns splits of a data set as one, each read by itself.
+
+    Where they have seams, the first is made of whole stretches: it is validation, then.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    ends = np.cumsum([0, *(len(part.tokens) for part in parts)])
+    n_bytes = sum(part.bytes_per_token * len(part.tokens) for part in parts)
+    named = all(part.names is not None for part in parts)
+    return replace(
+        parts[0],
+        tokens=np.concatenate([part.tokens for part in parts]),
+        readings=np.concatenate([part.readings + start for part, start in zip(parts, ends, strict=False)]),
+        leads=np.concatenate([part.leads for part in parts]),
+        documents=np.concatenate([part.documents + start for part, start in zip(parts, ends, strict=False)]),
+        names=[name for part in parts for name in part.names or ()] if named else None,
+        bytes_per_token=n_bytes / ends[-1],
     )
 
 
@@ -106,7 +133,6 @@ def text_material(names: Iterable[str], tokenizer: Tokenizer, reading: SourceOpt
     with open_sources(names, reading) as sources:
         for source in sources:
             ids = [begin]
-            number = 1
             for piece in source.read():
                 ids.append(tokenizer.encode(piece.text))
                 n_bytes += len(utf8(piece.text))
@@ -116,9 +142,9 @@ def text_material(names: Iterable[str], tokenizer: Tokenizer, reading: SourceOpt
                 if length > 1:
                     parts += ids
                     starts.append(n_tokens)
-                    titles.append(source.name if number == 1 else f"{source.name}, document {number}")
+                    titles.append(title(piece.origin))
                     n_tokens += length
-                ids, number = [begin], number + 1
+                ids = [begin]
         left_out = ", ".join(words for source in sources for words in source.findings.left_out)
         notes = (*([f"Left out: {left_out}."] if left_out else []), *source_notes(sources, reading))
     if not parts:

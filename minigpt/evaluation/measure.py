@@ -6,13 +6,15 @@ Read downwards: the text, the model's pass over it, the yardsticks, the figures,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from minigpt.characters import counted
 from minigpt.config import MachineConfig
 from minigpt.data import Dataset, Shard
 from minigpt.data.overlap import WINDOW, overlap
@@ -20,15 +22,20 @@ from minigpt.device import choose_again
 from minigpt.errors import ConfigError, MiniGPTError
 from minigpt.evaluation.baselines import Baselines, baselines
 from minigpt.evaluation.figures import FEW_DOCUMENTS, Estimate, Figures, figures
-from minigpt.evaluation.material import Material, split_material, text_material
+from minigpt.evaluation.material import Material, joined, split_material, text_material
 from minigpt.evaluation.scores import Scores, score
+from minigpt.metrics import read_metrics
 from minigpt.run import RunFolder, load_model
 from minigpt.source_options import USUAL, SourceOptions
 
 Progress = Callable[[str, int, int], None]
+Split = Literal["val", "train", "all"]
 
 NOTEWORTHY = 0.01
 """A text of which a larger share stands in the training text is said to be no fair test."""
+
+IN_TRAINING = "The run itself measured a validation loss of"
+"""What a note begins with that says why the evaluation gives another one."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class Evaluation:
     Attributes:
         run: the run folder.
         step: the checkpoint's.
-        text: what was predicted: `the val split of data/books`, or the texts' names.
+        text: what was predicted: `the val split of data/books`, `all of data/letters`, or the texts' names.
         precision: number format of the matrix products.
         block_size: tokens in a window.
         stride: tokens from one window to the next.
@@ -78,7 +85,7 @@ def measure(
     data: Path | str | None = None,
     texts: Sequence[str] = (),
     reading: SourceOptions = USUAL,
-    split: Literal["val", "train"] = "val",
+    split: Split = "val",
     stride: int | None = None,
     checkpoint: str = "best",
     batch_size: int = 8,
@@ -92,7 +99,7 @@ def measure(
         data: a data set made with the run's tokenizer; the one it was trained on when left out.
         texts: files, folders or other sources of text to measure on, instead of a data set.
         reading: how the texts are read.
-        split: which part of the data set.
+        split: which part of the data set; `all` is both, for text that the model was not trained on.
         stride: tokens from one window to the next, 1 to block_size; block_size when left out.
         checkpoint: `best` (lowest validation loss), `latest`, or a step number.
         batch_size: windows at once.
@@ -110,8 +117,8 @@ def measure(
     if dataset is None:
         material, text = text_material(texts, tokenizer, reading), ", ".join(texts)
     else:
-        shard = dataset.val if split == "val" else dataset.train
-        material, text = split_material(shard, tokenizer), f"the {split} split of {dataset.folder}"
+        material = _material(dataset, split)
+        text = f"all of {dataset.folder}" if split == "all" else f"the {split} split of {dataset.folder}"
 
     chosen = choose_again(folder.environment(), machine or MachineConfig())
     config, place = folder.config(), folder.find_checkpoint(checkpoint)
@@ -129,17 +136,27 @@ def measure(
     on_progress("resampling", 0, 1)
     found = figures(material, scores, simple)
     on_progress("resampling", 1, 1)
-    seen = _seen(train, material, on_progress) if train and dataset is None else 0.0
+    own = dataset is not None and train is not None and dataset.train.sha256 == train.sha256
+    seen = _seen(train, material, on_progress) if train and not own else 0.0
+    notes = list(_notes(found, material, scores, reason, split if own else "val", seen))
+    step, stride = folder.checkpoint_step(place), config.model.block_size if stride is None else stride
+    if dataset is not None and split == "val" and stride == config.model.block_size:
+        notes += _beside_training(folder, dataset, step, found.loss.value, chosen.precision)
     return Evaluation(
         run=str(run),
-        step=int(place.name.removeprefix("step-")),
+        step=step,
         text=text,
         precision=chosen.precision,
         block_size=config.model.block_size,
-        stride=config.model.block_size if stride is None else stride,
+        stride=stride,
         figures=found,
-        notes=tuple(_notes(found, material, scores, reason, dataset is not None and split == "train", seen)),
+        notes=tuple(notes),
     )
+
+
+def _material(dataset: Dataset, split: Split) -> Material:
+    shards = {"val": (dataset.val,), "train": (dataset.train,), "all": (dataset.val, dataset.train)}[split]
+    return joined([split_material(shard, dataset.tokenizer, dataset.documents(shard)) for shard in shards])
 
 
 def _training_split(folder: RunFolder, dataset: Dataset | None) -> tuple[Shard | None, str]:
@@ -166,12 +183,13 @@ def _seen(train: Shard, material: Material, on_progress: Progress) -> float:
     return overlap(train, material.tokens, lambda done: on_progress("comparing", done, train.n_tokens))[0]
 
 
-def _notes(found: Figures, material: Material, scores: Scores, reason: str, trained_on: bool, seen: float) -> list[str]:
+def _notes(found: Figures, material: Material, scores: Scores, reason: str, own: Split, seen: float) -> list[str]:
     notes = []
     if reason:
         notes.append(f"No unigram, bigram or token frequency: the training data is not at hand ({reason}).")
-    if trained_on:
-        notes.append("This is the training split: the model, the unigram and the bigram have all seen it.")
+    if own != "val":
+        which = "This is the training split" if own == "train" else "The training split is in it"
+        notes.append(f"{which}: the model, the unigram and the bigram have all seen that.")
     if seen >= NOTEWORTHY:
         notes.append(
             f"{seen:.0%} of the text's passages of {WINDOW} tokens stand in the training text: of them the figures say "
@@ -188,8 +206,22 @@ def _notes(found: Figures, material: Material, scores: Scores, reason: str, trai
         notes.append("The split was drawn by sequences, not by documents: the intervals are too narrow.")
     unknown = material.tokenizer.unknown
     if unknown is not None and (count := int((material.tokens[scores.places] == unknown).sum())):
-        notes.append(f"{count:,} characters are not in the vocabulary; predicting 'unknown' is easier than they are.")
+        lacking = counted(count, "character")
+        notes.append(f"The vocabulary lacks {lacking} of the text; predicting 'unknown' is easier than they are.")
     return notes
+
+
+def _beside_training(folder: RunFolder, dataset: Dataset, step: int, loss: float, precision: str) -> Iterator[str]:
+    """Yields why the run's own validation at this step, of the same text, gave another loss, if it did."""
+    with suppress(MiniGPTError, KeyError, TypeError):
+        if folder.data()["splits"]["val"]["sha256"] == dataset.val.sha256:
+            records = read_metrics(folder.metrics_file, "validation")
+            then = next((record.get("val_loss") for record in records if record["step"] == step), None)
+            if isinstance(then, float) and f"{then:.4f}" != f"{loss:.4f}":
+                before = folder.environment()["precision"]
+                there, here = (f", in {before}", f", in {precision}") if before != precision else ("", "")
+                why = "" if there else ": the last digits depend on the machine and its software"
+                yield f"{IN_TRAINING} {then:.4f} at step {step:,}{there}; the evaluation gives {loss:.4f}{here}{why}."
 
 
 def _finite(value: Any) -> Any:

@@ -6,9 +6,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+from minigpt.characters import counted, visible
 from minigpt.errors import ConfigError
 from minigpt.evaluation.figures import Figures, Group
 from minigpt.evaluation.measure import Evaluation
+from minigpt.files import is_dir, why
 from minigpt.plotting import BLUE, FAINT, VERMILLION, new_figure, save, tidy
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -18,7 +20,7 @@ def check_picture(file: Path) -> None:
     """Raises ConfigError if no picture can be written to this path: before the long work, not after it."""
     if file.suffix.lower() not in SUFFIXES:
         raise ConfigError("The picture's kind is unknown", seen=file, remedy=f"End its name in {', '.join(SUFFIXES)}.")
-    if not file.absolute().parent.is_dir():
+    if not is_dir(file.absolute().parent):
         raise ConfigError("The picture's folder is not there", seen=file.absolute().parent, remedy="Make it first.")
 
 
@@ -26,10 +28,9 @@ def draw_evaluation(evaluation: Evaluation, file: Path) -> None:
     """Draws three diagrams side by side, and replaces the file when the picture is whole."""
     found = evaluation.figures
     figure = new_figure(15, 4.6, dpi=120, facecolor="white")
-    title = (
-        f"{Path(evaluation.run).name}, step {evaluation.step:,}: {found.tokens:,} tokens, loss {found.loss.value:.4f}"
-    )
-    figure.suptitle(title, parse_math=False)
+    of = f"{counted(found.tokens, 'token')}, loss {found.loss.value:.4f}"
+    title = f"{Path(evaluation.run).name}, step {evaluation.step:,}: {of}"
+    figure.suptitle(visible(title), parse_math=False)
     context, frequency, calibration = figure.subplots(1, 3)
     _losses(context, found.by_context, "tokens of context before the predicted one")
     if found.by_frequency:
@@ -40,7 +41,11 @@ def draw_evaluation(evaluation: Evaluation, file: Path) -> None:
     _reliability(calibration, found)
     for axes in (context, frequency, calibration):
         tidy(axes)
-    save(figure, file)
+    try:
+        save(figure, file)
+    except OSError as error:
+        remedy = "Name another file with --picture."
+        raise ConfigError("The picture cannot be written", seen=f"{file}: {why(error)}", remedy=remedy) from error
 
 
 def _losses(axes: Any, groups: tuple[Group, ...], label: str) -> None:

@@ -23,7 +23,7 @@ Product: TypeAlias = Callable[[Tensor], Tensor]
 Form: TypeAlias = Callable[[Tensor, Tensor | None], Product]
 """Weights (n_out, n_in) and a bias (n_out) to their product."""
 
-ROWS = (1, 2, 4, 8, 12, 16, 24, 32)
+ROWS = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32)
 """So many rows go through a product at once. Fewer are filled up, more go in parts."""
 
 

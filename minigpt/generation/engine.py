@@ -60,7 +60,8 @@ class Step:
             not asked for.
         end: why the row ends with this step; None if it goes on. At "stop token" the token is the one that stopped it,
             and no part of the text; at "none left" the samplers dropped every token, and it is `NONE_LEFT`.
-        candidates: the most likely tokens, the first first, if they were asked for.
+        candidates: the most likely tokens, the first first, and behind them the chosen one if it is none of these, if
+            they were asked for.
     """
 
     row: int
@@ -124,7 +125,7 @@ def stream_steps(
         tokens = picked.tolist()
         _check_finite(logits)
         likely = _logprobs(logits, picked) if logprobs else [math.nan] * len(rows)
-        candidates = _candidates(logits, decoder.texts, sampling) if explain else [()] * len(rows)
+        candidates = _candidates(logits, picked, decoder.texts, sampling) if explain else [()] * len(rows)
         steps = []
         for row, token, logprob, top in zip(rows, tokens, likely, candidates, strict=True):
             row.count += 1
@@ -147,7 +148,7 @@ def _check_finite(logits: Tensor) -> None:
     if not math.isfinite(logits.sum().item()):  # a sum is quick, and no number in it goes unnoticed
         raise MiniGPTError(
             "The model's probabilities are not numbers",
-            remedy="Take another checkpoint; if the weights were rounded, exact ones (float32).",
+            remedy="Try another --checkpoint; if the weights were rounded, also --weights float32.",
         )
 
 
@@ -164,11 +165,15 @@ def _logprobs(logits: Tensor, picked: Tensor) -> list[float]:
     return found.masked_fill(picked == NONE_LEFT, -math.inf).tolist()
 
 
-def _candidates(logits: Tensor, history: History, sampling: Sampling) -> list[tuple[Candidate, ...]]:
-    likely = logits.softmax(dim=-1).topk(min(CANDIDATES, logits.size(1)))
-    left = sampling.filtered(logits, history).softmax(dim=-1).nan_to_num().gather(1, likely.indices)  # NaN: none left
-    columns = (part.tolist() for part in (likely.indices, likely.values, left))
-    return [tuple(map(Candidate, *row)) for row in zip(*columns, strict=True)]
+def _candidates(logits: Tensor, picked: Tensor, history: History, sampling: Sampling) -> list[tuple[Candidate, ...]]:
+    shares = logits.softmax(dim=-1)
+    likely = shares.topk(min(CANDIDATES, logits.size(1))).indices
+    shown = torch.cat([likely, picked.clamp(min=0)[:, None]], dim=1)  # (rows, CANDIDATES + 1)
+    left = sampling.filtered(logits, history).softmax(dim=-1).nan_to_num().gather(1, shown)  # NaN: none left
+    columns = (part.tolist() for part in (shown, shares.gather(1, shown), left))
+    found = [tuple(map(Candidate, *row)) for row in zip(*columns, strict=True)]
+    among = ((likely == picked[:, None]).any(dim=1) | (picked == NONE_LEFT)).tolist()
+    return [row[:-1] if known else row for row, known in zip(found, among, strict=True)]
 
 
 def _filled_up(going: Sequence[int]) -> list[int]:

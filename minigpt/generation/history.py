@@ -241,13 +241,15 @@ def _is_until(line: bytes, step: int) -> bool:
 
 
 def _append(folder: RunFolder, kept: Sequence[Kept]) -> None:
-    """Adds lines to the file, behind the last whole one."""
+    """Adds lines to the file, behind the last whole one; those that another process has added meanwhile stand there."""
     with _writing(folder), folder.samples_file.open("a+b") as stream:
         stream.seek(0)
-        stream.truncate(stream.read().rfind(b"\n") + 1)
-        for each in kept:
-            stream.write(each.to_json().encode())
-            stream.flush()
+        *whole, cut = stream.read().split(b"\n")
+        stream.truncate(stream.tell() - len(cut))
+        for line in (each.to_json().encode() for each in kept):
+            if line.removesuffix(b"\n") not in whole:
+                stream.write(line)
+                stream.flush()
 
 
 @contextmanager

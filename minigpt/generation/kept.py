@@ -113,7 +113,7 @@ def continue_prompts(
 ) -> list[Kept]:
     """Returns what a model says now: for each temperature, each prompt's continuation. Nothing is written.
 
-    `minigpt generate --top-k none` with the same prompt, temperature and seed gives the same.
+    `minigpt generate RUN --top-k none` with the same prompt, temperature and seed gives the same.
 
     Args:
         model, tokenizer: as `minigpt.load` returns them; a model in training is left as it is, in its mode.

@@ -44,9 +44,8 @@ def bfloat16(weight: Tensor, bias: Tensor | None) -> Product:
 def int8(weight: Tensor, bias: Tensor | None) -> Product:
     """The weights rounded to whole numbers up to 127, with a scale for each output; inputs and results to bfloat16."""
     if not _multiplies_int8(weight.device.type):
-        raise DeviceError(
-            "int8 weights cannot be used here", seen=f"torch {torch.__version__} on {weight.device}", remedy="Try auto."
-        )
+        seen = f"torch {torch.__version__} on {weight.device}"
+        raise DeviceError("int8 weights cannot be used here", seen=seen, remedy="Try --weights auto.")
     # The scale is rounded before it is used, so that what is left of its own rounding is in the weights' rounding.
     scale = (weight.abs().amax(dim=1) / 127).bfloat16().clamp(min=1e-20)  # (n_out)
     narrow = (weight / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8)

@@ -48,7 +48,7 @@ class Beam(Sample):
 def check_beams(beams: int, length_penalty: float) -> None:
     """Raises ConfigError if beam search cannot work with these."""
     if not 1 <= beams <= MOST_BEAMS:
-        raise ConfigError("So many beams cannot be followed", seen=beams, remedy=f"Give 1 to {MOST_BEAMS:,}.")
+        raise ConfigError("The number of beams is out of range", seen=beams, remedy=f"Give 1 to {MOST_BEAMS:,}.")
     if not abs(length_penalty) <= STEEPEST:
         raise ConfigError(
             "The length penalty is out of range",
@@ -100,9 +100,8 @@ def beam_search(
         MiniGPTError: if the model's probabilities are not numbers.
     """
     if drawn := DRAWN & settings.keys():
-        raise ConfigError(
-            "Beam search draws nothing", seen=", ".join(sorted(drawn)), remedy="Leave these settings out."
-        )
+        seen = ", ".join(sorted(drawn)).replace("_", "-")
+        raise ConfigError("Beam search draws nothing", seen=seen, remedy="Leave these settings out.")
     check_beams(beams, length_penalty)
     request = Request.read(model, tokenizer, settings)
 
@@ -200,7 +199,7 @@ def _continuations(
     if best.values.isnan().any():
         raise MiniGPTError(
             "The model's probabilities are not numbers",
-            remedy="Take another checkpoint; if the weights were rounded, exact ones (float32).",
+            remedy="Try another --checkpoint; if the weights were rounded, also --weights float32.",
         )
     parents, tokens = best.indices // totals.size(1), best.indices % totals.size(1)
     found = (parents.tolist(), tokens.tolist(), logprobs[parents, tokens].tolist(), best.values.tolist())

@@ -79,9 +79,7 @@ class Request:
         for token in self.stop_tokens:
             if not 0 <= token < tokenizer.vocab_size:
                 last = tokenizer.vocab_size - 1
-                raise ConfigError(
-                    "The text cannot stop there", remedy=f"there is no token {token}; ids go from 0 to {last}."
-                )
+                raise ConfigError("There is no such stop token", seen=token, remedy=f"Ids go from 0 to {last}.")
         if self.max_new_tokens < 0:
             raise ConfigError("max-new-tokens cannot be negative", seen=self.max_new_tokens, remedy="Give 0 or more.")
         if not 0 <= self.seed < 2**63:
@@ -145,7 +143,7 @@ class Sample:
 def check_samples(n: int, name: str = "samples") -> None:
     """Raises ConfigError if so many texts of a prompt cannot be made."""
     if not 1 <= n <= MOST_SAMPLES:
-        raise ConfigError(f"So many {name} cannot be made", seen=n, remedy=f"Give 1 to {MOST_SAMPLES:,}.")
+        raise ConfigError(f"The number of {name} is out of range", seen=n, remedy=f"Give 1 to {MOST_SAMPLES:,}.")
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:

@@ -25,9 +25,10 @@ USUAL_BLOCK_SIZE = 512
 
 MEANINGS = {
     "RUN": "the run's folder",
-    "DATA": "its data set's",
+    "DATA": "its data set's folder",
     "NEW": "a folder that is not there yet",
     "TEXT": "what the data set was prepared from",
+    "VAL": "its validation files",
     "ORIGIN": "where the first weights came from",
 }
 
@@ -36,11 +37,15 @@ def placeholders(
     folder: RunFolder, data: Iterable[Path | str | None], prepared: Report | None, origin: Mapping[str, Any] | None
 ) -> dict[str, str]:
     """Returns paths that a report does not tell, and what stands for each in a command."""
-    local = [source for source in prepared.sources if _is_local(source)] if prepared else []
-    texts = {source: f"TEXT{number}" if len(local) > 1 else "TEXT" for number, source in enumerate(local, start=1)}
+    texts = {**_numbered("TEXT", prepared.sources), **_numbered("VAL", prepared.val_sources)} if prepared else {}
     places = {**texts, **{str(place): "DATA" for place in data if place}}
     places |= {str(origin["folder"]): "ORIGIN"} if origin else {}
     return places | {str(folder.path): "RUN", str(folder.path.absolute()): "RUN"}
+
+
+def _numbered(word: str, sources: Sequence[str]) -> dict[str, str]:
+    local = [source for source in sources if _is_local(source)]
+    return {source: f"{word}{number}" if len(local) > 1 else word for number, source in enumerate(local, start=1)}
 
 
 def _is_local(source: str) -> bool:
@@ -60,11 +65,11 @@ def commands(runs: Sequence[RunFacts]) -> list[Html]:
             parts.append(element("h3", name(run.label)))
         parts.append(element("pre", element("code", lines), class_="commands"))
     meant: list[list[Child]] = [
-        [element("code", word), f" for {meaning}"] for word, meaning in MEANINGS.items() if word in said
+        [element("code", word), f" is {meaning}"] for word, meaning in MEANINGS.items() if word in said
     ]
-    hint = "; in the advice above too. The same program, machine and text give the same run."
+    hint = "; so too in the advice above. The same program, machine and text give the same run."
     stand: list[Child] = [[", " if place else "", *each] for place, each in enumerate(meant)]
-    return [*parts, element("p", "A report tells nobody's folders: here stands ", stand, hint, class_="note")]
+    return [*parts, element("p", "A report names nobody's folders: ", stand, hint, class_="note")]
 
 
 def _commands(run: RunFacts) -> list[list[str]]:
@@ -73,10 +78,14 @@ def _commands(run: RunFacts) -> list[list[str]]:
     else:
         spec = "ORIGIN" if run.origin else shlex.quote(str(run.tokenizer.get("spec", "gpt2")))
         made = run.prepared
-        sources = [run.places.get(source, shlex.quote(own_name(source))) for source in made.sources] if made else []
+        sources, val_sources = (
+            [run.places.get(source, shlex.quote(own_name(source))) for source in names]
+            for names in ((made.sources, made.val_sources) if made else ((), ()))
+        )
         lines = [["minigpt", "prepare", *(sources or ["TEXT"]), "--out", "DATA", "--tokenizer", spec]]
         if made:
-            lines[0] += ["--seed", str(made.seed), "--val-fraction", f"{made.val_fraction:g}"]
+            lines[0] += ["--seed", str(made.seed)]
+            lines[0] += ["--val", *val_sources] if val_sources else ["--val-fraction", f"{made.val_fraction:g}"]
             lines[0] += ["--split-by", made.split_by]
             cut = made.split_by == "sequence" or made.block_size != USUAL_BLOCK_SIZE
             lines[0] += ["--block-size", str(made.block_size)] if cut else []

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from minigpt.config import MachineConfig
+from minigpt.data.dataset import Identity
 from minigpt.data.report import Report
 from minigpt.device import choose, is_out_of_memory
 from minigpt.doctor import Diagnosis, examine, read_evidence
 from minigpt.errors import DataError, MiniGPTError, RunError, TokenizerError
 from minigpt.evaluation import Evaluation
 from minigpt.generation.kept import Kept
+from minigpt.generation.notes import prompt_notes
 from minigpt.metrics import read_metrics
 from minigpt.report.commands import placeholders
 from minigpt.report.facts import Records, RunFacts
@@ -95,7 +97,7 @@ def gather(
 
 def _gather(folder: RunFolder, label: str, wishes: Wishes, on_progress: Progress, *, several: bool) -> RunFacts:
     missing: list[str] = []
-    data: Mapping[str, Any] = {"folder": "", "splits": {}}
+    data: Identity = {"folder": "", "tokenizer": {"spec": "", "identity": ""}, "splits": {}}
 
     def tried(read: Callable[[], Found], otherwise: Found, what: str, named: bool = False) -> Found:
         try:
@@ -112,7 +114,7 @@ def _gather(folder: RunFolder, label: str, wishes: Wishes, on_progress: Progress
 
     no_records: Records = []
     records = tried(lambda: read_metrics(folder.metrics_file), no_records, "No curves")
-    data = tried(lambda: _data(folder), data, "Nothing is known of the data")
+    data = tried(folder.data, data, "Nothing is known of the data")
     nothing: tuple[Evaluation | None, bool] = (None, False)
     evaluation, unseen = nothing
     if wishes.evaluate:
@@ -181,11 +183,14 @@ def _said(
     Of several runs only what the latest checkpoints make of the reader's own prompts is shown, and so made.
     """
     none: list[Kept] = []
+    notes: dict[str, tuple[str, ...]] = {}
     kept = tried(lambda: fixed_texts(folder, wishes.machine, on_progress), none, "No samples")
     if wishes.prompts:
         asked = wishes.prompts, "latest" if several else "all"
         own = tried(lambda: own_texts(folder, *asked, wishes.machine, on_progress), none, "No own samples")
         kept = list(dict.fromkeys([*kept, *own]))
+        tokenizer, context = folder.tokenizer(), folder.config().model.block_size
+        notes = {prompt: tuple(prompt_notes(tokenizer, prompt, context).values()) for prompt in {o.prompt for o in own}}
     if not kept:
         return Said()
 
@@ -195,23 +200,7 @@ def _said(
             dataset = folder.open_data()
         return measured_texts(kept, dataset, on_progress)
 
-    return tried(figures, Said(kept), "No figures of the samples")
-
-
-def _data(folder: RunFolder) -> Mapping[str, Any]:
-    """Returns what a run knows of its data set.
-
-    Raises:
-        RunError: if it cannot be read, or its values are not of the right kind.
-    """
-    data = folder.data()
-    splits, tokenizer = data["splits"], data.get("tokenizer") or {}
-    right = isinstance(splits, dict) and isinstance(tokenizer, dict) and isinstance(data["folder"], str | None)
-    for split in splits.values() if right else ():
-        right &= isinstance(split, dict) and all(type(split.get(name)) is int for name in ("tokens", "text_bytes"))
-    if not right:
-        raise RunError("A file of the run cannot be read", seen=folder.data_file, remedy="Restore it from a copy.")
-    return data
+    return replace(tried(figures, Said(kept), "No figures of the samples"), notes=notes)
 
 
 def _diagnosis(folder: RunFolder, data: Path | None) -> tuple[Diagnosis, bool]:

@@ -12,7 +12,7 @@ TERMS = {
     "perplexity": "The same as a number of choices: as if the model guessed among so many tokens, all equally "
     "likely. It is exp(loss).",
     "bits per byte": "How many bits the model needs for a byte of text. Unlike loss and perplexity it does not "
-    "depend on how the tokenizer cuts, so it compares between tokenizers.",
+    "depend on how the tokenizer cuts, so it can be compared across tokenizers.",
     "uniform, unigram, bigram": "Yardsticks: a model that knows nothing; one that knows how often each token "
     "occurs; and one that knows what follows the token before. A model that loses to the bigram has not learned "
     "to read context.",

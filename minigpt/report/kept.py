@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -23,9 +23,10 @@ from minigpt.config import MachineConfig
 from minigpt.data import Dataset
 from minigpt.device import choose_again
 from minigpt.evaluation import Evaluation, measure
-from minigpt.evaluation.figures import VERSION, Bin, Estimate, Figures, Group
+from minigpt.evaluation.figures import VERSION, Figures, Group
 from minigpt.files import read_json
 from minigpt.run import MODEL, RunFolder
+from minigpt.shape import typed
 
 Progress = Callable[[str, int, int], None]
 
@@ -112,6 +113,7 @@ def _shorter(found: Figures) -> Figures:
                 round(one.loss, 5),
                 round(one.accuracy, 5),
                 None if one.bigram is None else round(one.bigram, 5),
+                one.beginning if place in named else "",
             )
             for place, one in enumerate(documents)
         ),
@@ -126,64 +128,31 @@ def _sums(place: Path) -> dict[str, Any]:
         return {}
 
 
+class _Kept(TypedDict):
+    made_of: dict[str, Any]
+    evaluation: dict[str, Any]
+
+
 def _read(file: Path, made_of: dict[str, Any]) -> Evaluation | None:
     """Returns what is kept, if it was made of that."""
     try:
-        content = read_json(file)
-        if not made_of["weights"] or {name: content["made_of"][name] for name in made_of} != made_of:
+        content = typed(_Kept, read_json(file))
+        if not made_of["weights"] or {name: content["made_of"].get(name) for name in made_of} != made_of:
             return None
-        raw = content["evaluation"]
-        return Evaluation(
-            run=str(raw["run"]),
-            step=int(raw["step"]),
-            text=str(raw["text"]),
-            precision=str(raw["precision"]),
-            block_size=int(raw["block_size"]),
-            stride=int(raw["stride"]),
-            figures=_figures(raw["figures"]),
-            notes=tuple(map(str, raw["notes"])),
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        figures, names = content["evaluation"]["figures"], [each.name for each in fields(Group)]
+        documents = [dict(zip(names, values, strict=True)) for values in figures["by_document"]]
+        found = typed(Evaluation, {**content["evaluation"], "figures": {**figures, "by_document": documents}})
+        _check(found.figures)
+        return found
+    except (OSError, ValueError, LookupError, TypeError):
         return None
 
 
-def _figures(raw: dict[str, Any]) -> Figures:
-    """Returns figures of plain values; what is no number raises ValueError or TypeError."""
-
-    def estimate(value: dict[str, Any]) -> Estimate:
-        interval = value["interval"]
-        return Estimate(float(value["value"]), (float(interval[0]), float(interval[1])) if interval else None)
-
-    def group(name: Any, tokens: Any, loss: Any, accuracy: Any, bigram: Any) -> Group:
-        if not int(tokens) > 0:
-            raise ValueError("a group of no tokens")
-        return Group(str(name), int(tokens), float(loss), float(accuracy), None if bigram is None else float(bigram))
-
-    def groups(values: list[dict[str, Any]]) -> tuple[Group, ...]:
-        return tuple(group(**value) for value in values)
-
-    found = Figures(
-        tokens=int(raw["tokens"]),
-        documents=int(raw["documents"]),
-        bytes_per_token=float(raw["bytes_per_token"]),
-        loss=estimate(raw["loss"]),
-        perplexity=estimate(raw["perplexity"]),
-        bits_per_byte=estimate(raw["bits_per_byte"]),
-        accuracy=estimate(raw["accuracy"]),
-        top5_accuracy=estimate(raw["top5_accuracy"]),
-        calibration_error=float(raw["calibration_error"]),
-        calibration=tuple(
-            Bin(int(part["tokens"]), float(part["confidence"]), float(part["accuracy"])) for part in raw["calibration"]
-        ),
-        yardsticks={str(name): estimate(value) for name, value in raw["yardsticks"].items()},
-        by_context=groups(raw["by_context"]),
-        by_frequency=groups(raw["by_frequency"]),
-        by_document=tuple(group(*value) for value in raw["by_document"]),
-        interval_from=None if raw["interval_from"] is None else str(raw["interval_from"]),
-    )
+def _check(found: Figures) -> None:
+    """Raises ValueError for figures that were measured on nothing, or on other documents than they tell of."""
+    groups = (*found.by_context, *(found.by_frequency or ()), *found.by_document)
     parts = (found.calibration, found.by_context, found.by_frequency, found.by_document)
-    if min(found.tokens, found.bytes_per_token) <= 0 or not all(parts) or "uniform" not in found.yardsticks:
+    if not (found.tokens and found.bytes_per_token and all(parts) and all(group.tokens for group in groups)):
         raise ValueError("figures of nothing")
-    if len(found.by_document) != found.documents:
-        raise ValueError("figures of other documents")
-    return found
+    if "uniform" not in found.yardsticks or len(found.by_document) != found.documents:
+        raise ValueError("figures of something else")

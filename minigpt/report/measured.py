@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from minigpt.characters import counted
 from minigpt.evaluation import Evaluation
-from minigpt.evaluation.figures import Figures, Group, compared, described
+from minigpt.evaluation.figures import RESAMPLES, Figures, Group, compared, described
 from minigpt.report import words
 from minigpt.report.facts import RunFacts, one_tokenizer
 from minigpt.report.html import Child, Html, element, folded, name, table
@@ -14,6 +14,7 @@ from minigpt.report.kept import EXTREMES
 from minigpt.report.plots_evaluation import evaluation_plots
 
 NAME_LENGTH = 80
+"""Characters of a document's name, or of its first words where it has none."""
 
 
 def evaluation(runs: Sequence[RunFacts]) -> list[Html]:
@@ -45,8 +46,8 @@ def _how(found: Evaluation) -> str:
     figures = found.figures
     documents = counted(figures.documents, "document")
     windows = f"in windows of {found.block_size:,}, {found.stride:,} apart, in {found.precision}"
-    source = f" Intervals: 1,000 times resampled {figures.interval_from}." if figures.interval_from else ""
-    return f"Step {found.step:,}; {figures.tokens:,} tokens of {documents}, {windows}.{source}"
+    source = f" Intervals: {RESAMPLES:,} resamplings of {figures.interval_from}." if figures.interval_from else ""
+    return f"Step {found.step:,}; {counted(figures.tokens, 'token')} of {documents}, {windows}.{source}"
 
 
 def _estimates(found: Figures) -> Html:
@@ -77,9 +78,11 @@ def _groups(found: Figures) -> list[Html]:
 
 
 def _group_table(title: str, groups: Sequence[Group], tokens: int) -> Html:
+    beginnings = any(group.beginning for group in groups)
     rows: list[list[Child]] = [
         [
-            name(group.name if len(group.name) <= NAME_LENGTH else f"{group.name[: NAME_LENGTH - 1]}…"),
+            name(group.shortened(NAME_LENGTH)),
+            *([name(group.beginning)] if beginnings else []),
             f"{group.tokens / tokens:.1%}",
             f"{group.loss:.3f}",
             "" if group.bigram is None else f"{group.bigram:.3f}",
@@ -87,4 +90,5 @@ def _group_table(title: str, groups: Sequence[Group], tokens: int) -> Html:
         ]
         for group in groups
     ]
-    return table([title, "share", "loss", "bigram's loss", "accuracy"], rows)
+    head = [title, *(["begins"] if beginnings else []), "share", "loss", "bigram's loss", "accuracy"]
+    return table(head, rows, words=(0, 1) if beginnings else (0,))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from minigpt.characters import counted, own_name
 from minigpt.evaluation.figures import RESAMPLES, Estimate, Figures
-from minigpt.evaluation.measure import NOTEWORTHY
+from minigpt.evaluation.measure import IN_TRAINING, NOTEWORTHY
 from minigpt.report import words
 from minigpt.report.facts import RunFacts, measured_alike, number, one_tokenizer, same_text
 from minigpt.report.html import Child, Html, element, name, table, with_code
@@ -35,7 +35,7 @@ def overview(runs: Sequence[RunFacts]) -> list[Html]:
 
 def _sentences(run: RunFacts) -> list[Child]:
     model = run.config.model
-    shape = f"{model.n_layer} layers, {model.n_embd} wide, a context of {model.block_size:,} tokens"
+    shape = f"{counted(model.n_layer, 'layer')}, {model.n_embd} wide, a context of {counted(model.block_size, 'token')}"
     what = f" is a transformer of {words.amount(run.parameters)} parameters ({shape})"
     return [element("b", name(run.label)), what, *_training(run), *_quality(run)]
 
@@ -59,7 +59,7 @@ def _training(run: RunFacts) -> list[Child]:
         end = f"; the training went on to step {run.last_step:,}" if goes_on else ""
         parts.append(f"{began_so} seen {words.amount(seen['tokens'])} tokens{epochs},{time}{_machine(run)}{end}. ")
     if run.total_steps is not None and run.last_step < run.total_steps:
-        done = f"{run.last_step:,} of {run.total_steps:,} steps"
+        done = f"{run.last_step:,} of {counted(run.total_steps, 'step')}"
         way = "is still being trained, and has done" if run.running else "was stopped after"
         if run.ended_early and not run.running:
             waited = counted(run.config.train.patience, "validation")
@@ -91,7 +91,7 @@ def _beside(found: Figures) -> str:
     simple = {name: estimate.value for name, estimate in found.yardsticks.items()}
     if "bigram" not in simple:
         return f"Guessing blindly would have a loss of {simple['uniform']:.3f}."
-    said = f"Guessing blindly would have {simple['uniform']:.3f}, knowing how often each token occurs "
+    said = f"Guessing blindly would have a loss of {simple['uniform']:.3f}, knowing how often each token occurs "
     said += f"{simple['unigram']:.3f}, and knowing what follows what {simple['bigram']:.3f}"
     if beats_bigram(found):
         return f"{said}; so it has learned to read what stands before."
@@ -121,14 +121,14 @@ def _tiles(run: RunFacts) -> Html:
         found = run.evaluation.figures
         tiles += [
             ("loss", f"{found.loss.value:.3f}", "nats per token"),
-            ("perplexity", f"{found.perplexity.value:,.1f}", "as if guessing among so many"),
+            ("perplexity", f"{found.perplexity.value:,.1f}", "as if guessing among that many"),
             ("bits per byte", f"{found.bits_per_byte.value:.3f}", "of text"),
         ]
     elif run.best:
         loss, perplexity = (number(run.best.get(which)) for which in ("val_loss", "val_perplexity"))
         tiles += [
             ("validation loss", f"{loss:.3f}", "nats per token"),
-            ("perplexity", f"{perplexity:,.1f}", "as if guessing among so many"),
+            ("perplexity", f"{perplexity:,.1f}", "as if guessing among that many"),
         ]
     tiles.append(("parameters", words.amount(run.parameters), "trained numbers"))
     if "tokens" in run.seen:
@@ -179,6 +179,13 @@ def _side_by_side(runs: Sequence[RunFacts]) -> list[Html]:
     errors = [figures.calibration_error if figures else math.nan for figures in measured]
     if any(map(math.isfinite, errors)):
         rows.append(["calibration error", *(words.figure(error, "{:.2%}") for error in errors)])
+    apart = [
+        element("li", element("bdi", run.label), ": ", note)
+        for run in runs
+        for note in (run.evaluation.notes if run.evaluation else ())
+        if note.startswith(IN_TRAINING)
+    ]
+    notes += [element("ul", apart, class_="note")] if apart else []
     return [table(["", *(name(run.label) for run in runs)], rows, caption="Figures, with their 95 % intervals"), *notes]
 
 

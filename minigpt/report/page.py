@@ -5,6 +5,7 @@ No script, no font, no picture from elsewhere; a policy in the page forbids them
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from minigpt.atomic import write_file
 from minigpt.errors import ConfigError
+from minigpt.files import is_dir, is_file, why
 from minigpt.report.commands import commands
 from minigpt.report.facts import RunFacts
 from minigpt.report.findings import findings
@@ -25,6 +27,7 @@ from minigpt.report.samples import samples
 from minigpt.report.settings import data, machine, parameters, settings
 from minigpt.report.svg import SERIES
 from minigpt.report.training import curves, epochs, inside, notes, point_by_point
+from minigpt.run import RunFolder
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 FILE = "report.html"
@@ -80,15 +83,17 @@ def write_report(
     if len(runs) > len(SERIES):
         remedy = "Compare fewer at once: a picture of more could not be read."
         raise ConfigError(f"A report compares at most {len(SERIES)} runs", seen=f"{len(runs)} runs", remedy=remedy)
+    for run in runs:
+        RunFolder.open(run)  # what cannot be read is told before what cannot be written
     file = Path(out) if out is not None else Path(runs[0]) / FILE
     with _writing(file):
-        if out is not None and not file.absolute().parent.is_dir():
+        if out is not None and not is_dir(file.absolute().parent):
             raise ConfigError("The report's folder is not there", seen=file.absolute().parent, remedy="Make it first.")
         _check_place(file)
     known = gather(runs, wishes, on_progress)
-    for run in known:
-        for text in run.missing:
-            on_left_out(f"{run.label}: {text}" if len(known) > 1 else text)
+    for facts in known:
+        for text in facts.missing:
+            on_left_out(f"{facts.label}: {text}" if len(known) > 1 else text)
     made = page(known)
     with _writing(file):
         write_file(file, made)
@@ -101,17 +106,19 @@ def _writing(file: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError("The report cannot be written there", seen=f"{file}: {error}", remedy=ELSEWHERE) from None
+        raise ConfigError(
+            "The report cannot be written there", seen=f"{file}: {why(error)}", remedy=ELSEWHERE
+        ) from None
 
 
 def _check_place(file: Path) -> None:
     """Raises ConfigError if something else than a report stands there, OSError if no file can: before the work."""
-    if file.is_dir():
+    if is_dir(file):
         raise ConfigError("A folder is where the report would be written", seen=file, remedy=ELSEWHERE)
-    if file.exists() and not (file.is_file() and _is_html(file)):
+    if os.path.lexists(file) and not (is_file(file) and _is_html(file)):
         what = "A file that is no HTML page is where the report would be written, and is left as it is"
         raise ConfigError(what, seen=file, remedy=ELSEWHERE)
-    if file.parent.is_dir():  # else it is no run, and `gather` says so
+    if is_dir(file.parent):  # else it is no run, and `gather` says so
         tempfile.TemporaryFile(dir=file.parent).close()
 
 

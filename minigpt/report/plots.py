@@ -122,7 +122,7 @@ def _small(runs: Sequence[RunFacts], name: str, title: str, label: str, scale: f
         axes.set_ylabel(label)
         axes.xaxis.set_major_formatter(engineering())
         if len(runs) > 1:
-            legend(axes, 2)
+            legend(axes)
     return made.html
 
 
@@ -163,7 +163,7 @@ def _inside(series: Mapping[str, tuple[list[float], list[float]]], key: str, tit
         axes.set_xlabel("step")
         axes.set_ylabel(label)
         axes.xaxis.set_major_formatter(engineering())
-        legend(axes, 4)
+        legend(axes)
     return made.html
 
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from statistics import median_low
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from minigpt.config import MachineConfig
@@ -33,7 +36,9 @@ REAL_PIECES = 200
 """So many pieces of real text say what is usual: shares of four of them would say little more than chance."""
 
 NAME_TOKENS = 16
-"""So many tokens of a document's beginning are its name."""
+"""So many tokens of a document's beginning are its name, where nobody knows its file."""
+
+TOKENS_AT_ONCE = 2**22
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Copy:
     Attributes:
         start, end: the characters of the sample.
         tokens: how many they are.
-        document: the first words of the document that they stand in, or of one of several.
+        document: what the document is called that they stand in, or one of several.
     """
 
     start: int
@@ -62,6 +67,7 @@ class Said:
         real: the same of real validation text, cut as the samples of one group are; None without the data.
         much_real: the same of more such pieces, for the figures that do not change with their number.
         copies: what is copied in a text, by its places, where any of it is worth showing; parts may overlap.
+        notes: what the model does not see of the reader's own prompts, as sentences.
     """
 
     kept: Sequence[Kept] = ()
@@ -69,6 +75,7 @@ class Said:
     real: SampleFigures | None = None
     much_real: SampleFigures | None = None
     copies: Mapping[Kept, Sequence[Copy]] = field(default_factory=dict)
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def fixed_texts(folder: RunFolder, settings: MachineConfig, on_progress: Progress) -> list[Kept]:
@@ -120,13 +127,34 @@ def measured(kept: Sequence[Kept], dataset: Dataset, on_progress: Progress) -> S
     figures = sample_figures(tokens, dataset, on_progress)
     real, much_real = figures.pop("real"), figures.pop("much real")
     index = CopyIndex.open(dataset.train)
-    copies = {one: found for one in kept if (found := _copies(one, index, dataset))}
+    named = _named(dataset, index)
+    copies = {one: found for one in kept if (found := _copies(one, index, dataset, named))}
     return Said(
         kept, {key: value for key, value in figures.items() if not isinstance(key, str)}, real, much_real, copies
     )
 
 
-def _copies(one: Kept, index: CopyIndex, dataset: Dataset) -> list[Copy]:
+def _named(dataset: Dataset, index: CopyIndex) -> Callable[[int], str]:
+    """Returns what tells the name of the training document that holds a place: its file's, or else its first words."""
+    train, tokenizer = dataset.train, dataset.tokenizer
+    names = dataset.documents(train)
+
+    @cache
+    def ends() -> npt.NDArray[np.int64]:
+        starts = range(0, train.n_tokens, TOKENS_AT_ONCE)
+        parts = (train.read(start, start + TOKENS_AT_ONCE) == tokenizer.end_of_text for start in starts)
+        return np.concatenate([start + np.flatnonzero(part) for start, part in zip(starts, parts, strict=True)])
+
+    def name(place: int) -> str:
+        if names is not None:
+            return names[int(np.searchsorted(ends(), place))]
+        begin = index.document(place, tokenizer.end_of_text)
+        return " ".join(tokenizer.decode(train.read(begin, begin + NAME_TOKENS)).split())
+
+    return name
+
+
+def _copies(one: Kept, index: CopyIndex, dataset: Dataset, named: Callable[[int], str]) -> list[Copy]:
     """Returns all runs of a text that are copied and long enough to be shown."""
     tokenizer, found = dataset.tokenizer, []
     if tokenizer.decode(one.ids) != one.text:
@@ -134,9 +162,7 @@ def _copies(one: Kept, index: CopyIndex, dataset: Dataset) -> list[Copy]:
     for run in index.copies(one.ids, MARKED_TOKENS):
         if run.place is not None:
             start, end = (_characters(tokenizer, one, place) for place in (run.start, run.start + run.length))
-            begin = index.document(run.place, tokenizer.end_of_text)
-            beginning = tokenizer.decode(dataset.train.read(begin, begin + NAME_TOKENS))
-            found.append(Copy(start, end, run.length, " ".join(beginning.split())))
+            found.append(Copy(start, end, run.length, named(run.place)))
     return found
 
 

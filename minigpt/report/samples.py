@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from minigpt.characters import counted
 from minigpt.evaluation.sample_figures import SampleFigures
 from minigpt.generation.kept import Kept
 from minigpt.report import words
@@ -56,7 +57,7 @@ def _side_by_side(runs: Sequence[RunFacts]) -> list[Html]:
     parts: list[Html] = []
     prompts = dict.fromkeys(prompt for run in runs for _, prompt in _numbered(run))
     for prompt in prompts:
-        rows: list[Html] = []
+        rows = _notes(runs, prompt)
         for run in runs:
             kept = [one for one in run.said.kept if one.prompt == prompt]
             if kept:
@@ -76,11 +77,17 @@ def _title(prompt: str) -> Html:
     return element("q", element("bdi", prompt[:MOST_CHARACTERS])) if prompt else element("i", BEGINNING)
 
 
+def _notes(runs: Sequence[RunFacts], prompt: str) -> list[Html]:
+    """What the models do not see of a prompt."""
+    said = dict.fromkeys(note for run in runs for note in run.said.notes.get(prompt, ()))
+    return [element("p", f"{note[0].upper()}{note[1:]}.", class_="note") for note in said]
+
+
 def _history(run: RunFacts, prompt: str, opened: bool) -> Html:
     """The texts that follow a prompt, step by step."""
     kept = [one for one in run.said.kept if one.prompt == prompt]
     steps = _few(_steps(run, prompt))
-    rows: list[Html] = []
+    rows = _notes([run], prompt)
     for step in steps:
         texts = sorted((one for one in kept if one.step == step), key=lambda one: one.temperature)
         rows += [element("h4", _when(texts[0])), _row(run, texts)]
@@ -154,9 +161,10 @@ def _figures(run: RunFacts, *, several: bool) -> list[Html]:
     if not (real and much):
         return [table(head, rows, words=(0,), caption=title)]
     rows.append(["real text, not trained on", "", *_row_of_figures(real, much)])
+    pieces = counted(real.n_samples, "piece")
     hint = (
-        f"The last row is real validation text, cut to the same length: {real.n_samples} pieces as far as the longest "
-        f"copied run, {much.n_samples} for the shares behind it. Good samples come near it. Much more copied than "
+        f"The last row is real validation text, cut to the same length: {pieces} as far as the longest copied run, "
+        f"{much.n_samples} for the shares behind it. Good samples come near it. Much more copied than "
         "there suggests learning by heart; much more repetition, or less that is distinct, going in circles. A few "
         "samples differ by chance, too: only what several rows show is worth a conclusion."
     )
@@ -172,7 +180,7 @@ def _row_of_figures(found: SampleFigures, shares: SampleFigures) -> list[Child]:
     def share(value: float | None, form: str = "{:.0%}") -> str:
         return words.NONE if value is None else form.format(value)
 
-    longest = words.NONE if found.longest_copy is None else f"{found.longest_copy:,} tokens"
+    longest = words.NONE if found.longest_copy is None else counted(found.longest_copy, "token")
     return [
         f"{found.n_samples}",
         *(share(value, "{:.2f}") for value in (found.distinct_1, found.distinct_2, found.distinct_3, found.self_bleu)),

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from minigpt.characters import own_name
+from minigpt.characters import counted, own_name
 from minigpt.config import Config, preset_names, resolve
-from minigpt.data.report import SPLIT_NAMES
 from minigpt.model.accounting import flops_per_token, parameter_table
 from minigpt.report import words
 from minigpt.report.facts import RunFacts
@@ -108,18 +107,20 @@ def _data(run: RunFacts) -> Values:
     facts["tokenizer"] = f"{run.tokenizer.get('spec', words.NONE)}, {run.config.model.vocab_size:,} ids"
     for split, title in (("train", "training"), ("val", "validation")):
         if found := run.data["splits"].get(split):
-            facts[title] = f"{found.get('tokens', 0):,} tokens, {found.get('text_bytes', 0):,} bytes of text"
+            length, size = counted(found.get("tokens", 0), "token"), counted(found.get("text_bytes", 0), "byte")
+            facts[title] = f"{length}, {size} of text"
             facts[f"{title}, SHA-256 of the tokens"] = str(found.get("sha256", words.NONE))
     if tokens := (run.data["splits"].get("train") or {}).get("tokens"):
         facts["training tokens for each parameter"] = f"{tokens / run.parameters:.2f}"
     if made := run.prepared:
         facts |= {
             "sources": ", ".join(own_name(source) for source in made.sources),
-            "documents": f"{made.documents:,} ({made.duplicates:,} copies left out)",
+            **({"validation from": ", ".join(map(own_name, made.val_sources))} if made.val_sources else {}),
+            "documents": made.documents_words,
             "bytes for each token": f"{made.bytes_per_token:.2f}",
-            "split": f"{SPLIT_NAMES.get(made.split, made.split)}, seed {made.seed}",
+            "split": made.split_words,
             "ids that occur in training": f"{made.vocab_in_train:,} of {made.vocab_size:,}",
-            "overlap": f"{made.overlap:.2%} of {made.overlap_windows:,} validation windows stand in training",
+            "overlap": f"{made.overlap:.2%} of {counted(made.overlap_windows, 'validation window')} stand in training",
         }
     return facts
 

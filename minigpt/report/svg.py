@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from unicodedata import east_asian_width
 from xml.etree import ElementTree
 
 from minigpt.plotting import new_figure
@@ -28,6 +29,10 @@ VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"} | {
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
 MARKERS = ("o", "s", "^", "D", "v", "P")
 """Beside the colours, so that nothing depends on them alone."""
+
+LETTER, BESIDE, ROW = 5.2, 42, 0.16
+"""A letter of a legend takes so many points in a browser's font, line and gap beside each name so many; and a row so
+many inches."""
 
 MOST_POINTS = 1000
 SPACE = "{http://www.w3.org/2000/svg}"
@@ -95,9 +100,14 @@ def drawing(
     made.html = element("figure", caption, _inline(buffer.getvalue(), key, title, description))
 
 
-def legend(axes: Any, columns: int = 3) -> None:
-    """Names what is drawn, above the axes, where it hides nothing."""
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, fontsize=8.5, borderaxespad=0.2)
+def legend(axes: Any) -> None:
+    """Names what is drawn, above the axes, in as many columns as the picture is sure to have room for."""
+    figure, (handles, labels) = axes.figure, axes.get_legend_handles_labels()
+    widest = max((LETTER * sum(1 + (east_asian_width(c) in "WF") for c in label) for label in labels), default=0)
+    columns = max(1, int(figure.get_figwidth() * 72 // (widest + BESIDE)))
+    rows = -(-len(labels) // columns)
+    figure.set_figheight(figure.get_figheight() + ROW * max(0, rows - 2))
+    figure.legend(handles, labels, loc="outside upper left", ncols=columns, fontsize=8.5, borderaxespad=0.2)
 
 
 def engineering() -> Any:

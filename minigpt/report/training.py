@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from minigpt.evaluation.measure import IN_TRAINING
 from minigpt.report import plots, words
 from minigpt.report.facts import RunFacts, column, comparable, number, same_text
 from minigpt.report.html import Child, Html, element, folded, name, table
@@ -46,12 +47,15 @@ def epochs(runs: Sequence[RunFacts]) -> list[Html]:
             ]
             caption = f"Validations of {run.label}; the lowest loss is marked" if len(runs) > 1 else None
             parts.append(table(head, rows, words=(), marked=best, caption=caption))
+    evaluation = runs[0].evaluation
+    other = [note for note in evaluation.notes if note.startswith(IN_TRAINING)] if evaluation else []
     if parts and len(runs) == 1:
         parts.append(
             element(
                 "p",
                 "The lowest validation loss is marked. The training loss is the mean since the validation before, "
                 "as the model was then." + _left_out(runs[0]),
+                *(f" {note}" for note in other),
                 class_="note",
             )
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from minigpt.characters import counted
 from minigpt.evaluation.figures import Estimate
 
 NONE = "–"
@@ -38,7 +39,7 @@ def duration(seconds: float) -> str:
     for unit, word in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
         if seconds >= 2 * unit:
             return f"{seconds / unit:.1f} {word}"
-    return f"{seconds:.0f} seconds"
+    return counted(round(seconds), "second")
 
 
 def memory(size: float) -> str:

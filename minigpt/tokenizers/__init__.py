@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.errors import TokenizerError, did_you_mean
-from minigpt.files import read_bytes, read_json, why
+from minigpt.files import is_file, is_missing, read_bytes, read_json, why
 from minigpt.tokenizers.base import (
     CONFIG_FILE,
     END_OF_TEXT,
     FORMAT,
+    UNKNOWN,
     Ids,
+    OnNote,
     Tokenizer,
     safe_cut,
     usable_cores,
@@ -35,11 +37,13 @@ __all__ = [
     "CONFIG_FILE",
     "END_OF_TEXT",
     "KINDS",
+    "UNKNOWN",
     "BytePairTokenizer",
     "ByteTokenizer",
     "CharTokenizer",
     "Ids",
     "Kind",
+    "OnNote",
     "Tokenizer",
     "load_tokenizer",
     "make_tokenizer",
@@ -56,26 +60,28 @@ class Kind:
 
     Args:
         summary: a line for the help.
-        make: makes one from the number behind the colon (0 if there is none) and the training text.
+        make: makes one from the number behind the colon (0 if there is none) and the training text; tells what it
+            does not take as it is.
         load: reads one from its folder and the content of its `tokenizer_config.json`.
         reads_text: whether `make` reads the training text.
         takes_size: whether the spec has a number behind a colon.
     """
 
     summary: str
-    make: Callable[[int, Iterable[str]], Tokenizer]
+    make: Callable[[int, Iterable[str], OnNote], Tokenizer]
     load: Callable[[Path, Mapping[str, Any]], Tokenizer]
     reads_text: bool = False
     takes_size: bool = False
 
 
-def make_tokenizer(spec: str, training_text: Iterable[str] = ()) -> Tokenizer:
+def make_tokenizer(spec: str, training_text: Iterable[str] = (), on_note: OnNote = lambda text: None) -> Tokenizer:
     """Makes the tokenizer that a spec names.
 
     Args:
         spec: a key of `KINDS`, for `bpe` followed by a colon and the number of ids: `bpe:8192`; or the folder of a run
             or data set, whose tokenizer it then is.
         training_text: pieces of text; only the kinds that `reads_text` look at it, and they read it once.
+        on_note: told what of that text was not taken as it is.
 
     Raises:
         TokenizerError: there is no such kind, or its number is missing or too small.
@@ -83,7 +89,7 @@ def make_tokenizer(spec: str, training_text: Iterable[str] = ()) -> Tokenizer:
     if folder := _saved_in(spec):
         return load_tokenizer(folder)
     kind, size = _parse(spec)
-    return kind.make(size, training_text)
+    return kind.make(size, training_text, on_note)
 
 
 def reads_training_text(spec: str) -> bool:
@@ -122,9 +128,10 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
             raise ValueError("its spec is none of its kind", config["spec"])
         tokenizer = kind.load(path, config)
         saved = config["identity"]
-    except FileNotFoundError as error:
-        raise TokenizerError("A tokenizer's file is missing", seen=repr(error.filename), remedy=remedy) from error
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except OSError as error:
+        what = f"A tokenizer's file {'is missing' if is_missing(error) else 'cannot be read'}"
+        raise TokenizerError(what, seen=f"{error.filename}: {why(error)}", remedy=remedy) from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         if isinstance(error, TokenizerError):
             raise
         raise TokenizerError(f"The tokenizer in {path} is damaged", seen=why(error)[:200], remedy=remedy) from error
@@ -140,7 +147,7 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
 def _saved_in(spec: str) -> Path | None:
     """The folder of the tokenizer that a run or data set of this path has, if it is one."""
     places = (Path(spec), Path(spec) / "tokenizer")
-    return next((place for place in places if (place / CONFIG_FILE).is_file()), None)
+    return next((place for place in places if is_file(place / CONFIG_FILE)), None)
 
 
 def _parse(spec: str) -> tuple[Kind, int]:
@@ -164,18 +171,18 @@ def _parse(spec: str) -> tuple[Kind, int]:
 KINDS: dict[str, Kind] = {
     "gpt2": Kind(
         "GPT-2's 50,257 ids; works offline",
-        make=lambda size, text: gpt2_tokenizer(),
+        make=lambda size, text, on_note: gpt2_tokenizer(),
         load=lambda folder, config: gpt2_tokenizer(),
     ),
     "char": Kind(
         "the characters of the training text",
-        make=lambda size, text: CharTokenizer.from_text(text),
+        make=lambda size, text, on_note: CharTokenizer.from_text(text),
         load=lambda folder, config: CharTokenizer(config["characters"]),
         reads_text=True,
     ),
     "byte": Kind(
         "the 256 bytes",
-        make=lambda size, text: ByteTokenizer(),
+        make=lambda size, text, on_note: ByteTokenizer(),
         load=lambda folder, config: ByteTokenizer(),
     ),
     "bpe": Kind(

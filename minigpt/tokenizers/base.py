@@ -17,7 +17,7 @@ import json
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -29,9 +29,12 @@ from minigpt.errors import TokenizerError
 
 Ids = npt.NDArray[np.uint32]
 
+OnNote = Callable[[str], None]
+"""Told something that the user should know."""
+
 CONFIG_FILE = "tokenizer_config.json"
 FORMAT = 1
-END_OF_TEXT = "<|endoftext|>"
+END_OF_TEXT, UNKNOWN = "<|endoftext|>", "<|unknown|>"  # what the two tokens without a text are called
 
 _SAFE_PLACE = re.compile(r"\S(?=[ \n\r\t])")
 

@@ -1,23 +1,23 @@
 """A vocabulary of our own: byte-pair encoding trained on the text at hand.
 
-Hugging Face's `tokenizers` trains it and writes `tokenizer.json`, which any Hugging Face program reads;
-encoding is bytepairs.py's. Training is deterministic: the same text and size give the same file, byte for
-byte.
+Hugging Face's `tokenizers` trains it (learning.py) and writes `tokenizer.json`, which any Hugging Face program
+reads; encoding is bytepairs.py's. Training is deterministic: the same text and size give the same file, byte
+for byte.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from minigpt.errors import TokenizerError
 from minigpt.files import parse_json, read_bytes
-from minigpt.tokenizers.base import END_OF_TEXT, utf8
+from minigpt.tokenizers.base import END_OF_TEXT, OnNote
 from minigpt.tokenizers.bytepairs import BytePairTokenizer, vocabulary_from_characters
+from minigpt.tokenizers.learning import learn
 
 FILE = "tokenizer.json"
 MIN_VOCAB_SIZE = 257  # every byte, and end-of-text
-MAX_TRAINING_BYTES = 256_000_000  # word counts hardly move beyond this, and training's memory and time do
 
 # So that `transformers.AutoTokenizer.from_pretrained(folder)` reads the folder too.
 HUGGING_FACE_FIELDS = {
@@ -29,19 +29,20 @@ HUGGING_FACE_FIELDS = {
 }
 
 
-def train_bpe(vocab_size: int, texts: Iterable[str]) -> BytePairTokenizer:
-    """Trains a vocabulary on the first 256 MB of the texts.
+def train_bpe(vocab_size: int, texts: Iterable[str], on_note: OnNote) -> BytePairTokenizer:
+    """Trains a vocabulary on the first 256 MB of the texts, or fewer where they have no words (learning.py).
 
     Args:
         vocab_size: the number of ids wanted, `end_of_text` (id 0) among them; at least 257.
         texts: the training text, in pieces that were cut at safe places.
+        on_note: told what of it was not taken as it is.
 
     Returns:
         The tokenizer. Its `vocab_size` is smaller than the one wanted if the text has too few different
         words.
 
     Raises:
-        TokenizerError: `vocab_size` is too small.
+        TokenizerError: `vocab_size` is too small, or learning was ended from outside.
     """
     if vocab_size < MIN_VOCAB_SIZE:
         raise TokenizerError(
@@ -49,19 +50,7 @@ def train_bpe(vocab_size: int, texts: Iterable[str]) -> BytePairTokenizer:
             seen=vocab_size,
             remedy=f"Ask for bpe:{MIN_VOCAB_SIZE} or more; bpe:4096 suits a few MB of text.",
         )
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[END_OF_TEXT],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(_first(texts, MAX_TRAINING_BYTES), trainer)
-    return bpe_from_json(f"bpe:{vocab_size}", utf8(tokenizer.to_str(pretty=True)))
+    return bpe_from_json(f"bpe:{vocab_size}", learn(vocab_size, texts, on_note))
 
 
 def load_bpe(spec: str, folder: Path) -> BytePairTokenizer:
@@ -85,12 +74,3 @@ def bpe_from_json(spec: str, content: bytes) -> BytePairTokenizer:
     if missing := {bytes([byte]) for byte in range(256)} - set(vocabulary):  # tiktoken would panic at such a byte
         raise ValueError(f"{len(missing)} of the 256 bytes are not among its tokens")
     return BytePairTokenizer(spec, vocabulary, tokens[END_OF_TEXT], files={FILE: content}, fields=HUGGING_FACE_FIELDS)
-
-
-def _first(texts: Iterable[str], n_bytes: int) -> Iterator[str]:
-    """The texts up to a number of UTF-8 bytes, the last one whole."""
-    for text in texts:
-        yield text
-        n_bytes -= len(utf8(text))
-        if n_bytes <= 0:
-            return

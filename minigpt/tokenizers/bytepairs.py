@@ -28,8 +28,8 @@ from minigpt.tokenizers.base import END_OF_TEXT, Ids, Tokenizer, utf8
 SPLIT_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 
 # Unicode's White_Space, which is what `\s` means above; Python's `\s` has four control characters more.
-_WHITE = "[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
-_LONG_BLANK = re.compile(f"{_WHITE}{{1000,}}+")
+WHITE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_LONG_BLANK = re.compile(f"[{WHITE}]{{1000,}}+")
 
 
 def byte_to_character() -> dict[int, str]:

@@ -10,9 +10,10 @@ resumed is in start.py.
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from minigpt.training.health import Look, probe_ids
 from minigpt.training.meter import Meter
 from minigpt.training.optimizers import load_optimizer_tensors, make_optimizers, optimizer_tensors, set_rate
 from minigpt.training.plan import Plan
-from minigpt.training.progress import Progress
+from minigpt.training.progress import Progress, Saved
 from minigpt.training.reports import Reports
 from minigpt.training.schedules import rate
 from minigpt.training.trouble import MOST_BAD_STEPS, Trouble, bad_steps_error, first_not_finite, judge, save_dump
@@ -279,7 +280,7 @@ class Training:
         return (
             {MODEL: model_tensors(self.model), OPTIMIZER: optimizer_tensors(self.model, self.optimizers)},
             {
-                "progress": self.at.to_dict(),
+                "progress": asdict(self.at),
                 "scaler": self.scaler.state_dict(),
                 "config": self.config.to_dict(),
                 "total_steps": self.total_steps,
@@ -295,16 +296,18 @@ class Training:
         """
         folder, damaged = self.folder.newest_whole_checkpoint()
         if folder is None and (origin := self.folder.origin()):
+            begin = ["--init", origin["folder"], "--data", self.folder.data()["folder"]]
+            begin += ["--config", str(self.folder.config_file), "--run", "NEW"]
             raise CheckpointError(
                 "The run has no whole checkpoint left, not even the weights that it began with",
                 seen=self.folder.checkpoints,
-                remedy=f"Begin again from them: minigpt train --init {origin['folder']} ...",
+                remedy=f"Begin again from them: {shlex.join(['minigpt', 'train', *begin])}",
             )
         lost = folder is None and not damaged and bool(read_metrics(self.folder.metrics_file))
         if folder is None:
             self.begin()
         else:
-            values = checkpoint.load_values(folder)
+            values: Saved = checkpoint.load_values(folder, Saved)
             self.folder.check_settings(self.config, values["config"])
             load_weights(self.model, checkpoint.load_tensors(folder, MODEL, self.machine.device))
             self.optimizers = make_optimizers(self.model, self.config.train.lr, self.config.optimizer)
@@ -312,10 +315,10 @@ class Training:
             load_optimizer_tensors(self.model, self.optimizers, tensors)
             if self.scaler.is_enabled() and values["scaler"]:  # a run begun in another precision has none
                 self.scaler.load_state_dict(values["scaler"])
-            self._stand_at(Progress.from_dict(values["progress"]))
+            self._stand_at(values["progress"])
         if self.at.step > self.total_steps:
             raise ConfigError(
-                f"The run has taken {self.at.step} steps already, more than it is to have",
+                f"The run has taken {counted(self.at.step, 'step')} already, more than it is to have",
                 seen=self.total_steps,
                 remedy="Give a larger --epochs or --steps.",
             )

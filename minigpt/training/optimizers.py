@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from minigpt.config import OptimizerConfig
 from minigpt.model.layers import Kind, parameter_kinds
+from minigpt.weights import misfit
 
 
 def adam(model: nn.Module, lr: float, config: OptimizerConfig) -> list[Optimizer]:
@@ -54,6 +55,10 @@ OPTIMIZERS = {
     "adamw": adamw,
     "muon": muon,
 }
+
+_ADAMS = ("step", "exp_avg", "exp_avg_sq")
+MEMORY = {"Adam": _ADAMS, "AdamW": _ADAMS, "Muon": ("momentum_buffer",)}
+"""What torch's optimizers remember of each parameter."""
 
 
 def make_optimizers(model: nn.Module, lr: float, config: OptimizerConfig) -> list[Optimizer]:
@@ -112,11 +117,24 @@ def optimizer_tensors(model: nn.Module, optimizers: list[Optimizer]) -> dict[str
 
 
 def load_optimizer_tensors(model: nn.Module, optimizers: list[Optimizer], tensors: Mapping[str, Tensor]) -> None:
-    """Puts back what `optimizer_tensors` returned, into optimizers made the same way for the same model."""
-    parameters = dict(model.named_parameters())
+    """Puts back what `optimizer_tensors` returned, into optimizers made the same way for the same model.
+
+    Raises:
+        CheckpointError: if a tensor is missing, surplus or of another shape; nothing has been put back then. Before the
+            first step there are none.
+    """
     owners = {p: o for o in optimizers for group in o.param_groups for p in group["params"]}
+    places = {
+        f"{key}/{name}": (owners[parameter], parameter, key)
+        for name, parameter in _trained(model).items()
+        for key in MEMORY[type(owners[parameter]).__name__]
+    }
+    expected = {label: () if key == "step" else tuple(p.shape) for label, (_, p, key) in places.items()}
+    found = {label: tuple(tensor.shape) for label, tensor in tensors.items()}
+    for label in sorted(expected.keys() | found.keys()) if found else ():
+        if found.get(label) != expected.get(label):
+            raise misfit(f"{label}: {found.get(label, 'missing')}, expected {expected.get(label, 'nothing')}")
     for label, tensor in tensors.items():
-        key, name = label.split("/", 1)
-        parameter = parameters[name]
+        owner, parameter, key = places[label]
         # A copy lies where torch would have put it; what was read from a file begins at odd places.
-        owners[parameter].state[parameter][key] = tensor.to(parameter.device, copy=True)
+        owner.state[parameter][key] = tensor.to(parameter.device, copy=True)

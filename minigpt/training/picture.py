@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from minigpt.characters import visible
 from minigpt.metrics import read_metrics
 from minigpt.plotting import BLUE, SKY, VERMILLION, new_figure, save, tidy
 
@@ -21,7 +22,7 @@ def draw_curves(metrics_file: Path, picture_file: Path, title: str) -> None:
     from matplotlib.ticker import LogLocator
 
     figure = new_figure(11, 4.2, dpi=120, facecolor="white")
-    figure.suptitle(title, parse_math=False)
+    figure.suptitle(visible(title), parse_math=False)
     loss_axes, perplexity_axes = figure.subplots(1, 2)
     if steps:
         loss_axes.plot(

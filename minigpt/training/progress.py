@@ -6,9 +6,10 @@ Everything else that a step depends on is a function of (seed, order, step): whi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
+
+from minigpt.shape import Signed
 
 
 @dataclass
@@ -20,7 +21,7 @@ class GradientNorms:
         count: how many norms they are of.
     """
 
-    mean: float = 0.0
+    mean: Signed = 0.0
     variance: float = 0.0
     count: int = 0
 
@@ -94,11 +95,11 @@ class Progress:
         self.epoch_loss, self.epoch_tokens = 0.0, 0
         return mean
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns it as plain values."""
-        return asdict(self)
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Progress:
-        """Returns what `to_dict` gave."""
-        return cls(**{**values, "norms": GradientNorms(**values["norms"])})
+class Saved(TypedDict):
+    """The plain values of a checkpoint that a run goes on from."""
+
+    progress: Progress
+    scaler: dict[str, Any]
+    config: dict[str, dict[str, Any]]
+    total_steps: int

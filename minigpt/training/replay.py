@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,15 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from minigpt import checkpoint, device
-from minigpt.config import IGNORE_INDEX
+from minigpt.config import IGNORE_INDEX, GPTConfig
 from minigpt.data import Batch
 from minigpt.errors import RunError
+from minigpt.files import is_file
 from minigpt.model import GPT
 from minigpt.model.hooks import Point
 from minigpt.run import MODEL, RunFolder
 from minigpt.training.gradients import Gradients
-from minigpt.training.trouble import first_not_finite
-from minigpt.weights import first_bad_tensor, load_weights, model_tensors
+from minigpt.training.trouble import Dumped, first_not_finite
+from minigpt.weights import check_size, first_bad_tensor, load_weights, misfit, model_tensors
 
 
 @dataclass(frozen=True)
@@ -48,17 +50,21 @@ def replay(dump: Path | str) -> Replay:
 
     Raises:
         RunError: if it does not stand in a run folder.
-        CheckpointError: if it is damaged.
+        CheckpointError: if it is damaged, or not of the run's model.
     """
     dump = Path(dump)
-    if not (dump / checkpoint.STATE).is_file():
+    if not is_file(dump / checkpoint.STATE):
         raise RunError("This is no dump of a bad step", seen=dump, remedy="They stand in RUN/dumps, as step-000000123.")
     folder = RunFolder.open(dump.resolve().parent.parent)
-    values, batch = checkpoint.load_values(dump), checkpoint.load_tensors(dump, "batch")
     config = folder.config()
     machine = device.choose_again(folder.environment(), config.machine)
+    values: Dumped = checkpoint.load_values(dump, Dumped)
+    batch = checkpoint.load_tensors(dump, "batch")
+    weights = checkpoint.load_tensors(dump, MODEL, machine.device)
+    _check_batch(batch, config.model)
+    check_size(config.model, weights)
     model = GPT(config.model).to(machine.device)
-    load_weights(model, checkpoint.load_tensors(dump, MODEL, machine.device), finite=False)
+    load_weights(model, weights, finite=False)
     first_weight = first_bad_tensor(model_tensors(model))
 
     outputs: list[str] = []
@@ -78,6 +84,16 @@ def replay(dump: Path | str) -> Replay:
         first_activation=outputs[0] if outputs else None,
         first_gradient=first_not_finite(model) if bad_gradient else None,
     )
+
+
+def _check_batch(batch: Mapping[str, Tensor], config: GPTConfig) -> None:
+    """Raises CheckpointError unless a dump holds ids and targets that the model knows."""
+    x, y = (batch.get(name, torch.empty(0)) for name in ("x", "y"))
+    if x.dtype != torch.int64 or y.dtype != torch.int64 or x.shape != y.shape or x.dim() != 2 or not x.numel():
+        raise misfit(f"a batch of {tuple(x.shape)} {x.dtype} and {tuple(y.shape)} {y.dtype} in the dump")
+    lowest, highest = min(int(x.min()), int(y.min()) - IGNORE_INDEX), max(int(x.max()), int(y.max()))
+    if lowest < 0 or highest >= config.vocab_size or x.shape[1] > config.block_size:
+        raise misfit(f"ids up to {highest} in sequences of {x.shape[1]} in the dump")
 
 
 def _noting(name: str, outputs: list[str]) -> object:

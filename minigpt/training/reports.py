@@ -58,7 +58,7 @@ class Reports:
         self.watchers.append(doctor)
 
     def draw(self) -> None:
-        """Draws the curves."""
+        """Draws the curves. Whatever goes wrong there, of the disk, a name or a font, is a note: it ends no run."""
         try:
             draw_curves(self.folder.metrics_file, self.folder.picture_file, self.folder.name)
         except Exception as error:  # of the disk, of the path, of matplotlib: no run ends for a picture

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 
@@ -73,6 +74,13 @@ def first_not_finite(model: GPT) -> str:
     return "no parameter alone, but their norm"
 
 
+class Dumped(TypedDict):
+    """The plain values of a dump."""
+
+    step: int
+    seed: int
+
+
 def save_dump(folder: RunFolder, model: GPT, batch: Batch, at: Progress, seed: int) -> Path:
     """Saves what `minigpt replay` needs to take a run's last step again, and returns where."""
     dump = folder.path / "dumps" / f"step-{at.step:09d}"
@@ -98,7 +106,7 @@ def bad_steps_error(step: int, trouble: Trouble, dump: Path, config: Config) -> 
         seen=f"step {step}: {trouble.text}",
         remedy=(
             "Nothing of them was applied, and the checkpoints are as they were. To look at the step: "
-            f"minigpt replay {shlex.quote(str(dump))}. To go on, write {setting} into the run's config.toml, and "
+            f"`minigpt replay {shlex.quote(str(dump))}`. To go on, write {setting} into the run's config.toml, and "
             f"resume it. To begin again, try a --train.lr below {config.train.lr:g} or some --schedule.warmup-steps."
         ),
     )

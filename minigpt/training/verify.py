@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from minigpt.characters import counted
 from minigpt.config import Config
 from minigpt.errors import ConfigError, RunError
 from minigpt.generation.history import read_history
@@ -68,9 +69,8 @@ def verify_resume(
         RunError: if a run fails by itself; with what it said.
     """
     if not 1 <= kills < steps:
-        raise ConfigError(
-            "Each kill needs a step of its own", seen=f"{kills} kills, {steps} steps", remedy="Give more steps."
-        )
+        seen = f"{counted(kills, 'kill')}, {counted(steps, 'step')}"
+        raise ConfigError("Each kill needs a step of its own", seen=seen, remedy="Give more steps.")
     every = max(1, steps // 5)
     train = replace(config.train, steps=steps, save_every=every, validate_every=2 * every, log_every=1, keep=1000)
     config = replace(config, train=train)
@@ -81,7 +81,7 @@ def verify_resume(
         settings.write_text(config.to_toml(), encoding="utf-8")
         first = [] if init is None else ["--init", str(init)]
         begin = ["train", "--data", str(data), "--config", str(settings), *first, "--run"]
-        tell(f"training {steps} steps without a break")
+        tell(f"training {counted(steps, 'step')} without a break")
         run_command([*begin, str(whole)])
         # a step in each stretch of the run, so that the kills are spread over all of it
         stretch = steps / kills

@@ -125,7 +125,7 @@ def test_an_option_overrides_the_preset_even_with_the_defaults_value(call, data_
         (["train", "--data", "DATA", "--run", "RUN", "--machine.device", "cuda:99"], ["cuda:99"]),
         (["generate", "nowhere"], ["no run folder", "nowhere"]),
         (["replay", "FINISHED"], ["no dump", "RUN/dumps"]),
-        (["train", "--data", "FINISHED", "--run", "RUN"], ["no prepared data", "minigpt prepare"]),
+        (["train", "--data", "FINISHED", "--run", "RUN"], ["a run, not a data set", "minigpt prepare"]),
         (["generate", "FINISHED", "--temperature", "-1"], ["temperature", "-1"]),
         (["generate", "FINISHED", "--checkpoint", "77"], ["77", "latest"]),
         (["evaluate", "FINISHED", "--batch-size", "0"], ["batch-size", "0"]),
@@ -276,6 +276,8 @@ def test_a_plan_says_what_does_not_fit_the_length_of_the_run(call, data_folder):
     assert "The warm-up takes 100 steps and the run has 40: the learning rate never gets to its peak. Try --sch" in out
     assert "cannot end it early" in out
     assert "--train.log-every 50 is more than the run's 40 steps" in out
+    assert "or less" not in out
+    out = call(*words, "--train.patience", 2, "--train.validate-every", 4)[1]
     assert "or less: it ends early after 2 validations without a lower loss" in out
 
 

@@ -15,8 +15,8 @@ import pytest
 import minigpt
 from minigpt.characters import visible
 from minigpt.cli.interactive import Conversation
-from minigpt.cli.text_options import ShownOptions, TextOptions, token_id, unescaped
-from minigpt.cli.text_views import make_view, percent, token_name
+from minigpt.cli.text_options import ShownOptions, TextOptions, token_id, token_name
+from minigpt.cli.text_views import make_view, percent
 from minigpt.errors import ConfigError
 from minigpt.generation import Piece, sample, stream_pieces
 from minigpt.generation.engine import Step
@@ -77,8 +77,11 @@ def test_json_lines_tell_all(say, loaded):
     for step in first["candidates"]:
         probabilities = [candidate["probability"] for candidate in step]
         assert [candidate["text"] for candidate in step] == [BYTES.decode([each["token"]]) for each in step]
-        assert len(step) == 5
+        assert [token_id(BYTES, candidate["name"]) for candidate in step] == [each["token"] for each in step]
+        assert len(step) in (5, 6)
         assert probabilities == sorted(probabilities, reverse=True)
+    for token, step in zip(first["tokens"], first["candidates"], strict=True):
+        assert token in [candidate["token"] for candidate in step]
 
 
 def test_prompts_come_from_a_file(say, tmp_path, monkeypatch):
@@ -126,7 +129,10 @@ def test_of_a_long_prompt_it_is_said_how_much_is_seen(say, loaded):
     line = json.loads(out)
     assert (code, line["prompt_tokens"], line["prompt_tokens_seen"]) == (0, context + 7, context)
     assert err == f"note: the prompt has {context + 7} tokens; the model sees the last {context} of them\n"
-    assert "longer than the context: 1; of each the last" in say("--prompt", prompt, "--prompt", "a")[2]
+    assert line["notes"] == {"context": err.removeprefix("note: ").rstrip()}
+    three = ("--prompt", "a", "--prompt", prompt, "--prompt", prompt)
+    several = err.replace("the prompt", "prompt 2", 1).replace("them\n", "them (1 other prompt likewise)\n")
+    assert say(*three)[2] == several
     assert say("--prompt", "a" * context)[2] == ""
 
 
@@ -140,6 +146,39 @@ def test_each_step_is_explained(say, loaded):
         assert rows[0].startswith(f"{number:4}")
         assert [row.endswith(f"> {letter!r}") for row in rows].count(True) == 1
         assert ["–" in row for row in rows] == [False, False, True, True, True]
+
+
+def test_a_chosen_token_that_is_unlikely_is_explained_too(say, loaded):
+    out = say("--prompt", "the", "--explain", "--top-k", "none", "--temperature", 9, "--seed", 1)[1]
+    steps = [step.splitlines() for step in out.split("\n\n")[:12]]
+    unlikely = [step[-1] for step in steps if len(step) == 6 + (step is steps[0])]
+    assert unlikely
+    for row in unlikely:
+        assert re.fullmatch(r" +(< 0\.1%|\d+\.\d%) +(< 0\.1%|\d+\.\d%)  > '.+'", row), row
+
+
+def test_an_end_of_line_of_windows_is_one(say, monkeypatch, capsys):
+    """The two tokens come one after the other; on a terminal neither is seen as a character."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    options = ["--prompt", "a\r\nb", "--bias", r"\r=1000", "--max-new-tokens", 1, "--temperature", 0]
+    assert say(*options)[1] == "a\nb\n"
+    view = make_view(BYTES, ShownOptions(), {"weights": "float32"}, many=False, context=8)
+    for text in ("x\r", "\ny", "\r", "z"):
+        view.add(Piece(text, Step(0, 1, 0.0)))
+    assert capsys.readouterr().out == "x\ny␍z"
+
+
+def test_a_stop_string_with_escapes_is_found(say, loaded):
+    options = ("--bias", r"\r=1000", "--max-new-tokens", 3, "--json")
+    assert json.loads(say(*options, "--stop", r"\r\x0d")[1])["stopped_by"] == "stop string"
+    assert json.loads(say(*options, "--stop", r"\u000d\r")[1])["text"] == ""
+    assert json.loads(say(*options, "--stop", r"\\r")[1])["stopped_by"] == "length"
+
+
+def test_what_a_terminal_would_obey_is_escaped_in_json(say):
+    out = say("--prompt", "a\x9b\u202e\x7f\x1b", "--json")[1]
+    assert json.loads(out)["prompt"] == "a\x9b\u202e\x7f\x1b"
+    assert out.rstrip("\n").isprintable()
 
 
 def test_searches_show_what_python_finds(say, loaded):
@@ -183,29 +222,33 @@ def test_texts_that_can_come_again_are_made_with_exact_weights(call, run_folder,
 
 def test_tokens_are_named_by_text_or_number():
     tokenizer = make_tokenizer("bpe:300", ["the cat sees the dog. " * 50])
+    assert [token_id(tokenizer, token_name(tokenizer, token)) for token in range(270)] == list(range(270))
     (the,) = tokenizer.encode(" the").tolist()
     assert token_id(tokenizer, " the") == token_id(tokenizer, f"#{the}") == the
     assert token_id(tokenizer, r"\n") == tokenizer.encode("\n")[0]
-    for wrong in (" the cat sees", "", "#300"):
+    assert token_id(tokenizer, "<|endoftext|>") == tokenizer.end_of_text
+    for wrong in (" the cat sees", "", "#300", "<|unknown|>"):
         with pytest.raises(ConfigError, match="token"):
             token_id(tokenizer, wrong)
+    characters = make_tokenizer("char", ["#1'\"é\u0301\ufffd"])
     with pytest.raises(ConfigError, match="not one token"):
-        token_id(make_tokenizer("char", ["abc"]), "d")
-    options = TextOptions(bias=(" the=-2.5", "==1"), stop_token=(".",)).settings(tokenizer)
-    assert options["logit_bias"] == {the: -2.5, token_id(tokenizer, "="): 1.0}
+        token_id(characters, "d")
+    assert [token_id(characters, token_name(characters, token)) for token in range(9)] == list(range(9))
+    options = TextOptions(bias=(" the=-2.5", "==1", "<|endoftext|>=-9"), stop_token=(".",)).settings(tokenizer)
+    assert options["logit_bias"] == {the: -2.5, token_id(tokenizer, "="): 1.0, tokenizer.end_of_text: -9.0}
     assert options["stop_tokens"] == [tokenizer.end_of_text, token_id(tokenizer, ".")]
-    assert unescaped(r"a\n\t\\n\x") == "a\n\t\\n\\x"
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (["a text"], ["--prompt 'a text'"]),
         (["a", "text"], ["--prompt 'a text'"]),
         (["--prompt", "a", "--prompts", "b"], ["--prompt and --prompts"]),
         (["--interactive", "--json"], ["--interactive and --json"]),
         (["--beams", "2", "--explain"], ["--beams and --explain"]),
         (["--beams", "2", "--temperature", "0.5"], ["draws nothing", "temperature"]),
-        (["--beams", "0", "--seed", "none"], ["beams", "seen: 0", "1 to 1,000"]),
+        (["--beams", "0", "--seed", "none"], ["number of beams", "seen: 0", "1 to 1,000"]),
         (["--beams", "-1", "--seed", "none"], ["beams", "seen: -1"]),
         (["--beams", "100000", "--seed", "none"], ["beams", "1 to 1,000"]),
         (["--beams", "2", "--length-penalty", "1000"], ["length penalty", "-10 to 10"]),
@@ -224,6 +267,9 @@ def test_tokens_are_named_by_text_or_number():
         (["--top-p", "2"], ["top-p", "2.0"]),
         (["--stop", ""], ["stop string", "empty"]),
         (["--ban", "two"], ["3", "#116 't'"]),
+        (["--ban", r"\q"], [r"seen: \q", r"\uNNNN"]),
+        (["--stop", r"a\8"], ["escape", r"seen: a\8", r"Write \\ for a backslash"]),
+        (["--stop", r"\xe9"], ["--stop takes a text", r"\u00e9"]),
         (["--bias", "the"], ["bias", "TOKEN=NUMBER"]),
         (["--bias", "t=x"], ["bias", "TOKEN=NUMBER"]),
         (["--seed", "-1"], ["seed", "-1"]),
@@ -253,9 +299,10 @@ def test_mistakes_get_one_message_and_exit_code_2(say, tmp_path, options, words)
 def test_a_terminal_is_not_steered_by_what_a_model_says():
     assert visible("a\x1b[31mb\tc\nd\x07\x7f\x9b") == "a␛[31mb\tc\nd␇␡�"
     assert visible("a\u202eb\u200b\u2066\ufeff\u200d") == "a<U+202E>b<U+200B><U+2066><U+FEFF>\u200d"
-    assert token_name(BYTES, 0x1B) == r"'\x1b'"
-    assert token_name(BYTES, 0xE6) == r"b'\xe6'"
-    assert token_name(BYTES, BYTES.end_of_text) == "<|endoftext|>"
+    assert visible("a\r\nb\rc") == "a\nb␍c"
+    names = {0x1B: r"\x1b", 0xE6: r"\xe6", 0x20: " ", 0x0D: r"\r", 0x5C: "\\\\", BYTES.end_of_text: "<|endoftext|>"}
+    assert {token: token_name(BYTES, token) for token in names} == names
+    assert [token_id(BYTES, token_name(BYTES, token)) for token in range(257)] == list(range(257))
 
 
 def test_probabilities_take_six_places():

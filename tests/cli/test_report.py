@@ -37,7 +37,7 @@ def test_prompts_of_ones_own_are_continued(call, run):
     ("arguments", "words"),
     [
         ([], "runs/first"),
-        (["nowhere"], "no config.toml"),
+        (["nowhere"], "no run folder"),
         (["RUN", "--checkpoint", "999"], "no such checkpoint"),
         (["RUN", "--data", "nowhere"], "no such data set"),
         (["RUN", "--out", "nowhere/x.html"], "folder is not there"),

@@ -35,9 +35,9 @@ def test_the_history_is_shown_prompt_by_prompt_and_epoch_by_epoch(call, run):
 def test_as_json_lines_it_is_what_is_kept(call, run):
     code, out, _ = call("samples", run, "--json", "--temperature", 0, "--temperature", 1.0, "--checkpoint", 82)
     assert code == 0
-    lines = [line for line in (run / "samples.jsonl").read_text("utf-8").splitlines() if '"step": 82' in line]
-    kept = [json.loads(line) for line in lines if '"temperature": 0.7' not in line]
-    assert [json.loads(line) for line in out.splitlines()] == kept
+    lines = [json.loads(line) for line in (run / "samples.jsonl").read_text("utf-8").splitlines()]
+    expected = [line for line in lines if line["step"] == 82 and line["temperature"] != 0.7]
+    assert [json.loads(line) for line in out.splitlines()] == expected
     assert out.isascii()
 
 
@@ -118,6 +118,9 @@ def test_a_models_words_are_shown_and_not_obeyed(call, run):
     assert "<U+202E>x" in out
     assert "y ■" in out
     assert all(len(line) <= 80 for line in out.splitlines())
+    out = call("samples", run, "--json")[1]
+    assert out.isascii()
+    assert not any(character in out for character in "\x1b\x07\r\x7f")
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def make_run(path: Path, spec: str = "byte", text: str = TEXT, **shape: Any) -> 
             parameter.normal_(std=0.2)
     environment = device.environment(device.choose("cpu", "float32"))
     first = {MODEL: model_tensors(model)}, {"config": config.to_dict()}
-    data = {"folder": "", "tokenizer": {}, "splits": {}}
+    data = {"folder": "", "tokenizer": {"spec": "", "identity": ""}, "splits": {}}
     RunFolder.create(path, config, tokenizer, data, environment, origin={"kind": "test", "folder": "."}, first=first)
     return path
 

@@ -47,7 +47,7 @@ def test_without_data_the_other_runs_own_is_trained_on(call, run_folder, data_fo
         (["import", "nowhere", "--run", "NEW"], ["no such folder", "nowhere"]),
         (["import", "RUN", "--run", "NEW"], ["a run of Mini-GPT already"]),
         (["import", "FILE", "--run", "NEW"], ["This is a file", "folder that it is in"]),
-        (["generate", "HF"], ["no run folder", "minigpt import", "--run RUN"]),
+        (["generate", "HF"], ["no run folder", "minigpt import", "--run NEW"]),
         (["train", "--run", "NEW"], ["--data"]),
         (["train", "--data", "DATA", "--run", "NEW", "--init", "nowhere"], ["no run folder", "nowhere"]),
         (

@@ -63,6 +63,91 @@ def test_every_document_is_on_one_side_and_nothing_is_lost(stories: Path, tmp_pa
     assert report.unknown_characters == 0
 
 
+@pytest.mark.parametrize("copied", [0, 1])
+def test_every_document_is_named_by_its_file_and_line(stories: Path, tmp_path: Path, copied: int):
+    (tmp_path / "more").mkdir()
+    for number in range(5):
+        (tmp_path / "more" / f"{number}.txt").write_bytes(STORIES[copied].encode() + b"%d" % number)
+    prepare([str(stories), str(tmp_path / "more")], tmp_path / "out", "byte", val_fraction=0.3, block_size=64)
+    dataset = Dataset.open(tmp_path / "out")
+    lines = [json.loads(line)["text"] for line in stories.read_text().splitlines()]
+    texts = {f"stories.jsonl:{number}": text for number, text in enumerate(lines, start=1)}
+    texts |= {f"more/{number}.txt": f"{STORIES[copied]}{number}" for number in range(5)}
+    for side in ("train", "val"):
+        names = dataset.documents(getattr(dataset, side))
+        assert names is not None
+        assert [texts[name] for name in names] == documents(dataset, side)
+    assert str(tmp_path) not in "".join(file.read_text() for file in (tmp_path / "out").glob("*.documents"))
+
+
+def test_a_document_that_is_cut_in_two_has_its_name_on_both_sides(tmp_path: Path):
+    (tmp_path / "one.txt").write_text("some words " * 200)
+    prepare(str(tmp_path / "one.txt"), tmp_path / "out", "byte", block_size=64)
+    dataset = Dataset.open(tmp_path / "out")
+    assert [list(dataset.documents(shard) or ()) for shard in (dataset.train, dataset.val)] == [["one.txt"]] * 2
+    (tmp_path / "out" / "val.documents").write_bytes(b"")
+    with pytest.raises(DataError, match=r"val\.documents is damaged.*Remove it"):
+        dataset.documents(dataset.val)
+    (tmp_path / "out" / "val.documents").unlink()
+    assert dataset.documents(dataset.val) is None
+
+
+def test_files_of_ones_own_validate_whole(stories: Path, tmp_path: Path):
+    own = [STORIES[5], STORIES[6], "A text of validation only. " * 9, "", STORIES[5]]
+    val = tmp_path / "val.jsonl"
+    val.write_text("".join(json.dumps({"text": text}) + "\n" for text in own))
+    (tmp_path / "more.txt").write_text("and more")
+    names = [str(val), str(tmp_path / "more.txt")]
+    report = prepare(str(stories), tmp_path / "out", "bpe:300", block_size=64, val=names)
+    dataset = Dataset.open(tmp_path / "out")
+    assert documents(dataset, "val") == [*filter(None, own), "and more"]  # a copy in them, too
+    assert documents(dataset, "train") == [text for text in STORIES if text not in own]
+    assert (report.split, report.sources, report.val_sources) == ("files", (str(stories),), tuple(names))
+    assert (report.validated, report.duplicates, report.empty, report.val_fraction) == (2, 2, 2, None)
+    assert report.notes[0] == "Left out of training: 2 documents that the validation files hold, too."
+    rows = dict(report.rows())
+    assert rows["validation from"] == ", ".join(names)
+    assert rows["split"] == "your own validation files"
+    assert rows["documents"] == "43 (left out: 2 copies, 2 empty, 2 also in validation)"
+    assert b"validation only" not in (tmp_path / "out" / "tokenizer.json").read_bytes()
+    assert list(dataset.documents(dataset.val) or ()) == [*(f"val.jsonl:{n}" for n in (1, 2, 3, 5)), "more.txt"]
+    assert report.overlap == 0.0
+    assert prepare(str(stories), tmp_path / "again", "bpe:300", block_size=64, val=names).train == report.train
+
+
+def test_a_copy_of_a_copy_that_validates_is_counted_once(tmp_path: Path):
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in ["x" * 99, "y", "y", "y"]))
+    (tmp_path / "v.txt").write_text("y")
+    report = prepare(str(tmp_path / "a.jsonl"), tmp_path / "out", "byte", block_size=8, val=str(tmp_path / "v.txt"))
+    assert (report.validated, report.duplicates, report.documents) == (3, 0, 2)
+    assert "hold 2 tokens: a loss over so few says little" in report.notes[1]
+
+
+def test_overlap_with_files_of_ones_own_is_told(stories: Path, tmp_path: Path):
+    (tmp_path / "v.txt").write_bytes("".join(STORIES[:9]).encode())
+    report = prepare(str(stories), tmp_path / "out", "byte", block_size=64, val=str(tmp_path / "v.txt"))
+    assert report.validated == 0
+    assert report.overlap > 0.9
+    assert any("stands in training too" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "content", "error", "words"),
+    [
+        ({"val_fraction": 0.1}, "new", ConfigError, "no share of the text is drawn.*Leave out --val-fraction"),
+        ({"split_by": "sequence"}, "new", ConfigError, "nothing is drawn.*Leave out --split-by"),
+        ({}, " \n", DataError, r"no text to validate on.*v\.txt"),
+        ({}, STORIES[0], DataError, "All of the text is in the validation files too"),
+    ],
+)
+def test_validation_files_that_make_no_sense_are_refused(tmp_path: Path, changes, content: str, error, words: str):
+    (tmp_path / "v.txt").write_bytes(content.encode())
+    (tmp_path / "a.txt").write_bytes(STORIES[0].encode())
+    with pytest.raises(error, match=words):
+        prepare(str(tmp_path / "a.txt"), tmp_path / "out", "byte", block_size=8, val=str(tmp_path / "v.txt"), **changes)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "v.txt"]
+
+
 def test_the_same_text_and_seed_give_the_same_files(stories: Path, tmp_path: Path):
     for out, seed in (("a", 5), ("b", 5), ("c", 6)):
         prepare([str(stories)], tmp_path / out, "bpe:300", block_size=64, seed=seed)
@@ -76,7 +161,7 @@ def test_the_tokenizer_learns_from_the_training_side_only(tmp_path: Path):
     report = prepare(str(text), tmp_path / "out", "char", block_size=64)
     assert Dataset.open(tmp_path / "out").tokenizer.decode([0, 1, 2, 3, 4, 5, 6]) == " abcdef"
     assert report.unknown_characters > 80
-    assert "do not occur in training" in report.notes[1]
+    assert "that training does not: all such share one id" in report.notes[1]
 
 
 def test_few_documents_are_cut_at_the_end(tmp_path: Path):
@@ -155,6 +240,8 @@ def test_a_vocabulary_larger_than_the_text_says_so(stories: Path, tmp_path: Path
         ({"val_fraction": float("nan")}, ConfigError, "share of validation"),
         ({"split_by": "word"}, ConfigError, "document, sequence"),
         ({"block_size": 0}, ConfigError, "block size"),
+        ({"seed": -3}, ConfigError, r"seed.*-3.*2\^63"),
+        ({"seed": 2**63}, ConfigError, "seed"),
         ({"sources": []}, ConfigError, "nothing to prepare"),
         ({"tokenizer": "gpt3"}, TokenizerError, "Did you mean gpt2"),
         ({"block_size": 100_000}, DataError, "too little text.*100,001"),
@@ -233,7 +320,8 @@ def test_a_data_set_whose_parts_do_not_belong_together_is_refused(stories: Path,
         (lambda meta: meta[:-9], "damaged"),
         (lambda meta: b"[]", "damaged"),
         (lambda meta: meta.replace(b'"seed"', b'"sead"'), "damaged"),
-        (lambda meta: meta.replace(b'"format": 1', b'"format": 9'), "newer Mini-GPT"),
+        (lambda meta: meta.replace(b'"format": 2', b'"format": 9'), "newer Mini-GPT"),
+        (lambda meta: meta.replace(b'"format": 2', b'"format": 1'), "an older Mini-GPT.*Prepare the data again"),
     ],
 )
 def test_a_damaged_report_is_refused(stories: Path, tmp_path: Path, change, words: str):

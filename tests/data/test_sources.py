@@ -19,6 +19,7 @@ from minigpt.data.pieces import Origin
 from minigpt.data.records import READERS
 from minigpt.data.sources import FORMAT_OF_SUFFIX, SEPARATORS, SOURCES, open_sources, source_notes
 from minigpt.errors import ConfigError, DataError
+from minigpt.shape import typed
 from minigpt.sniff import FORMATS, MARKUP, RECORDS
 from minigpt.source_options import FileFormat, SourceOptions
 
@@ -318,8 +319,8 @@ def test_options_are_kept_as_the_words_of_a_command():
     chosen = SourceOptions(pattern=("*.a", "*.b"), split_lines=True, text_column="body", format="csv")
     assert shlex.join(chosen.words()) == "--pattern '*.a' --pattern '*.b' --format csv --text-column body --split-lines"
     assert SourceOptions().words() == []
-    assert SourceOptions.of(json.loads(json.dumps(asdict(chosen)))) == chosen
-    assert SourceOptions.of({}) == SourceOptions()
+    assert typed(SourceOptions, json.loads(json.dumps(asdict(chosen)))) == chosen
+    assert typed(SourceOptions, {}) == SourceOptions()
 
 
 @pytest.mark.parametrize(
@@ -331,7 +332,7 @@ def test_options_are_kept_as_the_words_of_a_command():
 )
 def test_options_that_somebody_has_damaged_are_refused(content: dict[str, Any]):
     with pytest.raises(ValueError, match=r"."):
-        SourceOptions.of(content)
+        typed(SourceOptions, content)
 
 
 def test_an_unknown_name_gets_a_guess(tmp_path: Path):
@@ -398,3 +399,14 @@ def test_every_kind_is_described():
     assert all(entry.summary for entry in SOURCES.values())
     assert kind("pylib-code") == "pylib-code"
     assert Origin("textwrap") in origins("pylib")
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path):
+    for folder in ("a", "b"):
+        (tmp_path / folder / "in").mkdir(parents=True)
+        for file in ("x.txt", "in/y.txt"):
+            (tmp_path / folder / file).write_text(f"{folder} {file}")
+    places = [tmp_path / "a" / "x.txt", tmp_path / "b" / "x.txt", tmp_path / "a" / "in", tmp_path / "b" / "in"]
+    with open_sources(map(str, [*places, tmp_path / "a" / "in" / "y.txt"])) as sources:
+        names = [piece.origin.name for source in sources for piece in source.read()]
+    assert names == ["a/x.txt", "b/x.txt", "a/in/y.txt", "b/in/y.txt", "y.txt"]

@@ -311,6 +311,22 @@ def test_how_to_prepare_anew(evidence, text, tmp_path):
     assert wrong_in(command[1:]) == ""
     assert str(tmp_path / "data-more-val2") in command
     assert remedy.endswith("--split-lines --tokenizer char --val-fraction 0.3 --block-size 32 --seed 3`")
+    own = {"val_sources": (str(text),), "val_fraction": None, "split": "files"}  # then no share can be larger
+    evidence.report = replace(evidence.report, **own, overlap=0.5, overlap_windows=1000)
+    assert "--val" not in text_checks.small_validation(low(evidence)).remedy
+    assert "--val" in text_checks._prepared(evidence, "more", tokenizer="byte")
+    assert wrong_in(shlex.split(text_checks._prepared(evidence, "more", tokenizer="byte").strip("`"))[1:]) == ""
+
+
+@pytest.mark.parametrize(("split_by", "command"), [("document", False), ("sequence", True)])
+def test_preparing_anew_is_advised_where_it_changes_something(evidence, text, split_by, command):
+    sources = (str(next(text.iterdir())),)
+    evidence.report = replace(
+        evidence.report, overlap=0.5, overlap_windows=100, split_by=split_by, split=split_by, sources=sources
+    )
+    remedy = text_checks.overlap(evidence).remedy
+    assert ("minigpt prepare" in remedy) == command
+    assert ("--split-by document" in remedy) == command
 
 
 def low(evidence: Any) -> Any:

@@ -57,8 +57,10 @@ def test_a_gpu_that_moves_numbers(evidence):
     ("batch", "rows", "parts"),
     [(8, [4], 2), (12, [6, 3, 2], 6), (12, [4], 3), (12, [5], 3), (7, [4], 7), (12, [3, 1], 12)],
 )
-def test_memory_that_ran_out(evidence, batch, rows, parts):
+def test_memory_that_ran_out(evidence, batch, rows, parts, tmp_path):
     evidence.config = replace(evidence.config, train=replace(evidence.config.train, batch_size=batch))
+    evidence.run = tmp_path
+    (tmp_path / "config.toml").write_text(evidence.config.to_toml(), encoding="utf-8")
     for n in rows:
         text = f"out of memory in step 1: sequences at once {n} from here on."
         evidence.add({"kind": "note", "step": 60, "epoch": 0.1, "text": text})

@@ -33,6 +33,8 @@ def test_presets_are_known_by_their_settings():
     for name in preset_names():
         longer = resolve(name, overrides={"train.epochs": 77, "train.seed": 3, "model.vocab_size": 300})
         assert preset_of(longer) == name
+        own_warmup = {"schedule.warmup_steps": resolve(name).schedule.warmup_steps}
+        assert preset_of(resolve(name, overrides=own_warmup)) == name
         other = resolve(name, overrides={"train.lr": 0.123})
         assert (preset_of(other), nearest_preset(other)) == (None, name)
         assert usual_rate(other) == resolve(name).train.lr

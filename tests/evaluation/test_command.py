@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from functools import partial
@@ -60,14 +61,25 @@ def test_a_strangers_words_steer_no_terminal(call, run_folder, tmp_path):
     assert "a␛[31m[bold].txt" in out
 
 
-def test_documents_are_named_by_their_first_words(call, text_folder, run_folder, tmp_path):
+def test_documents_are_named_by_their_files(call, text_folder, run_folder, tmp_path):
     main_arguments = ["prepare", str(text_folder), "--out", str(tmp_path / "d"), "--tokenizer", str(run_folder)]
     with pytest.raises(SystemExit):
         main([*main_arguments, "--val-fraction", "0.4"])
     code, out, _ = call(run_folder, "--data", tmp_path / "d")
     assert code == 0
-    assert "easiest and hardest documents" in out
-    assert "the " in out.partition("hardest documents")[2]
+    head, *rows = out.partition("easiest and hardest")[2].strip().splitlines()[:7]
+    assert head.split()[:2] == ["begins", "share"]
+    assert len(rows) == 6
+    assert all(re.match(rf"{text_folder.name}/\d\d\.txt +the ", row) for row in rows)
+    assert all(len(row) <= 80 for row in rows)
+    (tmp_path / "d" / "val.documents").unlink()  # then by their first words
+    code, out, _ = call(run_folder, "--data", tmp_path / "d")
+    assert code == 0
+    assert all(row.startswith("the ") for row in out.partition("and hardest")[2].strip().splitlines()[1:7])
+    (tmp_path / "d" / "val.documents").write_text("?")
+    code, _, err = call(run_folder, "--data", tmp_path / "d")
+    assert code == 2
+    assert "val.documents is damaged" in err
 
 
 def test_texts_folders_and_a_picture(call, run_folder, text_folder, tmp_path):

@@ -24,7 +24,9 @@ def test_a_split_is_one_reading_of_its_documents(dataset: Dataset):
     assert len(material.documents) == dataset.report.val.documents
     ends = np.flatnonzero(dataset.val.tokens == END)
     np.testing.assert_array_equal(material.documents[1:], ends[:-1] + 1)
-    assert material.name(1).startswith("the ")
+    assert material.names is None
+    assert material.beginning(1).startswith("the ")
+    assert len(material.beginning(1)) <= 60
     assert material.bytes_per_token == dataset.val.n_bytes / dataset.val.n_tokens
 
 
@@ -55,7 +57,8 @@ def test_texts_are_read_one_by_one(tmp_path):
     expected = [token for text in texts for token in (END, *text)]  # what stands in a text is never special
     assert material.tokens.tolist() == expected
     assert material.readings.tolist() == material.documents.tolist() == [0, 16, 19, 23]
-    assert material.names == (names[0], names[1], names[2], f"{names[2]}, document 3")
+    assert material.names == ("a.txt", "b.txt.gz", "c.jsonl:1", "c.jsonl:3")
+    assert [material.beginning(number) for number in range(4)] == [text.decode() for text in texts]
     assert material.bytes_per_token == 1
 
 
@@ -71,7 +74,7 @@ def test_standard_input_is_a_text(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"", "empty"), (b"caf\xe9", "no UTF-8"), (b"a\0b", "no UTF-8"), (None, "no such file")]
+    ("content", "message"), [(b"", "empty"), (b"caf\xe9", "not UTF-8"), (b"a\0b", "binary"), (None, "no such file")]
 )
 def test_what_is_no_text_is_refused(tmp_path, content, message):
     if content is not None:

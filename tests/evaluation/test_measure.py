@@ -76,6 +76,29 @@ def test_a_texts_bits_are_of_its_own_bytes(run_folder, tmp_path):
     assert "too short for an interval" in found.notes[0]
 
 
+def test_why_training_measured_another_loss(run_folder, text_folder, tmp_path):
+    assert not any("itself" in note for note in measure(run_folder).notes)
+    run = shutil.copytree(run_folder, tmp_path / "run")
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line.update({"val_loss": 9.5} if line["kind"] == "validation" else {})
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = measure(run)
+    said = f"a validation loss of 9.5000 at step {found.step}"
+    assert f"{said}; the evaluation gives {found.figures.loss.value:.4f}: the last digits" in found.notes[-1]
+    environment = json.loads((run / "environment.json").read_text())
+    (run / "environment.json").write_text(json.dumps({**environment, "precision": "bfloat16"}))
+    [note] = [note for note in measure(run, machine=MachineConfig(precision="float32")).notes if "itself" in note]
+    assert f"{said}, in bfloat16; the evaluation gives" in note
+    assert note.endswith(", in float32.")
+    for other in (
+        {"stride": 8},
+        {"split": "train"},
+        {"texts": [str(text_folder / "00.txt")]},
+    ):
+        assert not any("itself" in note for note in measure(run, **other).notes)
+
+
 def copy_of(run_folder: Path, tmp_path: Path, **data: object) -> Path:
     """The run, with its note of the training data changed."""
     copy = shutil.copytree(run_folder, tmp_path / "run")
@@ -112,7 +135,36 @@ def test_other_data_in_the_place_of_the_training_data_is_not_taken_for_it(run_fo
 
 
 def test_the_training_split_is_named_as_such(run_folder):
-    assert "have all seen it" in " ".join(measure(run_folder, split="train").notes)
+    for split, words in (("train", "This is the training split"), ("all", "The training split is in it")):
+        assert f"{words}: the model" in " ".join(measure(run_folder, split=split).notes)
+    assert "training split" not in " ".join(measure(run_folder).notes)
+
+
+def test_all_of_a_data_set_is_both_splits_each_read_by_itself(run_folder, dataset):
+    val, train, both = (measure(run_folder, split=split).figures for split in ("val", "train", "all"))
+    assert (both.tokens, both.documents) == (val.tokens + train.tokens, 30)
+    assert both.loss.value == pytest.approx(
+        (val.loss.value * val.tokens + train.loss.value * train.tokens) / both.tokens, rel=1e-6
+    )
+    assert both.bits_per_byte.value * both.bytes_per_token == pytest.approx(both.loss.value / math.log(2))
+    assert [one.name for one in both.by_document] == [one.name for one in (*val.by_document, *train.by_document)]
+
+
+def test_all_of_a_split_by_sequences_leaves_its_seams_out(run_folder, text_folder, tmp_path):
+    prepare([str(text_folder)], tmp_path / "data", tokenizer="byte", split_by="sequence", block_size=64)
+    found = measure(run_folder, data=tmp_path / "data", split="all")
+    data = Dataset.open(tmp_path / "data")
+    seams = sum((shard.n_tokens - 1) // 64 for shard in (data.val, data.train))
+    assert found.figures.tokens == data.val.n_tokens + data.train.n_tokens - 2 - seams
+    assert not any(one.beginning for one in found.figures.by_document)  # nobody knows their files
+
+
+def test_text_of_another_data_set_that_was_trained_on_is_said(run_folder, text_folder, tmp_path):
+    prepare([str(text_folder)], tmp_path / "data", tokenizer="byte", block_size=32, seed=7)
+    for split in ("val", "train"):
+        notes = " ".join(measure(run_folder, data=tmp_path / "data", split=split).notes)
+        assert "stand in the training text" in notes
+        assert "training split" not in notes  # it is that of another text
 
 
 def test_few_documents_are_said_to_be_few(run_folder, tmp_path):
@@ -212,7 +264,7 @@ def test_unknown_characters_are_counted(text_folder, tmp_path):
     prepare([str(text_folder)], tmp_path / "data", tokenizer="char", block_size=32)
     train(tmp_path / "data", tmp_path / "run", tiny(train__epochs=1))
     (tmp_path / "a.txt").write_text("the ÿÿ", encoding="utf-8")
-    assert "2 characters are not in the vocabulary" in " ".join(
+    assert "lacks 2 characters of the text" in " ".join(
         measure(tmp_path / "run", texts=[str(tmp_path / "a.txt")]).notes
     )
     assert np.isfinite(measure(tmp_path / "run").figures.loss.value)

@@ -55,10 +55,10 @@ def capricious(turned: Callable[[int, int], bool], dtype: torch.dtype) -> Form:
     [
         (lambda place, rows: False, ROWS),
         (lambda place, rows: rows == 1, ROWS[1:]),  # a kernel for one row
-        (lambda place, rows: rows < 5, (8, 12, 16, 24, 32)),  # few go elsewhere
-        (lambda place, rows: rows > 16, (1, 2, 4, 8, 12, 16)),  # many do
-        (lambda place, rows: rows in (4, 12), (1, 2, 8, 16, 24, 32)),
-        (lambda place, rows: place >= 8, (1, 2, 4, 8)),  # the rest of a block
+        (lambda place, rows: rows < 5, tuple(rows for rows in ROWS if rows >= 5)),  # few go elsewhere
+        (lambda place, rows: rows > 16, tuple(rows for rows in ROWS if rows <= 16)),  # many do
+        (lambda place, rows: rows in (4, 12), tuple(rows for rows in ROWS if rows not in (4, 12))),
+        (lambda place, rows: place >= 8, tuple(rows for rows in ROWS if rows <= 8)),  # the rest of a block
         (lambda place, rows: place % 2 == 1, (1,)),
     ],
 )

@@ -220,6 +220,12 @@ def test_several_may_write_at_once_and_no_line_is_lost(run):
     assert sorted(one.step for one in read_history(run)) == sorted(one.step for kept in texts for one in kept)
 
 
+def test_two_that_say_the_same_at_once_keep_it_once(run):
+    history._append(run, [KEPT])
+    history._append(run, [KEPT, replace(KEPT, step=9), replace(KEPT, text=KEPT.text + "\n")])
+    assert read_history(run) == [KEPT, replace(KEPT, step=9), replace(KEPT, text=KEPT.text + "\n")]
+
+
 # Filling it
 
 

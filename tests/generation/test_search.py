@@ -213,7 +213,7 @@ def test_a_broken_model_is_one_message(small):
         ({"length_penalty": 1000.0}, "length penalty"),
         ({"length_penalty": -1000.0}, "length penalty"),
         ({"temperature": 0.5}, "temperature"),
-        ({"seed": 1, "top_k": 3}, "seed, top_k"),
+        ({"seed": 1, "top_k": 3}, "seed, top-k"),
         ({"no_repeat_ngram": 0}, "no-repeat-ngram"),
     ],
 )

@@ -18,6 +18,7 @@ from minigpt.report.findings import findings
 from minigpt.report.gather import gather
 from minigpt.report.overview import overview
 from minigpt.report.settings import nearest_preset, settings
+from tests.printed import mistakes_in, wrong_with
 
 FAST = Wishes(evaluate=False, samples=False)
 
@@ -70,6 +71,13 @@ def test_the_options_are_the_settings(facts, changes, monkeypatch):
     assert replace(given, model=replace(given.model, vocab_size=300)) == config
 
 
+@pytest.mark.parametrize("change", [{}, {"origin": {"folder": "x"}}, {"data": {"splits": {}, "folder": ""}}])
+def test_each_command_of_the_page_can_be_typed(facts, change):
+    made = replace(facts, **change)
+    assert [wrong_with(shlex.join(words)) for words in lines(made)] == [""] * len(lines(made))
+    assert not mistakes_in(" ".join(part.text for part in overview([made])))
+
+
 def test_of_many_settings_the_file_is_named(facts):
     many = {"train__lr": 1.0, "train__seed": 9, "train__clip": 0.5, "train__epochs": 7, "train__batch_size": 4}
     _, words = train_line(facts, preset="seed", **many)
@@ -95,7 +103,7 @@ def test_what_the_doctor_advises_says_where_its_words_are_explained(facts):
     assert facts.diagnosis.findings
     advised = replace(facts.diagnosis.findings[0], remedy=f"`minigpt resume {facts.folder.path} --epochs 3`")
     told = findings([replace(facts, diagnosis=replace(facts.diagnosis, findings=[advised]))])
-    assert "<code>minigpt resume RUN --epochs 3</code>" in told[-2].text
+    assert "<code>minigpt resume RUN --epochs 3</code>" in "".join(part.text for part in told)
     assert 'href="#commands"' in told[-1].text
     hint = commands([facts])[-1].text
     for word in ("RUN", "DATA", "NEW", "TEXT"):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from minigpt.generation.history import read_history
@@ -52,7 +54,18 @@ def test_all_that_is_copied_is_marked(run, dataset, said):
     parts = [dataset.train.read(100, 180).tolist(), dataset.train.read(1000, 1070).tolist()]
     page = said([*strange(4), *parts[0], *strange(8), *parts[1], *strange(2)])
     assert page.marked == [dataset.tokenizer.decode(part) for part in parts]
-    assert "2 parts stand in training, the longest of 80 tokens, in" in page.words
+    number = int((dataset.train.read(0, 100) == dataset.tokenizer.end_of_text).sum())
+    name = dataset.documents(dataset.train)[number]
+    assert name.endswith(".txt")
+    assert f"2 parts stand in training, the longest of 80 tokens, in {name}" in page.words
+
+
+def test_where_nobody_knows_the_file_the_first_words_name_a_document(run, dataset, said):
+    (Path(RunFolder.open(run).data()["folder"]) / "train.documents").unlink()
+    begin = int(np.flatnonzero(dataset.train.tokens == dataset.tokenizer.end_of_text)[2]) + 1
+    words = " ".join(dataset.tokenizer.decode(dataset.train.read(begin, begin + 16)).split())
+    page = said([*dataset.tokenizer.encode("@@@@").tolist(), *dataset.train.read(begin + 9, begin + 60).tolist()])
+    assert f"51 tokens in a row stand in training, in {words}" in page.words
 
 
 def test_parts_that_overlap_are_one_mark():
@@ -111,3 +124,10 @@ def test_runs_beside_each_other_say_what_is_shown_of_own_prompts_and_no_more(run
     assert "how its language formed" in parts
     [alone] = gather([run], wishes)
     assert len({one.step for one in alone.said.kept if one.source == "own"}) > 1
+
+
+@pytest.mark.usefixtures("sketched")
+def test_what_a_model_does_not_see_of_a_prompt_stands_beneath_it(run, read):
+    page = read(write_report(run, wishes=Wishes(evaluate=False, prompts=("the <|endoftext|>", "a"))))
+    assert "".join(page.said).count("The prompt spells <|endoftext|>, which is plain text there") == 1
+    assert not page.wrong

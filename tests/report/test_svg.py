@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from minigpt.report.svg import DASHES, MARKERS, SERIES, STYLE, VARIABLES, drawing, thinned
+from minigpt.report.svg import DASHES, MARKERS, SERIES, STYLE, VARIABLES, drawing, legend, thinned
 
 
 def picture(key: str, label: str = "loss", points: int = 20) -> str:
@@ -52,6 +52,26 @@ def test_two_pictures_share_no_name_and_each_finds_its_own():
         assert set(used) <= set(ids)
         names += ids
     assert len(names) == len(set(names))
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.parametrize(("width", "behind"), [(6.4, ", validation"), (4.4, "")])
+@pytest.mark.parametrize("name", ["r", "shakespeare-laptop-lr-0.001", "M" * 28, "字" * 28])
+@pytest.mark.parametrize("count", [1, 3, 6])
+def test_a_legend_stays_within_its_picture_and_leaves_room_for_the_curves(width, behind, name, count):
+    with drawing("one", "title", "told", width=width, height=2.7) as made:
+        axes = made.figure.subplots()
+        for number in range(count):
+            axes.plot([0, 1], [number, 2], label=f"{name}{behind}")
+        legend(axes)
+    [box] = [each.get_window_extent() for each in made.figure.legends]
+    assert box.x0 >= 0
+    assert box.x1 <= made.figure.bbox.x1
+    assert box.y1 <= made.figure.bbox.y1
+    plot = axes.get_window_extent()
+    assert plot.width > 0.6 * made.figure.bbox.width
+    assert plot.height > 0.35 * made.figure.bbox.height
+    assert plot.y1 < box.y0
 
 
 def test_the_same_picture_is_drawn_twice():

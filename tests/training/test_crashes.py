@@ -22,6 +22,14 @@ from tests.conftest import tiny
 SOAK = Path(__file__).parents[2] / "benchmarks" / "crash_soak.py"
 
 
+@pytest.fixture(autouse=True, scope="module")
+def ctrl_c_is_heard():
+    """A shell lets what it runs in the background ignore it, and so would all that these tests start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="the soak kills itself with SIGKILL, which Windows has not")
 def test_short_soak(tmp_path):
     spec = importlib.util.spec_from_file_location("crash_soak", SOAK)
@@ -95,6 +103,19 @@ def test_a_second_signal_acts_as_usual():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) == before
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows knows no hang-up")
+def test_a_signal_that_is_ignored_stays_ignored():
+    """As `nohup` and the shell's `&` have it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_run_folder_that_cannot_be_written_is_said(data_folder, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from minigpt.config import GPTConfig, Optimizer, OptimizerConfig
+from minigpt.errors import CheckpointError
 from minigpt.model import GPT
 from minigpt.training.optimizers import (
     OPTIMIZERS,
@@ -113,7 +114,43 @@ def test_the_memory_can_be_put_into_new_optimizers(name):
     assert_same(whole, second, 0.0)
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_memory_that_is_not_the_models_is_refused(name):
+    config = OptimizerConfig(name=name)
+    whole = model()
+    optimizers = make_optimizers(whole, 1e-3, config)
+    load_optimizer_tensors(whole, optimizers, {})  # before the first step
+    take_steps(whole, optimizers, 1)
+    memory = optimizer_tensors(whole, optimizers)
+    label = sorted(memory)[0]
+    without = {key: tensor for key, tensor in memory.items() if key != label}
+    wrong = [without, {**without, "x": memory[label]}, {**memory, "a/b": memory[label]}]
+    for damaged in [*wrong, {**memory, label: torch.zeros(3, 5)}, {key: torch.zeros(()) for key in memory}]:
+        fresh = make_optimizers(whole, 1e-3, config)
+        with pytest.raises(CheckpointError, match="does not fit"):
+            load_optimizer_tensors(whole, fresh, damaged)
+        assert optimizer_tensors(whole, fresh) == {}
+
+
 def test_the_rate_is_set_everywhere():
     optimizers = make_optimizers(model(), 1e-3, OptimizerConfig(name="muon"))
     set_rate(optimizers, 0.25)
     assert {group["lr"] for o in optimizers for group in o.param_groups} == {0.25}
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "muon"])
+def test_parameters_that_need_no_gradient_are_left_alone(name):
+    torch.manual_seed(0)
+    model, config = GPT(SHAPE), OptimizerConfig(name=name, weight_decay=0.1)
+    for parameter in (model.wte.weight, model.h[0].attn.c_attn.weight):
+        parameter.requires_grad = False
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    optimizers = make_optimizers(model, 0.1, config)
+    model(torch.arange(8)[None], torch.arange(8)[None]).backward()
+    for optimizer in optimizers:
+        optimizer.step()
+    still = {name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])}
+    assert still == {"wte.weight", "h.0.attn.c_attn.weight"}
+    memory = optimizer_tensors(model, optimizers)
+    assert not any(label.endswith(tuple(still)) for label in memory)
+    load_optimizer_tensors(model, make_optimizers(model, 0.1, config), memory)

@@ -6,15 +6,18 @@ import itertools
 import json
 import math
 import shutil
+from dataclasses import asdict
 from itertools import pairwise
 
 import pytest
 import torch
 
 from minigpt import checkpoint
+from minigpt.config import with_model
 from minigpt.errors import CheckpointError, ConfigError, DataError, MiniGPTError, NewerVersionError, RunError
 from minigpt.metrics import read_metrics
 from minigpt.run import RunFolder
+from minigpt.shape import typed
 from minigpt.training import resume, train
 from minigpt.training.picture import draw_curves
 from minigpt.training.progress import GradientNorms, Progress
@@ -479,6 +482,38 @@ def test_too_many_bad_steps_stop_with_a_dump_that_reproduces_them(data_folder, t
     assert found.first_activation == "h.0.mlp.c_proj"
 
 
+@pytest.mark.parametrize(
+    ("values", "batch", "config"),
+    [
+        ({"step": 5}, {}, {}),
+        ({"step": "5", "seed": 1}, {}, {}),
+        ({"step": 5, "seed": None}, {}, {}),
+        ({}, {"x": torch.full((2, 8), 999)}, {}),
+        ({}, {"x": torch.full((2, 8), -1)}, {}),
+        ({}, {"y": torch.full((2, 8), -2)}, {}),
+        ({}, {"y": torch.full((2, 8), 2**40)}, {}),
+        ({}, {"x": torch.ones(2, 8)}, {}),
+        ({}, {"x": torch.ones(2, 9, dtype=torch.int64)}, {}),
+        ({}, {"x": torch.ones(16, dtype=torch.int64), "y": torch.ones(16, dtype=torch.int64)}, {}),
+        ({}, {"x": torch.ones(1, 99, dtype=torch.int64), "y": torch.ones(1, 99, dtype=torch.int64)}, {}),
+        ({}, {}, {"n_layer": 1_000_000}),
+    ],
+)
+def test_a_dump_that_is_not_of_its_run_is_refused(run_folder, tmp_path, values, batch, config):
+    from minigpt.training.replay import replay
+
+    shutil.copytree(run_folder, tmp_path / "run")
+    run = RunFolder.open(tmp_path / "run")
+    weights = checkpoint.load_tensors(run.find_checkpoint("latest"), "model")
+    ids = {name: torch.ones(2, 8, dtype=torch.int64) for name in "xy"}
+    dump = run.path / "dumps" / "step-000000005"
+    parts = {"model": weights, "batch": {**ids, **batch}}
+    checkpoint.save(dump, parts, values or {"step": 5, "seed": 1})
+    run.save_config(with_model(run.config(), **config))
+    with pytest.raises(CheckpointError, match="does not fit"):
+        replay(dump)
+
+
 def test_a_gradient_that_overflows_names_its_tensor(data_folder, tmp_path):
     training = start(data_folder, tmp_path / "run", tiny())
     training.model.ln_f.weight.register_hook(lambda gradient: gradient * math.inf)
@@ -530,7 +565,7 @@ def test_usual_gradients_are_no_spikes():
 
 def test_progress_survives_its_json():
     at = Progress(step=3, epoch_loss=0.1 + 0.2, best_loss=None, norms=GradientNorms(0.5, 1 / 3, 7))
-    assert Progress.from_dict(json.loads(json.dumps(at.to_dict()))) == at
+    assert typed(Progress, json.loads(json.dumps(asdict(at)))) == at
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,142 @@
+"""What a model cannot read of a prompt, and stop strings that no text reaches."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import shutil
+from types import SimpleNamespace
+
+import pytest
+
+from minigpt.data import prepare
+from minigpt.generation.notes import fewest_tokens, notes_of_all, prompt_notes, stop_notes
+from minigpt.generation.text import Request
+from minigpt.tokenizers import make_tokenizer
+from minigpt.training import train
+from tests.conftest import story, tiny
+
+COMPOSED, APART = "caf\u00e9", "cafe\u0301"
+WORDS = " the caf\u00e9 sees the caf\u00e9 and the d\u00e9j\u00e0." * 40
+BPE, CHAR, BYTE = make_tokenizer("bpe:320", [WORDS]), make_tokenizer("char", [WORDS]), make_tokenizer("byte")
+KINDS = {"bpe": BPE, "char": CHAR, "byte": BYTE}
+
+
+@pytest.mark.parametrize(
+    ("kind", "prompt", "names"),
+    [
+        ("char", "the", []),
+        ("char", "THE", ["unknown_characters"]),
+        ("char", "the\r\n", ["unknown_characters"]),
+        ("char", COMPOSED, []),
+        ("char", APART, ["unknown_characters", "other_form"]),
+        ("char", "the ", []),
+        ("bpe", "THE \u017b", []),
+        ("bpe", COMPOSED, []),
+        ("bpe", APART, ["other_form"]),
+        ("bpe", "the ", ["trailing_space"]),
+        ("bpe", "the\n", []),
+        ("byte", APART, []),
+        ("byte", "the ", []),
+        ("byte", "a\ufffd", ["replaced_bytes"]),
+        ("byte", "a\udcff", []),
+        ("byte", "<|endoftext|>", ["end_of_text"]),
+        ("byte", "a" * 33, ["context"]),
+        ("byte", "", []),
+    ],
+)
+def test_of_a_prompt(kind, prompt, names):
+    notes = prompt_notes(KINDS[kind], prompt, context=32)
+    assert list(notes) == names
+    assert all(note.startswith("the prompt ") for note in notes.values())
+
+
+def test_the_other_form_is_known_both_ways():
+    apart = make_tokenizer("char", [APART])
+    assert "NFD" in prompt_notes(apart, COMPOSED, 32)["other_form"]
+    assert "NFC" in prompt_notes(CHAR, APART, 32)["other_form"]
+    assert prompt_notes(CHAR, APART, 32)["unknown_characters"].startswith(r"the prompt holds '\u0301', which")
+
+
+def test_many_unknown_characters_are_not_all_shown():
+    note = prompt_notes(CHAR, "0123456789", 32)["unknown_characters"]
+    assert "'0', '1', '2', '3', '4' and 5 more, which" in note
+
+
+def test_of_several_prompts_the_first_of_each_kind_is_named():
+    assert notes_of_all(BPE, ["a", "b ", APART, "c ", "d "], 32) == [
+        prompt_notes(BPE, "b ", 32)["trailing_space"].replace("the prompt", "prompt 2", 1)
+        + " (2 other prompts likewise)",
+        prompt_notes(BPE, APART, 32)["other_form"].replace("the prompt", "prompt 3", 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "said"),
+    [
+        ("char", {"stop": ["the", "."]}, None),
+        ("char", {"stop": "THE"}, "no tokens that may be chosen spell it"),
+        ("char", {"stop": "\r\n"}, r"no text can stop at '\r\n' (no tokens"),
+        ("char", {"stop": APART}, "no tokens"),
+        ("char", {"stop": "the the", "max_new_tokens": 6}, "takes 7 tokens, and there are at most 6"),
+        ("char", {"stop": "the the", "max_new_tokens": 7}, None),
+        ("char", {"stop": "e.", "banned": [CHAR.encode(".")[0]]}, "no tokens"),
+        ("char", {"stop": "e.", "logit_bias": {CHAR.encode(".")[0]: -math.inf}}, "no tokens"),
+        ("char", {"stop": ".", "stop_tokens": [CHAR.encode(".")[0]]}, "no tokens"),
+        ("char", {"stop": "\ufffd"}, None),
+        ("char", {"stop": "<|endoftext|>"}, None),
+        ("char", {"stop": ["\u00e9 t", "\u00e9"]}, "'\u00e9 t' (it would stop at '\u00e9' before)"),
+        ("char", {"stop": ["e t", "t"]}, None),
+        ("char", {"stop": "THE", "max_new_tokens": 0}, None),
+        ("bpe", {"stop": "THE \u017b\u00f3\u0142w"}, None),
+        ("bpe", {"stop": "xyz xyz", "max_new_tokens": 3}, "takes 7 tokens"),
+        ("bpe", {"stop": " the the the", "max_new_tokens": 3}, None),
+        ("byte", {"stop": "\u017b", "max_new_tokens": 1}, "takes 2 tokens"),
+    ],
+)
+def test_of_stop_strings(kind, settings, said):
+    tokenizer = KINDS[kind]
+    model = SimpleNamespace(config=SimpleNamespace(vocab_size=tokenizer.vocab_size))
+    notes = stop_notes(tokenizer, Request.read(model, tokenizer, settings))
+    assert (said is None) == (not notes)
+    assert said is None or said in notes["never_stops"]
+
+
+def test_the_fewest_tokens_are_those_of_a_search_through_all():
+    pieces = {b"a", b"b", b"ab", b"bba", b"abab"}
+    for size in range(1, 7):
+        for letters in itertools.product(b"ab", repeat=size):
+            text = bytes(letters)
+            joined = (
+                count
+                for count in range(1, 7)
+                for tokens in itertools.product(sorted(pieces), repeat=count)
+                if text in b"".join(tokens)
+            )
+            assert fewest_tokens(pieces, text, 0) == next(joined)
+    assert fewest_tokens(pieces, b"ac", 0) == math.inf
+    assert fewest_tokens(pieces, b"ab", 2) == 2
+    assert fewest_tokens(set(), b"ab", 2) == math.inf
+
+
+@pytest.fixture(scope="module")
+def letters(tmp_path_factory):
+    """A run whose tokenizer knows only the letters of its text."""
+    folder = tmp_path_factory.mktemp("letters")
+    (folder / "text.txt").write_text("".join(map(story, range(30))), encoding="utf-8")
+    prepare([str(folder / "text.txt")], folder / "data", tokenizer="char", block_size=32)
+    train(folder / "data", folder / "run", tiny(train__steps=1))
+    return folder / "run"
+
+
+def test_the_commands_say_so(call, letters, tmp_path):
+    options = ["--prompt", "the CAT", "--stop", "X", "--max-new-tokens", 2]
+    code, out, err = call("generate", letters, *options, "--json")
+    notes = json.loads(out)["notes"]
+    assert (code, list(notes)) == (0, ["unknown_characters", "never_stops"])
+    assert err == "".join(f"note: {note}\n" for note in notes.values())
+    assert "'C', 'A', 'T'" in err
+    copy = shutil.copytree(letters, tmp_path / "run")
+    assert call("samples", copy, "--prompt", "the CAT", "--tokens", 2)[2] == f"note: {notes['unknown_characters']}\n"
+    assert json.loads(call("generate", letters, "--max-new-tokens", 2, "--json")[1])["notes"] == {}
