@@ -6,7 +6,9 @@ Not here: how they are shown (a terminal: cli/text_views.py; a page: report/html
 from __future__ import annotations
 
 import re
+import shlex
 import unicodedata
+from collections.abc import Iterable
 from pathlib import PureWindowsPath
 
 UNSEEN = (
@@ -29,6 +31,9 @@ CONTROLS: dict[int, str] = {
 
 ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
 _ESCAPE = re.compile(rb"\\(?:([nrt\\])|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|.?)", re.S)
+
+
+_SPELLED = re.compile(r"(?<!\S)\$'([^']*)'")
 
 
 def visible(text: str) -> str:
@@ -83,6 +88,28 @@ def quoted(text: str) -> str:
     if "'" in text and not set(text) & set('"$`\\!'):
         return f'"{text}"'
     return "'" + text.replace("'", r"\x27") + "'"
+
+
+def shell_word(word: object) -> str:
+    r"""Returns a word as a shell takes it; one with what cannot be printed as bash and zsh spell it: $'run\xff'."""
+    text = str(word)
+    if text.isprintable():
+        return shlex.quote(text)
+    return "$'" + escaped(text.encode("utf-8", "surrogateescape")).replace("'", r"\x27") + "'"
+
+
+def shell_line(words: Iterable[object]) -> str:
+    """Returns words as a line for a shell."""
+    return " ".join(map(shell_word, words))
+
+
+def words_of(line: str) -> list[str]:
+    """Returns the words of a line that `shell_line` made. Raises ValueError if it is none."""
+
+    def plain(found: re.Match[str]) -> str:
+        return shlex.quote(unescaped(found[1]).decode("utf-8", "surrogateescape"))
+
+    return shlex.split(_SPELLED.sub(plain, line))
 
 
 def own_name(place: str) -> str:

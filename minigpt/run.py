@@ -20,7 +20,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +31,7 @@ from filelock import FileLock, Timeout
 
 from minigpt import checkpoint
 from minigpt.atomic import replacing, write_file
+from minigpt.characters import shell_word
 from minigpt.config import Config, resolve
 from minigpt.data import Dataset
 from minigpt.data.dataset import Identity
@@ -226,7 +226,7 @@ class RunFolder:
 
     def _place(self) -> str:
         """Returns the run's folder as it is typed."""
-        return shlex.quote(str(self.path))
+        return shell_word(self.path)
 
     def _preparing(self) -> str:
         """Returns the command that makes a data set of this run's tokenizer."""
@@ -475,7 +475,7 @@ def load(run: Path | str, checkpoint: str = "best", device: torch.device | str =
 
 def _no_run(path: Path) -> RunError:
     """Returns what is wrong with a path that is no run, and what may be meant instead."""
-    place, near = shlex.quote(str(path)), did_you_mean_folder(path, CONFIG)
+    place, near = shell_word(path), did_you_mean_folder(path, CONFIG)
     what, remedy = "This is no run folder: it holds no config.toml", f"{near}Give a folder that `minigpt train` made."
     if not path.exists():
         what = "There is no run folder at this path"

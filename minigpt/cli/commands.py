@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 
 from cyclopts import App
 
+from minigpt.characters import shell_line, shell_word
 from minigpt.cli.device import device_command
 from minigpt.cli.doctor import doctor_command
 from minigpt.cli.evaluate import evaluate_command
@@ -71,5 +71,5 @@ WORDS = {
 def stray(command: str, words: Sequence[str]) -> tuple[str, str]:
     """Returns words that no option of a command takes, as they are typed, and what they may be meant for, if known."""
     several = command == "evaluate"  # files; elsewhere one value that was not quoted
-    typed = shlex.join(words) if several else shlex.quote(" ".join(words))
+    typed = shell_line(words) if several else shell_word(" ".join(words))
     return typed, WORDS.get(command, "").format(typed)

@@ -5,14 +5,13 @@ Not here: the measuring (minigpt.evaluation).
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from minigpt.characters import counted
+from minigpt.characters import counted, shell_line
 from minigpt.cli.reading import READING, source_options
 from minigpt.config import MachineConfig, Precision
 from minigpt.errors import ConfigError
@@ -93,7 +92,7 @@ def evaluate_command(
     machine = MachineConfig(device=device, precision=precision)
     for option, words, wanted in (("--text", text, "FILE"), ("--harness", harness, "TASK")):
         if words == []:
-            command = shlex.join(["minigpt", "evaluate", str(run), option, wanted])
+            command = shell_line(["minigpt", "evaluate", str(run), option, wanted])
             raise ConfigError(f"{option} names nothing", remedy=f"Give one or more behind it: {command}")
     if reading != USUAL and not text:
         option = reading.words()[0]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
-from minigpt.characters import counted
+from minigpt.characters import counted, shell_word
 from minigpt.cli.console import Console
 
 
@@ -43,4 +42,4 @@ def import_command(folder: Path, /, *, run: Path, tokenizer: str | None = None) 
     )
     for note in made.notes:
         console.print(f"note: {note}")
-    console.print(f"try: minigpt generate {shlex.quote(str(made.run))} --prompt ...")
+    console.print(f"try: minigpt generate {shell_word(made.run)} --prompt ...")

@@ -5,7 +5,6 @@ A watcher of the training loop: it is given every record and draws what it likes
 
 from __future__ import annotations
 
-import shlex
 import signal
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from minigpt.characters import counted
+from minigpt.characters import counted, shell_word
 from minigpt.cli.console import Console, say, styled
 from minigpt.cli.signals import asked_to_stop
 from minigpt.metrics import Record, Watcher, read_metrics, tensorboard
@@ -252,7 +251,7 @@ class TrainView:
         self.console.print(f"took {_cost(outcome.seconds, self.end.get('peak_bytes'))}{planned}")
         self.console.print(f"everything is in {outcome.run}")
         self.console.print(f"curves:     {outcome.run / 'training_metrics.png'}")
-        run = shlex.quote(str(outcome.run))
+        run = shell_word(outcome.run)
         on = [f"minigpt resume {run}"] if outcome.stopped else []
         then = [*on, f'minigpt generate {run} --prompt "..."', f"minigpt doctor {run}", f"minigpt report {run}"]
         for number, command in enumerate(then):

@@ -5,7 +5,6 @@ Not here: the preparing (minigpt.data.prepare).
 
 from __future__ import annotations
 
-import shlex
 import signal
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from minigpt.characters import shell_line
 from minigpt.cli.console import Console, say
 from minigpt.cli.reading import READING, source_options
 from minigpt.cli.signals import asked_to_stop
@@ -204,10 +204,10 @@ def _next(report: Report, out: Path, tokenizer: str) -> str:
 
     words = ["--data", str(out), "--run", free_folder(Path("runs", out.name)).as_posix()]
     if (Path(tokenizer) / "config.toml").is_file():
-        measured = shlex.join(["minigpt", "evaluate", tokenizer, "--data", str(out), "--split", "all"])
-        return f"{measured}\n  or, to train it further: {shlex.join(['minigpt', 'train', '--init', tokenizer, *words])}"
+        measured = shell_line(["minigpt", "evaluate", tokenizer, "--data", str(out), "--split", "all"])
+        return f"{measured}\n  or, to train it further: {shell_line(['minigpt', 'train', '--init', tokenizer, *words])}"
     preset = {"bpe": "laptop", "char": "shakespeare"}.get(report.tokenizer.partition(":")[0], "seed")
     words += ["--preset", preset] if preset != "seed" else []
     if report.block_size < resolve(preset).model.block_size:  # the text may be too short for a longer one
         words += ["--model.block-size", str(report.block_size)]
-    return shlex.join(["minigpt", "train", *words])
+    return shell_line(["minigpt", "train", *words])

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import glob
 import os
-import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from fnmatch import fnmatchcase
 from pathlib import PurePath
 
 from minigpt.atomic import LOCK, PARTIAL
-from minigpt.characters import counted
+from minigpt.characters import counted, shell_word
 from minigpt.data.opening import cannot_read, kind_of, opened
 from minigpt.errors import DataError
 from minigpt.sniff import FORMATS, HEAD_BYTES, RECORDS, advice, sniff
@@ -88,7 +87,7 @@ class Listing:
     def notes(self, options: SourceOptions) -> Iterator[str]:
         """Yields how to take what is left out for its name."""
         for pattern in self.unused:
-            yield f"--exclude {shlex.quote(pattern)} fits nothing in {self.folder}."
+            yield f"--exclude {shell_word(pattern)} fits nothing in {self.folder}."
         if options.pattern:
             return
         found = [(group, _sniffed(group.first)) for group in self._by_size()[:FEW]]
@@ -96,7 +95,7 @@ class Listing:
         if readable:
             taken = dict.fromkeys([*(_ending(path) for path in self.files), *(group.name for group in readable)])
             patterns = (
-                f"--pattern {shlex.quote(('*' if name[0] == '.' else '') + glob.escape(name))}" for name in taken
+                f"--pattern {shell_word(('*' if name[0] == '.' else '') + glob.escape(name))}" for name in taken
             )
             files = counted(sum(group.files for group in readable), "file")
             yield f"Not read, to judge by the name: {files} in {self.folder}. To read them too: {' '.join(patterns)}"
@@ -166,7 +165,7 @@ def _entries(folder: str, whole: str) -> list[os.DirEntry[str]]:
 
 def or_excluded(error: DataError, path: str) -> DataError:
     """The same error of a file or folder inside of a folder, which may be left out."""
-    way = f"Or leave it out: --exclude {shlex.quote(glob.escape(os.path.basename(path)))}"
+    way = f"Or leave it out: --exclude {shell_word(glob.escape(os.path.basename(path)))}"
     return DataError(error.what, seen=error.seen, remedy=f"{error.remedy} {way}")
 
 

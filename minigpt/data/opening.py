@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import gzip
 import os
-import shlex
 import shutil
 import stat
 import sys
@@ -21,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
+from minigpt.characters import shell_word
 from minigpt.errors import DataError
 from minigpt.files import why
 
@@ -58,7 +58,7 @@ def cannot_read(name: str, error: Exception) -> DataError:
     remedy = "Check the file and its disk."
     if isinstance(error, PermissionError):
         closed = next((str(folder) for folder in reversed(Path(name).parents) if not os.access(folder, os.X_OK)), name)
-        remedy = f"Ask its owner, or give yourself the right: `chmod u+rX {shlex.quote(closed)}`."
+        remedy = f"Ask its owner, or give yourself the right: `chmod u+rX {shell_word(closed)}`."
         return DataError(f"{name} may not be read", seen=why(error), remedy=remedy)
     if isinstance(error, EOFError | zlib.error | gzip.BadGzipFile):
         remedy = "It is damaged or cut short: copy or download it anew."

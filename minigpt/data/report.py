@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from minigpt.characters import counted
+from minigpt.characters import counted, shell_word
 from minigpt.errors import DataError, did_you_mean_folder
 from minigpt.files import is_missing, read_json, why
 from minigpt.shape import SignedInt, typed
@@ -195,8 +194,8 @@ class Report:
 
 def _no_data(folder: Path) -> DataError:
     """Returns what is wrong with a path that is no data set, and the command that makes one, if any may."""
-    near, name = did_you_mean_folder(folder, FILE), shlex.quote(str(folder))
-    make = f"minigpt prepare {name} --out {shlex.quote(f'data/{folder.absolute().stem}')}"
+    near, name = did_you_mean_folder(folder, FILE), shell_word(folder)
+    make = f"minigpt prepare {name} --out {shell_word(f'data/{folder.absolute().stem}')}"
     if any(folder.glob("*.tokens")):
         what, remedy = f"{FILE} is missing in the data set", "Prepare the data again."
     elif (folder / "config.toml").is_file():

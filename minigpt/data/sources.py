@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import IO
 
-from minigpt.characters import counted, own_name
+from minigpt.characters import counted, own_name, shell_word
 from minigpt.data import pylib
 from minigpt.data.folders import Listing, list_folder, or_excluded, suffix_of
 from minigpt.data.hub import read_hub
@@ -130,7 +129,7 @@ def _source(name: str, options: SourceOptions, stdin: IO[bytes] | None) -> Sourc
 def _no_source(name: str) -> DataError:
     kind = kind_of(name)
     if kind:
-        pipe = f"Pipe it into the command: `cat {shlex.quote(name)} | minigpt ... -`."
+        pipe = f"Pipe it into the command: `cat {shell_word(name)} | minigpt ... -`."
         remedy = pipe if kind == "named pipe" else "Name a file or a folder."
         return DataError(f"{name} is a {kind}, not a file or folder", remedy=remedy)
     if os.path.islink(name):
@@ -182,11 +181,11 @@ def source_notes(sources: Sequence[Source], options: SourceOptions) -> Iterator[
     if (options.pattern or options.exclude) and not any(source.kind == "folder" for source in sources):
         yield "--pattern and --exclude choose among the files of folders, and no folder was named."
     if options.split_at is not None and before == after:
-        yield f"--split-at {shlex.quote(options.split_at)} fits nothing: the string does not occur in the text."
+        yield f"--split-at {shell_word(options.split_at)} fits nothing: the string does not occur in the text."
     for sign, number in separators.items():
         yield (
             f"{sign} occurs {counted(number, 'time')} in the text, as ordinary characters: the model will learn to "
-            f"write it. If documents end there: --split-at {shlex.quote(sign)}"
+            f"write it. If documents end there: --split-at {shell_word(sign)}"
         )
 
 

@@ -7,7 +7,6 @@ run no metrics. Checks name what they need (examine.py), and those whose needs a
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minigpt.calendar import Calendar
+from minigpt.characters import shell_line
 from minigpt.config import Config
 from minigpt.data import Dataset, Shard
 from minigpt.data.folder import free_folder
@@ -200,11 +200,11 @@ class Evidence:
             words += ["--steps", str(epochs * self.steps_per_epoch)]
         elif epochs is not None:
             words += ["--epochs", str(epochs)]
-        return shlex.join(words)
+        return shell_line(words)
 
     def resumed(self, *options: str) -> str:
         """Returns the command that goes on with the run."""
-        return shlex.join(["minigpt", "resume", str(self.run), *options])
+        return shell_line(["minigpt", "resume", str(self.run), *options])
 
 
 def _is_whole(record: Record) -> bool:

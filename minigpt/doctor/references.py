@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 
 from minigpt.atomic import write_file
 from minigpt.calendar import Calendar
+from minigpt.characters import shell_line
 from minigpt.config import Config, preset_names, resolve
 from minigpt.data.dataset import Identity
 from minigpt.data.report import Report
@@ -220,8 +220,8 @@ def _command(config: Config, data: Identity, preset: str, corpus: str) -> str:
         trained += [] if value in (None, getattr(usual_length, name)) else [option, str(value)]
     return " && ".join(
         [
-            shlex.join(["minigpt", "prepare", *sources, *prepared, "--out", f"data/{corpus}"]),
-            shlex.join(["minigpt", "train", *trained, "--data", f"data/{corpus}", "--run", f"runs/{corpus}"]),
+            shell_line(["minigpt", "prepare", *sources, *prepared, "--out", f"data/{corpus}"]),
+            shell_line(["minigpt", "train", *trained, "--data", f"data/{corpus}", "--run", f"runs/{corpus}"]),
         ]
     )
 

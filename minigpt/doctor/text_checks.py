@@ -5,11 +5,10 @@ Each check is a pure function from the evidence to a finding, or None.
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
-from minigpt.characters import counted
+from minigpt.characters import counted, shell_line
 from minigpt.data.folder import free_folder
 from minigpt.doctor.evidence import Evidence
 from minigpt.doctor.finding import Finding
@@ -148,6 +147,6 @@ def _prepared(evidence: Evidence, suffix: str, **changes: Any) -> str:
     options += ["--val", *report.val_sources] if report.val_sources else []
     sources = [*report.sources, *report.val_sources]
     if not all(source in ("pylib", "pylib-code") or Path(source).exists() for source in sources):
-        return f"with the options that it was given, a new --out, and {shlex.join(options)}."
+        return f"with the options that it was given, a new --out, and {shell_line(options)}."
     out = free_folder(folder.with_name(f"{folder.name}-{suffix}"))
-    return f"`{shlex.join(['minigpt', 'prepare', *report.sources, '--out', str(out), *options])}`"
+    return f"`{shell_line(['minigpt', 'prepare', *report.sources, '--out', str(out), *options])}`"

@@ -5,12 +5,11 @@ The same words stand for the paths in what the doctor advises (facts.py `RunFact
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minigpt.characters import own_name
+from minigpt.characters import own_name, shell_word
 from minigpt.data.report import Report
 from minigpt.report.facts import RunFacts
 from minigpt.report.html import Child, Html, element, name
@@ -76,10 +75,10 @@ def _commands(run: RunFacts) -> list[list[str]]:
     if not run.data["splits"]:
         lines = [["minigpt", "import", "ORIGIN", "--run", "NEW"]]
     else:
-        spec = "ORIGIN" if run.origin else shlex.quote(str(run.tokenizer.get("spec", "gpt2")))
+        spec = "ORIGIN" if run.origin else shell_word(str(run.tokenizer.get("spec", "gpt2")))
         made = run.prepared
         sources, val_sources = (
-            [run.places.get(source, shlex.quote(own_name(source))) for source in names]
+            [run.places.get(source, shell_word(own_name(source))) for source in names]
             for names in ((made.sources, made.val_sources) if made else ((), ()))
         )
         lines = [["minigpt", "prepare", *(sources or ["TEXT"]), "--out", "DATA", "--tokenizer", spec]]
@@ -89,7 +88,7 @@ def _commands(run: RunFacts) -> list[list[str]]:
             lines[0] += ["--split-by", made.split_by]
             cut = made.split_by == "sequence" or made.block_size != USUAL_BLOCK_SIZE
             lines[0] += ["--block-size", str(made.block_size)] if cut else []
-            lines[0] += map(shlex.quote, made.reading.words())
+            lines[0] += map(shell_word, made.reading.words())
         init = ["--init", "ORIGIN"] if run.origin else []
         lines.append(["minigpt", "train", *_settings(run), "--data", "DATA", "--run", "NEW", *init])
     where = [] if run.data["splits"] else ["--data", "DATA"]
@@ -114,4 +113,4 @@ def _option(key: str, value: Any) -> list[str]:
     before = f"--{group}." if group else "--"
     if isinstance(value, bool):
         return [f"{before}{'' if value else 'no-'}{setting}"]
-    return [f"{before}{setting}", shlex.quote(str(value))]
+    return [f"{before}{setting}", shell_word(value)]

@@ -6,7 +6,6 @@ Not here: where it comes from (gather.py), and what is made of it (the files of 
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minigpt.calendar import Calendar
-from minigpt.characters import own_name
+from minigpt.characters import own_name, shell_line, words_of
 from minigpt.config import Config
 from minigpt.data.report import Report
 from minigpt.doctor import Diagnosis
@@ -199,7 +198,7 @@ def measured_alike(runs: Sequence[RunFacts]) -> bool:
 def _with_placeholders(command: str, places: Mapping[str, str]) -> str:
     """Returns a command with what stands for its paths, also where they only begin a word (`runs/first-slower`)."""
     try:
-        words = shlex.split(command)
+        words = words_of(command)
     except ValueError:  # it is no command
         return command
     for place, word in enumerate(words):
@@ -207,4 +206,4 @@ def _with_placeholders(command: str, places: Mapping[str, str]) -> str:
             if place > 1 and word.startswith(path) and word[len(path) :][:1] in ("", "-", "/", "\\"):
                 words[place] = places[path] + word[len(path) :]
                 break
-    return shlex.join(words)
+    return shell_line(words)

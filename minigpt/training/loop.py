@@ -10,7 +10,6 @@ resumed is in start.py.
 from __future__ import annotations
 
 import math
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,7 +22,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from minigpt import checkpoint, device
 from minigpt.atomic import sync
 from minigpt.calendar import Calendar
-from minigpt.characters import counted
+from minigpt.characters import counted, shell_line
 from minigpt.config import Config
 from minigpt.data import Batch, Batches, Dataset
 from minigpt.errors import CheckpointError, ConfigError, DataError
@@ -301,7 +300,7 @@ class Training:
             raise CheckpointError(
                 "The run has no whole checkpoint left, not even the weights that it began with",
                 seen=self.folder.checkpoints,
-                remedy=f"Begin again from them: {shlex.join(['minigpt', 'train', *begin])}",
+                remedy=f"Begin again from them: {shell_line(['minigpt', 'train', *begin])}",
             )
         lost = folder is None and not damaged and bool(read_metrics(self.folder.metrics_file))
         if folder is None:

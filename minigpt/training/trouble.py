@@ -7,7 +7,6 @@ outside its running distribution, a spike, is said, and skipped if the settings 
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TypedDict
 import torch
 
 from minigpt import checkpoint
+from minigpt.characters import shell_word
 from minigpt.config import Config
 from minigpt.data import Batch
 from minigpt.errors import MiniGPTError
@@ -106,7 +106,7 @@ def bad_steps_error(step: int, trouble: Trouble, dump: Path, config: Config) -> 
         seen=f"step {step}: {trouble.text}",
         remedy=(
             "Nothing of them was applied, and the checkpoints are as they were. To look at the step: "
-            f"`minigpt replay {shlex.quote(str(dump))}`. To go on, write {setting} into the run's config.toml, and "
+            f"`minigpt replay {shell_word(dump)}`. To go on, write {setting} into the run's config.toml, and "
             f"resume it. To begin again, try a --train.lr below {config.train.lr:g} or some --schedule.warmup-steps."
         ),
     )

@@ -110,7 +110,7 @@ def test_an_option_overrides_the_preset_even_with_the_defaults_value(call, data_
         (["trian"], ["Did you mean", "train"]),
         (["train"], ["--run"]),
         (["train", "--data", "DATA", "--run", "RUN", "--model.n-lay", "4"], ["--model.n-layer"]),
-        (["train", "--data", "DATA", "--run", "RUN", "--model.n-layer", "six"], ["six", "int"]),
+        (["train", "--data", "DATA", "--run", "RUN", "--model.n-layer", "six"], ["six", "whole number"]),
         (["train", "--data", "DATA", "--run", "RUN", "--model.n-head", "3"], ["128", "divisible", "3"]),
         (["train", "--data", "DATA", "--run", "RUN", "--preset", "sed"], ["sed", "Did you mean seed"]),
         (["train", "--data", "DATA", "--run", "RUN", "--config", "no.toml"], ["no.toml"]),

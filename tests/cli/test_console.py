@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import io
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 import minigpt
-from minigpt.characters import UNSEEN, visible
+from minigpt.characters import UNSEEN, shell_line, shell_word, visible, words_of
 from minigpt.cli.console import Console, print_json, styled
 
 EVIL = "a\x1b[2J\x07\r\x9b31m\u202eb\u200b\udcff\ud800"
@@ -85,8 +87,13 @@ def test_visible_text_stays_what_it_is():
     assert visible("ü\U0001f600\n\tא") == "ü\U0001f600\n\tא"
 
 
-PRODUCTS = {"console.py": {"stdout"}, "text_views.py": {"stdout"}, "app.py": {"stdout", "stderr"}}
-"""Where standard streams are named: for JSON, for generated text, and to open and flush them."""
+PRODUCTS = {
+    "console.py": {"stdout"},
+    "text_views.py": {"stdout"},
+    "learning.py": {"stdout"},
+    "app.py": {"stdout", "stderr"},
+}
+"""Where standard streams are named: for JSON, for generated text, to answer a parent process, and to open and flush."""
 
 
 @pytest.mark.parametrize("file", sorted(Path(minigpt.__file__).parent.rglob("*.py")), ids=lambda file: file.name)
@@ -102,3 +109,14 @@ def test_no_other_module_prints(file):
     assert written & {"stdout", "stderr"} <= PRODUCTS.get(file.name, set())
     from_rich = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "rich.console"]
     assert "Console" not in {alias.name for node in from_rich for alias in node.names}
+
+
+@pytest.mark.parametrize("word", ["a b", "run\udcff", "it's\n\x1b\u202e'", "$'x'", "é", "-x", "", "\\", "\t$HOME"])
+def test_a_printed_word_is_the_word_that_a_shell_takes(word):
+    line = shell_line(["minigpt", word, "end"])
+    assert words_of(line) == ["minigpt", word, "end"]
+    assert visible(line) == line
+    if shell := shutil.which("bash"):
+        command, environment = f"printf %s {shell_word(word)}", {"LC_ALL": "C.UTF-8", "HOME": "/"}
+        said = subprocess.run([shell, "-c", command], capture_output=True, env=environment, check=True).stdout
+        assert said == word.encode("utf-8", "surrogateescape")

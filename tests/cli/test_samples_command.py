@@ -127,7 +127,7 @@ def test_a_models_words_are_shown_and_not_obeyed(call, run):
     ("options", "expected"),
     [
         (["--temperature", "-1"], "temperature is -1"),
-        (["--temperature", "nan"], "temperature is nan"),
+        (["--temperature", "nan"], "--temperature takes a number"),
         (["--tokens", "0"], "Give 1 to 10,000"),
         (["--tokens", "10001"], "Give 1 to 10,000"),
         (["--checkpoint", "7"], "steps there: 41, 82"),
