@@ -147,7 +147,7 @@ def test_a_disk_that_fills_up_leaves_no_part_of_a_page(run, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("minigpt.atomic.sync", full)
-    with pytest.raises(ConfigError, match="No space left"):
+    with pytest.raises(ConfigError, match="the disk is full"):
         write_report([run], run / "page.html", wishes=Wishes(evaluate=False, samples=False))
     assert not [path for path in run.iterdir() if "page.html" in path.name]
 
