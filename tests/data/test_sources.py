@@ -295,7 +295,7 @@ def test_separators_within_texts_are_counted_and_said(tmp_path: Path, monkeypatc
     assert "</s> occurs 1 time" in said(file)
     assert "--split-at '<|endoftext|>'" in said(file)
     assert "endoftext" not in said(file, split_at="<|endoftext|>")
-    assert "--split-at '\n\n' fits nothing" in said(file, split_at="\n\n")
+    assert r"--split-at $'\n\n' fits nothing" in said(file, split_at="\n\n")
     file.write_text("One. Two.")
     assert said(file) == ""
     assert "no folder was named" in said(file, exclude=("*.md",))
