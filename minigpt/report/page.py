@@ -115,9 +115,14 @@ def _check_place(file: Path) -> None:
     """Raises ConfigError if something else than a report stands there, OSError if no file can: before the work."""
     if is_dir(file):
         raise ConfigError("A folder is where the report would be written", seen=file, remedy=ELSEWHERE)
-    if os.path.lexists(file) and not (is_file(file) and _is_html(file)):
-        what = "A file that is no HTML page is where the report would be written, and is left as it is"
-        raise ConfigError(what, seen=file, remedy=ELSEWHERE)
+    try:
+        os.lstat(file)  # too long a name is an error now, not after the work
+    except FileNotFoundError:
+        pass
+    else:
+        if not (is_file(file) and _is_html(file)):
+            what = "A file that is no HTML page is where the report would be written, and is left as it is"
+            raise ConfigError(what, seen=file, remedy=ELSEWHERE)
     if is_dir(file.parent):  # else it is no run, and `gather` says so
         tempfile.TemporaryFile(dir=file.parent).close()
         with suppress(FileNotFoundError):

@@ -130,7 +130,7 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
         saved = config["identity"]
     except OSError as error:
         what = f"A tokenizer's file {'is missing' if is_missing(error) else 'cannot be read'}"
-        raise TokenizerError(what, seen=f"{error.filename}: {why(error)}", remedy=remedy) from error
+        raise TokenizerError(what, seen=f"{error.filename!r}: {why(error)}", remedy=remedy) from error
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         if isinstance(error, TokenizerError):
             raise

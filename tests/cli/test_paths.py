@@ -132,7 +132,7 @@ def test_a_run_whose_checkpoints_may_not_be_listed_does_not_begin_anew(own_run, 
 def test_a_file_of_a_run_that_may_not_be_read_is_named(call, own_run, forbid, file):
     forbid(file)
     code, _, err = call("resume", own_run.path, "--steps", 1000)
-    assert (code, f"{file}: the system does not allow it" in err, "damaged" in err) == (2, True, False)
+    assert (code, file in err, "the system does not allow it" in err, "damaged" in err) == (2, True, True, False)
 
 
 @pytest.mark.parametrize("file", ["meta.json", "train.tokens", "tokenizer_config.json"])
@@ -144,7 +144,7 @@ def test_a_file_of_a_data_set_that_may_not_be_read_is_named(call, data_folder, t
 
 def test_a_tokenizer_that_may_not_be_read_is_not_called_damaged(own_run, forbid):
     forbid("tokenizer_config.json")
-    with pytest.raises(TokenizerError, match=r"cannot be read \(seen: .*tokenizer_config.json: the system does not"):
+    with pytest.raises(TokenizerError, match=r"cannot be read \(seen: .*tokenizer_config.json': the system does not"):
         load_tokenizer(own_run.tokenizer_folder)
 
 
