@@ -91,7 +91,7 @@ def fifo(chance: random.Random, file: Path) -> str:
 def link(chance: random.Random, file: Path) -> str:
     """Makes a link of it: dangling, to itself, to a device, to a folder."""
     _remove(file)
-    target = chance.choice(["nowhere", file.name, "/dev/zero", "/dev/null", "/dev/full", "/proc/self/mem", "."])
+    target = chance.choice(["no/where", file.name, "/dev/zero", "/dev/null", "/dev/full", "/proc/self/mem", "."])
     file.symlink_to(target)
     return f"a link to {target}"
 
