@@ -179,6 +179,7 @@ def advice(found: str, file: str = "") -> str:
         file: its name, for the command; without one, the words IN and OUT stand in it.
     """
     path = PurePath(file or "IN")
+    file = path.name and file  # "." and "/" have no name to give another suffix
     if path.suffix == ".gz" and FORMATS[found].advice and found != "gzip":
         return f"Unpack it: `gunzip -k {_quoted(str(path))}`. {advice(found, str(path.with_suffix('')))}"
     suffixes = {"utf8": f".utf8{path.suffix or '.txt'}", **{each: f".{each}" for each in ("txt", "jsonl", "csv")}}

@@ -189,3 +189,9 @@ def test_advice_never_writes_over_the_file():
     assert write("a.txt") == "a.utf8.txt"
     assert (write("a"), write("a.csv"), write("b/a.md")) == ("a.utf8.txt", "a.utf8.csv", "b/a.utf8.md")
     assert write("") == "OUT"
+
+
+@pytest.mark.parametrize("file", [".", "/", "..", ""])
+def test_advice_for_what_has_no_name_to_give_a_suffix(file):
+    for found in FORMATS:
+        assert "{" not in advice(found, file)

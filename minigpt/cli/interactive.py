@@ -34,6 +34,10 @@ A line that begins with / is a command; with //, a text that begins with /.
   /quit                   leaves, as Ctrl-D does; Ctrl-C stops a running text"""
 
 
+MOST_CHARACTERS = 2**20
+"""Of a line that is not typed: a longer one ends the conversation."""
+
+
 class Conversation:
     """Reads lines, and answers each.
 
@@ -58,7 +62,7 @@ class Conversation:
         self.console.print("/help explains, Ctrl-D leaves")
         while True:
             try:
-                line = input("> ")
+                line = self._line()
                 if line.strip() == "/quit":
                     return
                 self.answer(line)
@@ -69,6 +73,16 @@ class Conversation:
                 self.console.print(str(error))
             except KeyboardInterrupt:
                 self.console.print("\nstopped; Ctrl-D leaves")
+
+    def _line(self) -> str:
+        """Returns what was typed; from a pipe or a file, which may have no end, a line of bounded length."""
+        if sys.stdin.isatty():
+            return input("> ")
+        self.console.print("> ", end="")
+        line = sys.stdin.readline(MOST_CHARACTERS)
+        if not line or len(line) == MOST_CHARACTERS:
+            raise EOFError
+        return line.removesuffix("\n")
 
     def answer(self, line: str) -> None:
         """Obeys a command, or continues a text.

@@ -348,6 +348,12 @@ def test_ctrl_c_keeps_what_is_printed(say, loaded, monkeypatch):
     assert say("--prompt", "the") == (130, f"the{first}", "\nstopped\n")
 
 
+def test_lines_from_a_pipe_have_a_bounded_length(say, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("the\n" + "x" * 2**20 + "\nnever read"))
+    code, out, _ = say("--interactive", "--max-new-tokens", "2")
+    assert (code, out.count("> ")) == (0, 2)
+
+
 class Talk:
     """A conversation whose lines are given; returns what is printed."""
 
@@ -358,7 +364,7 @@ class Talk:
     def __call__(self, *lines: str) -> str:
         said = iter(lines)
 
-        def line(prompt):
+        def line(conversation):
             found = next(said, None)
             if found is None:
                 raise EOFError
@@ -366,7 +372,7 @@ class Talk:
                 raise KeyboardInterrupt
             return found
 
-        self.monkeypatch.setattr("builtins.input", line)
+        self.monkeypatch.setattr(Conversation, "_line", line)
         self.conversation.run()
         return self.capsys.readouterr().out
 
