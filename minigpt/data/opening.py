@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from minigpt.characters import shell_word
 from minigpt.errors import DataError
@@ -26,6 +26,9 @@ from minigpt.files import why
 
 CHUNK_BYTES = 2**18
 GZIP = b"\x1f\x8b"
+
+MOST_PADDING = 2**20
+"""Zeros that may follow the end of what is packed."""
 
 KINDS = {
     stat.S_IFREG: "file",
@@ -81,12 +84,34 @@ def opened(name: str) -> Iterator[IO[bytes]]:
         raise cannot_read(name, error) from error
 
 
+class _Packed:
+    """A packed file, as `gzip` reads it. Zeros may follow its end, which gzip skips one by one: not without end."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._zeros = file, 0
+
+    def read(self, size: int) -> bytes:
+        """Returns up to so many bytes.
+
+        Raises:
+            gzip.BadGzipFile: too many zeros were read one by one.
+        """
+        data = self._file.read(size)
+        self._zeros = self._zeros + 1 if data == b"\0" else 0
+        if self._zeros > MOST_PADDING:
+            raise gzip.BadGzipFile(f"more than {MOST_PADDING:,} zeros follow its end")
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
 def unpacked(file: IO[bytes]) -> IO[bytes]:
     """A file from its start, unpacked if it is packed with gzip."""
     file.seek(0)
     packed = file.read(len(GZIP)) == GZIP
     file.seek(0)
-    return cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if packed else file
+    return cast("IO[bytes]", gzip.GzipFile(fileobj=cast("IO[bytes]", _Packed(file)))) if packed else file
 
 
 def chunks_of(file: IO[bytes]) -> Iterator[bytes]:

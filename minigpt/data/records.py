@@ -240,7 +240,7 @@ def read_parquet(file: IO[bytes], where: str, shown: str, column: str) -> Iterat
                 for text in batch.column(0).to_pylist():
                     row += 1
                     yield from record_pieces(text, f"{where}, row {row:,}", Origin(shown, row))
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{where} cannot be read as Parquet", seen=error, remedy="Copy or download it anew.") from error
 
 

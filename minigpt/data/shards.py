@@ -186,10 +186,17 @@ class Shard:
 
         It does not go through the map, whose pages count as this process's memory once they were looked at: for
         going through all of a large file.
+
+        Raises:
+            DataError: an id is not in the vocabulary, as when the file is damaged and was opened without a look at that.
         """
         count = max(0, min(stop, self.n_tokens) - start)
         offset = HEADER_BYTES + start * self.tokens.itemsize
-        return np.fromfile(self.path, dtype=self.tokens.dtype, count=count, offset=offset)
+        ids = np.fromfile(self.path, dtype=self.tokens.dtype, count=count, offset=offset)
+        if len(ids) and (largest := int(ids.max())) >= self.vocab_size:
+            what = f"The token file {self.path} is damaged: it holds an id outside of its vocabulary"
+            raise DataError(what, seen=f"{largest} of {self.vocab_size:,} ids", remedy=_REMEDY)
+        return ids
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, verify: bool = True) -> Shard:

@@ -99,3 +99,12 @@ def test_the_tokens_cannot_be_changed(tmp_path: Path):
     shard = Shard.open(write(tmp_path / "x.tokens", [1, 2, 3]))
     with pytest.raises(ValueError, match="read-only"):
         shard.tokens[0] = 5
+
+
+def test_an_id_outside_of_the_vocabulary_is_named_where_the_checksum_was_not_asked(tmp_path: Path):
+    path = write(tmp_path / "x.tokens", [1, 2, 3, 4], vocab_size=10)
+    content = bytearray(path.read_bytes())
+    content[HEADER_BYTES + 5] ^= 1  # the third id, 3, becomes 259
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"outside of its vocabulary.*259 of 10"):
+        Shard.open(path, verify=False).read(0, 4)

@@ -410,3 +410,13 @@ def test_files_of_one_name_are_told_apart(tmp_path: Path):
     with open_sources(map(str, [*places, tmp_path / "a" / "in" / "y.txt"])) as sources:
         names = [piece.origin.name for source in sources for piece in source.read()]
     assert names == ["a/x.txt", "b/x.txt", "a/in/y.txt", "b/in/y.txt", "y.txt"]
+
+
+def test_zeros_behind_a_packed_text_are_skipped_but_not_without_end(tmp_path: Path):
+    file = tmp_path / "text.txt.gz"
+    file.write_bytes(gzip.compress(b"Some text.") + bytes(5_000))
+    assert documents(file) == ["Some text."]
+    with file.open("r+b") as stream:
+        stream.truncate(2**40)
+    with pytest.raises(DataError, match="zeros follow its end"):
+        documents(file)
