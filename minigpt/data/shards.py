@@ -188,7 +188,7 @@ class Shard:
         going through all of a large file.
 
         Raises:
-            DataError: an id is not in the vocabulary, as when the file is damaged and was opened without a look at that.
+            DataError: an id is not in the vocabulary, as when a damaged file was opened without a look at its checksum.
         """
         count = max(0, min(stop, self.n_tokens) - start)
         offset = HEADER_BYTES + start * self.tokens.itemsize
