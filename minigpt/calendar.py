@@ -6,8 +6,10 @@ resumed must not differ from one that was not.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 
 from minigpt.config import Config
 
@@ -102,16 +104,18 @@ class Calendar:
     def counts(self) -> dict[str, int]:
         """How often each is due in the whole run: and `checkpoints` by their steps alone."""
         settings, total = self.config.train, self.total_steps
-        ends = {total, *range(self.between, total, self.between)}
-        validations = ends | _every(settings.validate_every, total)
-        looks = {1, total} | _every(settings.health_every, total) if settings.health_every else set()
+        validations = (self.between, settings.validate_every)
+        first = settings.health_every > 1 and total > 1  # which is looked at too
         return {
-            "samples": len(ends) if settings.samples else 0,
-            "validations": len(validations),
-            "checkpoints": len(validations | _every(settings.save_every, total)),
-            "health checks": len(looks),
+            "samples": _times(total, self.between) if settings.samples else 0,
+            "validations": _times(total, *validations),
+            "checkpoints": _times(total, *validations, settings.save_every),
+            "health checks": _times(total, settings.health_every) + first if settings.health_every else 0,
         }
 
 
-def _every(steps: int | None, total: int) -> set[int]:
-    return set(range(steps, total, steps)) if steps else set()
+def _times(total: int, *every: int | None) -> int:
+    """Returns how many steps up to `total` are its last, or a multiple of one of these numbers."""
+    given = {number for number in every if number}
+    some = [part for size in range(1, len(given) + 1) for part in combinations(given, size)]
+    return 1 + sum((total - 1) // math.lcm(*part) * (-1) ** (len(part) + 1) for part in some)

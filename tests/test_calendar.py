@@ -62,3 +62,9 @@ def test_a_validation_text_larger_than_the_training_text_is_not_read_each_epoch(
 
 def test_a_text_of_nothing_divides_by_nothing():
     assert Calendar(tiny(), 0, 0).total_steps == tiny().train.epochs
+
+
+def test_a_run_without_end_is_counted_at_once():
+    due = calendar(11, 2**62, train__validate_every=7, train__save_every=3, train__health_every=1)
+    assert due.counts["health checks"] == 2**62
+    assert 2**62 // 7 < due.counts["validations"] < due.counts["checkpoints"] < 2**62

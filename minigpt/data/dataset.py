@@ -82,11 +82,11 @@ class Dataset:
         tokenizer = load_tokenizer(folder)
         train, val = (Shard.open(folder / name, verify=verify) for name in (TRAIN_FILE, VAL_FILE))
         for shard in (train, val):
-            if shard.identity != tokenizer.identity:
+            if (shard.identity, shard.vocab_size) != (tokenizer.identity, tokenizer.vocab_size):
                 raise TokenizerError(
                     f"{shard.path} was not made by the tokenizer beside it",
-                    seen=f"identity {shard.identity[:12]}..., the {tokenizer.spec} tokenizer is "
-                    f"{tokenizer.identity[:12]}...",
+                    seen=f"{shard.vocab_size:,} ids of {shard.identity[:12]}..., the {tokenizer.spec} tokenizer has "
+                    f"{tokenizer.vocab_size:,} and is {tokenizer.identity[:12]}...",
                     remedy="Put the right tokenizer files back, or prepare the data again.",
                 )
         return cls(folder, train, val, tokenizer, report)
