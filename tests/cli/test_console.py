@@ -120,3 +120,29 @@ def test_a_printed_word_is_the_word_that_a_shell_takes(word):
         command, environment = f"printf %s {shell_word(word)}", {"LC_ALL": "C.UTF-8", "HOME": "/"}
         said = subprocess.run([shell, "-c", command], capture_output=True, env=environment, check=True).stdout
         assert said == word.encode("utf-8", "surrogateescape")
+
+
+def test_what_strangers_files_hold_is_shown_by_every_command(call, run_folder, tmp_path):
+    evil = "\x1b]0;owned\x07\u202e"
+    (tmp_path / "a.jsonl").write_text(json.dumps({f"body{evil}": "words"}) + "\n")
+    (tmp_path / "a.toml").write_text(f"preset = {json.dumps(evil)}\n")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": "gpt2", "activation_function": evil}))
+    (tmp_path / "index").mkdir()
+    call("export", run_folder, "--out", tmp_path / "hf")
+    (tmp_path / "index" / "config.json").write_bytes((tmp_path / "hf" / "config.json").read_bytes())
+    index = {"weight_map": {"wte.weight": f"{evil}.safetensors"}}
+    (tmp_path / "index" / "model.safetensors.index.json").write_text(json.dumps(index))
+    for command in (
+        ("prepare", tmp_path / "a.jsonl", "--out", tmp_path / "out"),
+        ("plan", "--config", tmp_path / "a.toml"),
+        ("import", tmp_path / "model", "--run", tmp_path / "out"),
+        ("import", tmp_path / "index", "--run", tmp_path / "out"),
+        ("generate", evil),
+        ("generate", run_folder, "--checkpoint", evil),
+        ("evaluate", run_folder, "--text", evil),
+        ("export", run_folder, "--out", tmp_path / f"{evil}out"),
+    ):
+        _, out, err = call(*command)
+        assert "owned" in out + err, command
+        assert not OBEYED.intersection(out + err), command
