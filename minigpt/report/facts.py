@@ -155,7 +155,7 @@ class RunFacts:
                 parts[place] = _with_placeholders(part, self.places)
         text = "`".join(parts)
         for path in sorted(self.places, key=len, reverse=True):
-            text = text.replace(path, own_name(path))
+            text = text.replace(path.rstrip("/\\") or path, own_name(path))
         return text
 
     def _of_kind(self, kind: str) -> Records:

@@ -97,6 +97,8 @@ def test_runs_and_data_of_one_name_are_told_apart(facts):
     train = replace(facts, places={"train": "RUN", "--data": "DATA"})
     assert train.shortened("`minigpt train --run train-2 it's`") == "`minigpt train --run train-2 it's`"
     assert train.shortened("`minigpt train --run train-2`") == "`minigpt train --run RUN-2`"
+    slashed = replace(train, places={"/home/me/my-notes/": "TEXT"})
+    assert slashed.shortened("/home/me/my-notes/a.html, in /home/me/my-notes") == "my-notes/a.html, in my-notes"
 
 
 def test_what_the_doctor_advises_says_where_its_words_are_explained(facts):
