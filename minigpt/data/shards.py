@@ -44,6 +44,8 @@ MAGIC = b"MINIGPT\n"
 VERSION = 1
 HEADER_BYTES = 128
 _FIELDS = struct.Struct("<8sIIQQQII32s32s12x")
+READ_AT_ONCE = 2**20
+
 _REMEDY = "Prepare the data again, or copy the file anew from where it is whole."
 
 
@@ -234,7 +236,10 @@ class Shard:
         if verify and _payload_sha256(path) != head.sha256:
             raise DataError(f"The token file {path} is damaged: its checksum differs", remedy=_REMEDY)
         identity, checksum = head.identity.hex(), head.sha256.hex()
-        return cls(path, tokens, head.n_documents, head.n_bytes, head.vocab_size, identity, checksum, state, head.seam)
+        shard = cls(path, tokens, head.n_documents, head.n_bytes, head.vocab_size, identity, checksum, state, head.seam)
+        for start in range(0, head.n_tokens if verify else 0, READ_AT_ONCE):
+            shard.read(start, start + READ_AT_ONCE)  # a checksum can be made for ids that no model knows, too
+        return shard
 
 
 def _state(path: Path) -> FileState | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -192,7 +193,10 @@ def source_notes(sources: Sequence[Source], options: SourceOptions) -> Iterator[
 def open_stdin(name: str, options: SourceOptions, stdin: IO[bytes] | None) -> Source:
     """Standard input, as a file."""
     assert stdin is not None
-    kind = _format(unpacked(stdin).read(HEAD_BYTES), "", options)
+    try:
+        kind = _format(unpacked(stdin).read(HEAD_BYTES), "", options)
+    except (OSError, EOFError, zlib.error) as error:
+        raise cannot_read(STDIN, error) from error
     return Source(name, kind, lambda: _read_file(unpacked(stdin), STDIN, STDIN.lower(), kind, options))
 
 

@@ -108,3 +108,9 @@ def test_an_id_outside_of_the_vocabulary_is_named_where_the_checksum_was_not_ask
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"outside of its vocabulary.*259 of 10"):
         Shard.open(path, verify=False).read(0, 4)
+
+
+def test_ids_that_no_model_knows_are_refused_though_the_checksum_is_theirs(tmp_path: Path):
+    path = write(tmp_path / "x.tokens", [1, 2, 3, 99], vocab_size=10)  # its writer does not look
+    with pytest.raises(DataError, match="outside of its vocabulary"):
+        Shard.open(path)

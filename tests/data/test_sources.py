@@ -420,3 +420,9 @@ def test_zeros_behind_a_packed_text_are_skipped_but_not_without_end(tmp_path: Pa
         stream.truncate(2**40)
     with pytest.raises(DataError, match="zeros follow its end"):
         documents(file)
+
+
+def test_standard_input_that_is_packed_and_cut_short_is_said_to_be(monkeypatch):
+    give(monkeypatch, gzip.compress(b"Some text. " * 100)[:-9])
+    with pytest.raises(DataError, match="Standard input cannot be read"):
+        documents("-")
