@@ -71,17 +71,23 @@ def cannot_read(name: str, error: Exception) -> DataError:
 
 
 @contextmanager
-def opened(name: str) -> Iterator[IO[bytes]]:
-    """A file, at its start.
+def reading(name: str) -> Iterator[None]:
+    """Says of what goes wrong in the block that it is trouble in reading that file, or standard input.
 
     Raises:
-        DataError: it cannot be read, then or while it is being read.
+        DataError: it cannot be read.
     """
     try:
-        with open(name, "rb") as file:
-            yield unpacked(file)
+        yield
     except (OSError, EOFError, zlib.error) as error:
         raise cannot_read(name, error) from error
+
+
+@contextmanager
+def opened(name: str) -> Iterator[IO[bytes]]:
+    """A file, at its start. Errors as `reading`, then or while it is being read."""
+    with reading(name), open(name, "rb") as file:
+        yield unpacked(file)
 
 
 class _Packed:

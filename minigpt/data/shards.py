@@ -44,7 +44,7 @@ MAGIC = b"MINIGPT\n"
 VERSION = 1
 HEADER_BYTES = 128
 _FIELDS = struct.Struct("<8sIIQQQII32s32s12x")
-READ_AT_ONCE = 2**20
+READ_AT_ONCE = 2**22  # bytes
 
 _REMEDY = "Prepare the data again, or copy the file anew from where it is whole."
 
@@ -175,7 +175,7 @@ class Shard:
         now = _state(self.path)
         if now is None or now == state or (now.device, now.inode) != (state.device, state.inode):
             return state
-        if now.size == state.size and _payload_sha256(self.path).hex() == self.sha256:
+        if now.size == state.size and _scan(self.path, self.tokens.dtype)[0] == self.sha256:
             return now  # it was touched, or written again
         raise DataError(
             f"The token file {self.path} was changed while it was in use",
@@ -195,10 +195,13 @@ class Shard:
         count = max(0, min(stop, self.n_tokens) - start)
         offset = HEADER_BYTES + start * self.tokens.itemsize
         ids = np.fromfile(self.path, dtype=self.tokens.dtype, count=count, offset=offset)
-        if len(ids) and (largest := int(ids.max())) >= self.vocab_size:
+        self._check_known(int(ids.max(initial=0)))
+        return ids
+
+    def _check_known(self, largest: int) -> None:
+        if len(self.tokens) and largest >= self.vocab_size:
             what = f"The token file {self.path} is damaged: it holds an id outside of its vocabulary"
             raise DataError(what, seen=f"{largest} of {self.vocab_size:,} ids", remedy=_REMEDY)
-        return ids
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, verify: bool = True) -> Shard:
@@ -233,13 +236,26 @@ class Shard:
             tokens: Tokens = np.memmap(path, dtype=dtype, mode="r", offset=HEADER_BYTES, shape=(head.n_tokens,))
         else:
             tokens = np.empty(0, dtype=dtype)  # nothing cannot be mapped
-        if verify and _payload_sha256(path) != head.sha256:
-            raise DataError(f"The token file {path} is damaged: its checksum differs", remedy=_REMEDY)
         identity, checksum = head.identity.hex(), head.sha256.hex()
         shard = cls(path, tokens, head.n_documents, head.n_bytes, head.vocab_size, identity, checksum, state, head.seam)
-        for start in range(0, head.n_tokens if verify else 0, READ_AT_ONCE):
-            shard.read(start, start + READ_AT_ONCE)  # a checksum can be made for ids that no model knows, too
+        if verify:
+            found, largest = _scan(path, dtype)
+            if found != checksum:
+                raise DataError(f"The token file {path} is damaged: its checksum differs", remedy=_REMEDY)
+            shard._check_known(largest)  # anybody can make a checksum
         return shard
+
+
+def _scan(path: Path, dtype: np.dtype[np.unsignedinteger[Any]]) -> tuple[str, int]:
+    """Returns the SHA-256 of a file's ids and the largest of them, each read once."""
+    digest, largest = hashlib.sha256(), 0
+    with open_regular(path) as file:
+        file.seek(HEADER_BYTES)
+        while data := file.read(READ_AT_ONCE):
+            digest.update(data)
+            ids = np.frombuffer(data, dtype, count=len(data) // dtype.itemsize)
+            largest = max(largest, int(ids.max(initial=0)))
+    return digest.hexdigest(), largest
 
 
 def _state(path: Path) -> FileState | None:
@@ -248,12 +264,6 @@ def _state(path: Path) -> FileState | None:
         return FileState.of(path.stat())
     except OSError:
         return None
-
-
-def _payload_sha256(path: Path) -> bytes:
-    with open_regular(path) as file:
-        file.seek(HEADER_BYTES)
-        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _read_header(path: Path, header: bytes) -> _Header:

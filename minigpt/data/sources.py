@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,7 +23,7 @@ from minigpt.characters import counted, own_name, shell_word
 from minigpt.data import pylib
 from minigpt.data.folders import Listing, list_folder, or_excluded, suffix_of
 from minigpt.data.hub import read_hub
-from minigpt.data.opening import cannot_read, chunks_of, kind_of, opened, spooled_stdin, unpacked
+from minigpt.data.opening import cannot_read, chunks_of, kind_of, opened, reading, spooled_stdin, unpacked
 from minigpt.data.pieces import Origin, Piece, decode_utf8, pieces_of, record_pieces, split_at, split_lines
 from minigpt.data.records import READERS
 from minigpt.errors import DataError, did_you_mean
@@ -193,11 +192,14 @@ def source_notes(sources: Sequence[Source], options: SourceOptions) -> Iterator[
 def open_stdin(name: str, options: SourceOptions, stdin: IO[bytes] | None) -> Source:
     """Standard input, as a file."""
     assert stdin is not None
-    try:
+    with reading(STDIN):
         kind = _format(unpacked(stdin).read(HEAD_BYTES), "", options)
-    except (OSError, EOFError, zlib.error) as error:
-        raise cannot_read(STDIN, error) from error
-    return Source(name, kind, lambda: _read_file(unpacked(stdin), STDIN, STDIN.lower(), kind, options))
+
+    def read() -> Iterator[Piece]:
+        with reading(STDIN):
+            yield from _read_file(unpacked(stdin), STDIN, STDIN.lower(), kind, options)
+
+    return Source(name, kind, read)
 
 
 def open_file(name: str, options: SourceOptions, stdin: IO[bytes] | None) -> Source:

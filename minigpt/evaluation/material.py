@@ -86,7 +86,7 @@ def split_material(shard: Shard, tokenizer: Tokenizer, names: Sequence[str] | No
         readings=np.zeros(1, dtype=np.int64),
         leads=np.ones(1, dtype=np.int64),
         documents=documents,
-        names=names if names is not None and len(names) >= len(documents) else None,  # of other documents, it seems
+        names=names if names is not None and len(names) == len(documents) else None,  # of other documents, it seems
         bytes_per_token=shard.n_bytes / shard.n_tokens,
         tokenizer=tokenizer,
         seam=shard.seam,

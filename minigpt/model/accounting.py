@@ -22,7 +22,7 @@ def parameter_table(config: GPTConfig) -> dict[str, int]:
     width, hidden, layers, bias = config.n_embd, config.n_hidden, config.n_layer, int(config.bias)
     norm = width * (2 if config.norm == "layernorm" and config.bias else 1)
     linear = {
-        "attention: queries, keys, values": (width, width + 2 * config.kv_heads * config.head_dim),
+        "attention: queries, keys, values": (width, _qkv_width(config)),
         "attention: projection": (width, width),
         "feed-forward: in": (width, hidden * (2 if config.mlp == "swiglu" else 1)),
         "feed-forward: out": (hidden, width),
@@ -51,7 +51,7 @@ def flops_per_token(config: GPTConfig) -> dict[str, int]:
     width, layers = config.n_embd, config.n_layer
     feed_forward = width * config.n_hidden * (3 if config.mlp == "swiglu" else 2)
     return {
-        "attention: projections": 6 * layers * width * (2 * width + 2 * config.kv_heads * config.head_dim),
+        "attention: projections": 6 * layers * width * (_qkv_width(config) + width),
         "attention: scores and sums": 6 * layers * config.block_size * width,
         "feed-forward": 6 * layers * feed_forward,
         "vocabulary head": 6 * config.vocab_size * width,
@@ -97,7 +97,8 @@ def training_memory(
     """
     count, words = parameter_count(config), config.vocab_size * config.n_embd
     tokens, size = rows * config.block_size, dtype.itemsize
-    matrices = config.n_layer * config.n_embd * (4 * config.n_embd + _hidden_width(config) + config.n_hidden)
+    outputs = _qkv_width(config) + config.n_embd + _hidden_width(config) + config.n_hidden
+    matrices = config.n_layer * config.n_embd * outputs
     chunk = min(chunk_size(kind, dtype), tokens)
     blockwise = bool(config.dropout) and kind == "cpu"
     # Room for kernels as measured on a CPU (docs/log.md): bfloat16's reorder what they read, float32's do not.
@@ -110,6 +111,10 @@ def training_memory(
         gradients=4 * (count + words),
         working=50_000_000 if size == 4 else 60_000_000 + moments,
     )
+
+
+def _qkv_width(config: GPTConfig) -> int:
+    return (config.n_head + 2 * config.kv_heads) * config.head_dim
 
 
 def _hidden_width(config: GPTConfig) -> int:

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import random
 import shlex
 import sys
 from dataclasses import asdict
@@ -423,6 +424,7 @@ def test_zeros_behind_a_packed_text_are_skipped_but_not_without_end(tmp_path: Pa
 
 
 def test_standard_input_that_is_packed_and_cut_short_is_said_to_be(monkeypatch):
-    give(monkeypatch, gzip.compress(b"Some text. " * 100)[:-9])
-    with pytest.raises(DataError, match="Standard input cannot be read"):
-        documents("-")
+    for text in (b"Some text. " * 100, random.Random(0).randbytes(300_000).hex().encode()):  # at once, or later
+        give(monkeypatch, gzip.compress(text)[:-9])
+        with pytest.raises(DataError, match="Standard input cannot be read"):
+            documents("-")

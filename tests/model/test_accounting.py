@@ -13,6 +13,7 @@ from minigpt.model import GPT
 from minigpt.model.accounting import flops_per_token, parameter_count, training_memory
 
 SMALL = GPTConfig(vocab_size=300, block_size=64, n_layer=3, n_head=4, n_embd=48, n_hidden=100, dropout=0.0)
+GROUPED = replace(SMALL, n_kv_head=2, qk_norm=True, mlp="swiglu")
 
 
 @pytest.mark.parametrize("mlp", ["gelu", "relu2", "swiglu"])
@@ -39,14 +40,15 @@ def test_the_reference_setting_takes_41_million_a_token():
     assert parts["vocabulary head"] / sum(parts.values()) == pytest.approx(0.92, abs=0.01)
 
 
+@pytest.mark.parametrize("config", [SMALL, GROUPED], ids=["usual", "grouped"])
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
-def test_weights_and_optimizer_are_counted_to_the_byte(optimizer):
+def test_weights_and_optimizer_are_counted_to_the_byte(optimizer, config):
     from minigpt.config import OptimizerConfig
     from minigpt.training.optimizers import make_optimizers
 
-    model = GPT(SMALL)
-    memory = training_memory(SMALL, rows=2, dtype=torch.float32, optimizer=optimizer)
-    assert memory.weights == 4 * parameter_count(SMALL)
+    model = GPT(config)
+    memory = training_memory(config, rows=2, dtype=torch.float32, optimizer=optimizer)
+    assert memory.weights == 4 * parameter_count(config)
     assert memory.weights == sum(p.nbytes for p in model.parameters())
     optimizers = make_optimizers(model, 1e-3, OptimizerConfig(name=optimizer))
     for p in model.parameters():
