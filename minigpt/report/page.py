@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
@@ -125,8 +125,6 @@ def _check_place(file: Path) -> None:
             raise ConfigError(what, seen=file, remedy=ELSEWHERE)
     if is_dir(file.parent):  # else it is no run, and `gather` says so
         tempfile.TemporaryFile(dir=file.parent).close()
-        with suppress(FileNotFoundError):
-            os.lstat(file)  # is refused if the system takes no such name
 
 
 def _is_html(file: Path) -> bool:
