@@ -26,7 +26,7 @@ from pathlib import Path
 
 SETTINGS = [
     ["--machine.precision=float32", "--optimizer.name=adam"],
-    ["--machine.precision=bfloat16", "--optimizer.name=adamw", "--train.accumulate=2", "--schedule.name=cosine"],
+    ["--machine.precision=bfloat16", "--optimizer.name=adamw", "--train.grad-accum-steps=2", "--schedule.name=cosine"],
     ["--machine.precision=float16", "--optimizer.name=muon", "--schedule.name=wsd"],
 ]
 TINY = [
@@ -34,7 +34,7 @@ TINY = [
     "--model.n-layer=1",
     "--model.n-head=2",
     "--model.n-embd=32",
-    "--model.n-hidden=64",
+    "--model.n-inner=64",
     "--train.batch-size=4",
     "--train.lr=1e-2",
     "--machine.device=cpu",
@@ -42,19 +42,19 @@ TINY = [
     "--train.save-every=3",
     "--train.log-every=1",
     "--train.validate-every=10",
-    "--train.keep=1000",
+    "--train.keep_checkpoints-checkpoints=1000",
     "--steps=30",
 ]
 
 
 def child(nth: int, arguments: list[str]) -> None:
     """Runs a `minigpt` command that kills itself right after the n-th of the calls that a save is made of."""
-    from minigpt import checkpoint
     from minigpt.cli.app import main
+    from minigpt.runs import checkpoint
 
     left = [nth]
 
-    def counted(real):
+    def pluralize(real):
         def call(*a, **k):
             result = real(*a, **k)
             left[0] -= 1
@@ -71,7 +71,7 @@ def child(nth: int, arguments: list[str]) -> None:
         (Path, "rename"),
         (Path, "mkdir"),
     ):
-        setattr(owner, name, counted(getattr(owner, name)))
+        setattr(owner, name, pluralize(getattr(owner, name)))
     main(arguments)
 
 
@@ -95,7 +95,7 @@ def soak(
     folder: Path, kills: int, seed: int, runs_of: int, settings: list[list[str]] = SETTINGS
 ) -> tuple[Counter[str], list[str]]:
     """Kills runs until both kinds have had their number; returns the counts and what went wrong."""
-    from minigpt.training.verify import differences
+    from minigpt.training.resume_check import differences
 
     data = folder / "data"
     text = folder / "text"

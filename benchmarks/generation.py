@@ -24,12 +24,12 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from minigpt.config import GPTConfig, resolve
-from minigpt.device import choose as choose_machine
-from minigpt.device import environment
-from minigpt.generation import Sampling, stream_steps, with_weights
-from minigpt.generation.products import KINDS, SMALL
-from minigpt.generation.weights import choose
+from minigpt.generation import Sampling, for_inference, stream_steps
+from minigpt.generation.inference_weights import detect_runtime
+from minigpt.generation.quantized_linear import KINDS, SMALL
 from minigpt.model import GPT
+from minigpt.runtime import detect_runtime as choose_machine
+from minigpt.runtime import environment
 
 PEER = "transformers float32"
 
@@ -64,7 +64,7 @@ def main() -> None:
     for count in options.prompts:
         found = measure(model, count, options.new_tokens, options.rounds)
         print_table(found, limits, count, options.new_tokens)
-        print(f"auto takes {(choice := choose(model, rows=count)).kind}; {choice.reason}\n")
+        print(f"auto takes {(choice := detect_runtime(model, rows=count)).kind}; {choice.reason}\n")
         report["prompts"][count] = {each.name: each.rates for each in found} | {"auto": choice.kind}
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ def measure(model: GPT, count: int, new_tokens: int, rounds: int) -> list[Contes
     """Lets everybody continue `count` random prompts of 16 tokens, in turns, after a round to warm up."""
     prompts = torch.randint(model.config.vocab_size, (count, 16)).tolist()
     theirs = as_transformers(model)
-    contestants = [Contestant(f"minigpt {kind}", ours_with(with_weights(model, kind), new_tokens)) for kind in KINDS]
+    contestants = [Contestant(f"minigpt {kind}", ours_with(for_inference(model, kind), new_tokens)) for kind in KINDS]
     contestants.append(
         Contestant(PEER, lambda prompts, sampling: generate_theirs(theirs, prompts, sampling, new_tokens))
     )
@@ -122,7 +122,7 @@ def as_transformers(model: GPT) -> Any:
     config: GPTConfig = model.config
     shape = {name: getattr(config, name) for name in ("vocab_size", "n_layer", "n_head", "n_embd")}
     theirs = GPT2LMHeadModel(
-        GPT2Config(**shape, n_inner=config.n_hidden, n_positions=config.block_size, bos_token_id=0, eos_token_id=None)
+        GPT2Config(**shape, n_inner=config.n_inner, n_positions=config.block_size, bos_token_id=0, eos_token_id=None)
     )
     ours = dict(model.named_parameters())
     with torch.no_grad():

@@ -186,7 +186,7 @@ def train_seed(options: argparse.Namespace) -> dict[str, Any]:
             options.data,
             Path(folder) / "run",
             minigpt.resolve("seed", overrides=settings),
-            watchers=[records.append],
+            callbacks=[records.append],
             should_stop=lambda: time.monotonic() > deadline,
         )
         environment = json.loads((Path(folder) / "run" / "environment.json").read_text("utf-8"))

@@ -54,9 +54,9 @@ def check_head(device: torch.device, tiny: bool) -> list[dict[str, Any]]:
 def check_model(device: torch.device, tiny: bool) -> list[dict[str, Any]]:
     """Compares a whole model without dropout, eager and compiled, and the compiled with the eager one."""
     from minigpt.data import Batch
-    from minigpt.device import Machine
     from minigpt.model import GPT
-    from minigpt.training.gradients import Gradients
+    from minigpt.runtime import Runtime
+    from minigpt.training.accumulate import GradientAccumulator
 
     shape = replace(TINY if tiny else Shape(vocab_size=5_000, block_size=256), dropout=0.0)
     config = our_config(shape).model
@@ -74,7 +74,9 @@ def check_model(device: torch.device, tiny: bool) -> list[dict[str, Any]]:
             model = GPT(config).to(device)
             model.load_state_dict(exact.state_dict())
             scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
-            gradients = Gradients(model, Machine(device, precision, "", "", compiled), scaler, rows=1)  # in two parts
+            gradients = GradientAccumulator(
+                model, Runtime(device, precision, "", "", compiled), scaler, rows=1
+            )  # in two parts
             loss_sum, tokens = gradients.add(batch, 0, 0)
             found = gradient_of(model) / scaler.get_scale()
         except Exception as error:  # a compiler may raise anything; the other ways are still worth a look

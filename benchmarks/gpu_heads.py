@@ -117,7 +117,7 @@ def _once(head: Head, hidden: Tensor, words: Tensor, targets: Tensor, lowered: b
 
 
 def _time(head: Head, hidden: Tensor, words: Tensor, targets: Tensor, exact: Tensor, steps: int) -> dict[str, Any]:
-    from minigpt.device import synchronise
+    from minigpt.runtime import synchronise
 
     device, seconds, peak = hidden.device, [], None
     loss, gradient = _once(head, hidden, words, targets)  # the first one compiles, and is looked at

@@ -1,6 +1,6 @@
 """What training.py, scaling.py and gpu.py share: token ids, steps on the clock, a process for each, tables, pictures.
 
-Ours is trained as minigpt/training/loop.py trains it, a peer as its own users would. What is measured runs in a process
+Ours is trained as minigpt/training/trainer.py trains it, a peer as its own users would. What is measured runs in a process
 of its own (`apart`), for its peak of memory is then its own, and no buffer, cache or compiler of another is around.
 """
 
@@ -31,7 +31,7 @@ WARM_UP = 2
 SEED = Shape()
 """The model of preset `seed`."""
 
-TINY = Shape(vocab_size=300, block_size=32, n_layer=1, n_head=2, n_embd=16, n_hidden=32)
+TINY = Shape(vocab_size=300, block_size=32, n_layer=1, n_head=2, n_embd=16, n_inner=32)
 """For trying a script out: its figures mean nothing."""
 
 OURS, OURS_FLOAT32, COMPILED, PEER = "#0072B2", "#56B4E9", "#009E73", "#999999"
@@ -110,7 +110,7 @@ def train(contestant: Ours | Peer, work: Workload) -> dict[str, Any]:
         peak_memory: the most bytes that this process has held, None where the system does not tell.
         losses: nats a token, of every step.
     """
-    from minigpt import device
+    from minigpt import runtime
 
     torch.manual_seed(0)
     make = _our_step if isinstance(contestant, Ours) else _peer_step
@@ -122,13 +122,13 @@ def train(contestant: Ours | Peer, work: Workload) -> dict[str, Any]:
     for batch in batches:
         began = time.perf_counter()
         losses.append(take_step(np.ascontiguousarray(batch[:, :-1]), np.ascontiguousarray(batch[:, 1:])))
-        device.synchronise(torch.device(work.device))
+        runtime.synchronise(torch.device(work.device))
         seconds.append(time.perf_counter() - began)
     return {
         "first": seconds[0],
         "seconds": seconds[WARM_UP:],
         "tokens_per_second": work.tokens / statistics.median(seconds[WARM_UP:]),
-        "peak_memory": device.peak_memory(torch.device(work.device)),
+        "peak_memory": runtime.peak_memory(torch.device(work.device)),
         "losses": losses,
     }
 
@@ -146,18 +146,18 @@ def our_config(shape: Shape) -> Any:
 def _our_step(setting: Ours, work: Workload) -> Step:
     from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-    from minigpt import device
+    from minigpt import runtime
     from minigpt.data import Batch
     from minigpt.model import GPT
-    from minigpt.training.gradients import Gradients
+    from minigpt.training.accumulate import GradientAccumulator
     from minigpt.training.optimizers import make_optimizers
 
     config = our_config(work.shape)
-    machine = replace(device.choose(work.device, setting.precision), compiled=setting.compiled)
+    machine = replace(runtime.detect_runtime(work.device, setting.precision), compiled=setting.compiled)
     model = GPT(config.model).to(machine.device)
     optimizers = make_optimizers(model, config.train.lr, config.optimizer)
     scaler = torch.amp.GradScaler(machine.device.type, enabled=setting.precision == "float16")
-    gradients = Gradients(model, machine, scaler, work.batch, print)
+    gradients = GradientAccumulator(model, machine, scaler, work.batch, print)
     steps = 0
 
     def take_step(ids: Any, targets: Any) -> float:
@@ -167,7 +167,7 @@ def _our_step(setting: Ours, work: Workload) -> Step:
             scaler.unscale_(optimizer)
         norm = get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
         loss = float(loss_sum) / tokens
-        clip_grads_with_norm_(model.parameters(), config.train.clip, norm)
+        clip_grads_with_norm_(model.parameters(), config.train.grad_clip, norm)
         for optimizer in optimizers:
             scaler.step(optimizer)
         scaler.update()
@@ -201,13 +201,13 @@ def _peer_step(peer: Peer, work: Workload) -> Step:
 
 def machine_facts(device_name: str, size: int) -> dict[str, Any]:
     """Returns what the machine is, and the measured rates of its matrix products of this size in FLOP/s."""
-    from minigpt import device
+    from minigpt import runtime
 
-    machine = device.choose(device_name)
+    machine = runtime.detect_runtime(device_name)
     seconds = 0.5 if size > 128 else 0.02  # the small ones are for trying a script out
     types = ["bfloat16", "float32"] + (["float16"] if machine.device.type == "cuda" else [])
-    rates = {name: device.matmul_rate(machine.device, device.DTYPES[name], size, seconds) for name in types}
-    return {"environment": device.environment(machine), "size": size, "rates": rates}
+    rates = {name: runtime.measure_matmul_flops(machine.device, runtime.DTYPES[name], size, seconds) for name in types}
+    return {"environment": runtime.environment(machine), "size": size, "rates": rates}
 
 
 def training_flops(shape: Shape) -> int:

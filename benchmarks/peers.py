@@ -25,7 +25,7 @@ class Shape:
     n_layer: int = 2
     n_head: int = 4
     n_embd: int = 128
-    n_hidden: int = 512
+    n_inner: int = 512
     dropout: float = 0.1
 
 
@@ -39,7 +39,7 @@ class Encoder(nn.Module):
         layer = nn.TransformerEncoderLayer(
             shape.n_embd,
             shape.n_head,
-            shape.n_hidden,
+            shape.n_inner,
             shape.dropout,
             activation="gelu",
             batch_first=True,
@@ -77,8 +77,8 @@ class NanoStyle(nn.Module):
                     "qkv": nn.Linear(width, 3 * width),
                     "proj": nn.Linear(width, width),
                     "ln_2": nn.LayerNorm(width),
-                    "up": nn.Linear(width, shape.n_hidden),
-                    "down": nn.Linear(shape.n_hidden, width),
+                    "up": nn.Linear(width, shape.n_inner),
+                    "down": nn.Linear(shape.n_inner, width),
                 }
             )
             for _ in range(shape.n_layer)
@@ -123,7 +123,7 @@ class HuggingFace(nn.Module):
                 n_layer=shape.n_layer,
                 n_head=shape.n_head,
                 n_embd=shape.n_embd,
-                n_inner=shape.n_hidden,
+                n_inner=shape.n_inner,
                 attn_pdrop=shape.dropout,
                 embd_pdrop=shape.dropout,
                 resid_pdrop=shape.dropout,

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 
-from minigpt.data import Report
+from minigpt.data import DatasetCard
 from minigpt.data.pylib import library_documentation
 
 LINES_PER_DOCUMENT = 100  # about 4 kB
@@ -79,7 +79,7 @@ def main() -> None:
             source = str(path)
         out = Path(folder, "out")
         seconds, cpu, peak = measure(source, out, ["--tokenizer", arguments.tokenizer])
-        report = Report.load(out)
+        report = DatasetCard.load(out)
     text = report.text_bytes / 1e6
     print(f"{text:,.0f} MB, {report.documents:,} documents, {report.tokens:,} tokens")
     print(

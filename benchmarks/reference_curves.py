@@ -16,14 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import minigpt
-from minigpt.calendar import Calendar
-from minigpt.cli.live import StopSignals, TrainView
+from minigpt.cli.train_view import StopSignals, TrainView
 from minigpt.config import load_preset, preset_names
 from minigpt.data import Dataset
 from minigpt.doctor.references import FILE, add, collect
 from minigpt.errors import MiniGPTError
-from minigpt.metrics import read_metrics
-from minigpt.run import RunFolder
+from minigpt.intervals import Intervals
+from minigpt.records import read_metrics
+from minigpt.runs.folder import RunFolder
 from minigpt.training import resume
 
 QUICK_FIRST = ("shakespeare", "laptop", "seed", "deep")
@@ -69,11 +69,11 @@ def make(preset: str, source: str, out: Path, minutes: float, stop: Callable[[],
     print(f"\n{run}: {'going on' if spent else 'beginning'}", flush=True)
     with TrainView() as view:
         if run.exists():
-            outcome = resume(run, data=data, watchers=[view], should_stop=enough)
+            outcome = resume(run, data=data, callbacks=[view], should_stop=enough)
         else:
             every = validate_every(preset, Dataset.open(data))
-            config = minigpt.resolve(preset, overrides={"train.validate_every": every, "train.samples": 0})
-            outcome = minigpt.train(data, run, config, watchers=[view], should_stop=enough)
+            config = minigpt.resolve(preset, overrides={"train.validate_every": every, "train.sample_prompts": 0})
+            outcome = minigpt.train(data, run, config, callbacks=[view], should_stop=enough)
     view.summary(outcome)
     return run
 
@@ -87,7 +87,7 @@ def progress(run: Path) -> tuple[float, bool]:
     if not records:
         return 0.0, False
     splits = folder.data()["splits"]
-    total = Calendar(folder.config(), splits["train"]["tokens"], splits["val"]["tokens"]).total_steps
+    total = Intervals(folder.config(), splits["train"]["tokens"], splits["val"]["tokens"]).total_steps
     return max(record["seconds"] for record in records), records[-1]["step"] >= total
 
 

@@ -23,9 +23,9 @@ import torch
 from peers import NanoStyle, Shape
 from torch import Tensor, nn
 
-from minigpt import device
+from minigpt import runtime
 from minigpt.config import Config, resolve, with_model
-from minigpt.data import Batches, Dataset
+from minigpt.data import BatchLoader, Dataset
 from minigpt.model import GPT
 from minigpt.training.optimizers import make_optimizers
 
@@ -38,7 +38,7 @@ def as_plain(model: GPT) -> NanoStyle:
     shape = model.config
     plain = NanoStyle(
         Shape(
-            shape.vocab_size, shape.block_size, shape.n_layer, shape.n_head, shape.n_embd, shape.n_hidden, shape.dropout
+            shape.vocab_size, shape.block_size, shape.n_layer, shape.n_head, shape.n_embd, shape.n_inner, shape.dropout
         )
     )
     names = {"attn.c_attn": "qkv", "attn.c_proj": "proj", "mlp.c_fc": "up", "mlp.c_proj": "down"}
@@ -53,18 +53,18 @@ def as_plain(model: GPT) -> NanoStyle:
 
 
 def curve(
-    model: nn.Module, config: Config, batches: Batches, steps: int, machine: device.Machine, seed: int
+    model: nn.Module, config: Config, batches: BatchLoader, steps: int, machine: runtime.Runtime, seed: int
 ) -> list[float]:
     """Trains with the settings of the configuration, and returns the loss of each step."""
     optimizers = make_optimizers(model, config.train.lr, config.optimizer)
     model.train()
     losses, began = [], time.perf_counter()
     for step in range(steps):
-        torch.manual_seed(device.hash_seed(seed, step))
+        torch.manual_seed(runtime.hash_seed(seed, step))
         ids, targets = (torch.from_numpy(part) for part in batches.batch(step))
         loss = mean_loss(model, ids, targets, machine)
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), config.train.clip)
+        nn.utils.clip_grad_norm_(model.parameters(), config.train.grad_clip)
         for optimizer in optimizers:
             optimizer.step()
         model.zero_grad(set_to_none=True)
@@ -74,7 +74,7 @@ def curve(
     return losses
 
 
-def mean_loss(model: nn.Module, ids: Tensor, targets: Tensor, machine: device.Machine) -> Tensor:
+def mean_loss(model: nn.Module, ids: Tensor, targets: Tensor, machine: runtime.Runtime) -> Tensor:
     """Returns the mean loss of a batch, ours in the machine's precision, the plain model's in float32."""
     if isinstance(model, GPT):
         with machine.autocast():
@@ -87,10 +87,12 @@ def windows_of(losses: list[float]) -> list[float]:
     return [statistics.fmean(losses[i : i + WINDOW]) for i in range(0, len(losses), WINDOW)]
 
 
-def precisions(config: Config, batches: Batches, steps: int, machine: device.Machine, seeds: int) -> dict[str, object]:
+def precisions(
+    config: Config, batches: BatchLoader, steps: int, machine: runtime.Runtime, seeds: int
+) -> dict[str, object]:
     """Trains ours with several seeds of dropout, quick and in float32, and prints what the precision changes."""
     found: dict[str, list[list[float]]] = {}
-    for chosen in (machine, device.choose("cpu", "float32")):
+    for chosen in (machine, runtime.detect_runtime("cpu", "float32")):
         for seed in range(1, seeds + 1):
             print(f"{chosen.precision}, dropout {seed}", flush=True)
             torch.manual_seed(config.train.seed)
@@ -121,8 +123,8 @@ def main() -> None:
     config = resolve(arguments.preset, overrides={"model.vocab_size": dataset.tokenizer.vocab_size})
     if arguments.dropout is not None:
         config = with_model(config, dropout=arguments.dropout)
-    machine = device.choose("cpu", arguments.precision)
-    batches = Batches(dataset.train, config.model.block_size, config.train.batch_size, config.train.seed)
+    machine = runtime.detect_runtime("cpu", arguments.precision)
+    batches = BatchLoader(dataset.train, config.model.block_size, config.train.batch_size, config.train.seed)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     if arguments.seeds:
         if arguments.seeds < 2 or machine.precision == "float32":

@@ -15,11 +15,11 @@ import time
 import torch
 
 import minigpt
-from minigpt.data.shards import Shard
-from minigpt.generation import Sampling, with_weights
+from minigpt.data.token_file import TokenFile
+from minigpt.generation import Sampling, for_inference
 from minigpt.generation.decoder import Decoder
 from minigpt.model import GPT
-from minigpt.run import RunFolder
+from minigpt.runs.folder import RunFolder
 
 SAMPLERS = {
     "top-k 50 (the default)": Sampling(),
@@ -48,7 +48,7 @@ def main() -> None:
     torch.manual_seed(1)
     model, _ = minigpt.load(options.run)
     text = RunFolder.open(options.run).open_data(options.data).val
-    forms = {f"model's step, {kind} weights": with_weights(model, kind) for kind in ("float32", "bfloat16")}
+    forms = {f"model's step, {kind} weights": for_inference(model, kind) for kind in ("float32", "bfloat16")}
     one, sixteen = (measure(forms, text, rows, options.repeats) for rows in (1, 16))
     print(f"{options.run}, {model.config.vocab_size:,} tokens, {torch.get_num_threads()} threads")
     print(f"{'ms':32}{'1 row':>10}{'16 rows':>10}")
@@ -56,7 +56,7 @@ def main() -> None:
         print(f"{name:32}{one[name]:10.3f}{sixteen[name]:10.3f}")
 
 
-def measure(forms: dict[str, GPT], text: Shard, rows: int, repeats: int) -> dict[str, float]:
+def measure(forms: dict[str, GPT], text: TokenFile, rows: int, repeats: int) -> dict[str, float]:
     """Returns the median milliseconds of a step of each form of the model, and of each sampler's choice."""
     size = next(iter(forms.values())).config.block_size // 2
     places = torch.randint(text.n_tokens - 2 * size, (rows,)).tolist()

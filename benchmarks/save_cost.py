@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from minigpt import resolve
-from minigpt.training.start import start
+from minigpt.training.api import start
 
 
 def main() -> None:

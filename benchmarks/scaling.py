@@ -74,7 +74,7 @@ def workload(sweep: str, size: int, base: Workload) -> Workload:
     elif sweep == "layers":
         shape = replace(shape, n_layer=size)
     elif sweep == "width":
-        shape = replace(shape, n_embd=size, n_hidden=4 * size, n_head=max(1, size // 32))
+        shape = replace(shape, n_embd=size, n_inner=4 * size, n_head=max(1, size // 32))
     elif sweep == "vocabulary":
         shape = replace(shape, vocab_size=size)
     return replace(base, shape=shape, batch=batch)
@@ -83,7 +83,7 @@ def workload(sweep: str, size: int, base: Workload) -> Workload:
 def measure_corpus(work: Workload, tokens: int, precision: str) -> dict[str, Any]:
     """Trains with the real loop, from a token file of this length, as many steps as `train` takes in all."""
     import minigpt
-    from minigpt import device
+    from minigpt import runtime
     from minigpt.data.dataset import TRAIN_FILE
     from minigpt.tokenizers import load_tokenizer
 
@@ -98,19 +98,19 @@ def measure_corpus(work: Workload, tokens: int, precision: str) -> dict[str, Any
         settings = replace(config.train, batch_size=work.batch, steps=WARM_UP + work.steps, log_every=1)
         machine = replace(config.machine, device=work.device, precision=precision)
         config = replace(config, train=settings, machine=machine)
-        minigpt.train(folder / "data", folder / "run", config, watchers=[records.append])
+        minigpt.train(folder / "data", folder / "run", config, callbacks=[records.append])
     speeds = [record["tokens_per_second"] for record in records if record["kind"] == "step"]
-    peak = device.peak_memory(torch.device(work.device))
+    peak = runtime.peak_memory(torch.device(work.device))
     return {"tokens_per_second": statistics.median(speeds[WARM_UP:]), "peak_memory": peak}
 
 
 def write_tokens(path: Path, tokens: int, tokenizer: Any) -> None:
     """Puts random ids in the place of a token file: the same 100,000 again and again."""
-    from minigpt.data import ShardWriter
+    from minigpt.data import TokenFileWriter
 
     piece = zipf_ids(tokenizer.vocab_size, min(100_000, tokens), seed=2)
     path.unlink()
-    with ShardWriter(path, tokenizer.vocab_size, tokenizer.identity) as writer:
+    with TokenFileWriter(path, tokenizer.vocab_size, tokenizer.identity) as writer:
         for start in range(0, tokens, len(piece)):
             writer.append(piece[: tokens - start], n_bytes=4 * len(piece), n_documents=1)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from minigpt.data import prepare
     from minigpt.generation import generate, stream
     from minigpt.model import GPT
-    from minigpt.run import load
+    from minigpt.runs.folder import load
     from minigpt.training import resume, train
 
     __version__: str
@@ -30,7 +30,7 @@ _HOMES = {
     "GPT": "minigpt.model",
     "GPTConfig": "minigpt.config",
     "generate": "minigpt.generation",
-    "load": "minigpt.run",
+    "load": "minigpt.runs.folder",
     "prepare": "minigpt.data",
     "resolve": "minigpt.config",
     "resume": "minigpt.training",

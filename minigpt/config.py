@@ -30,7 +30,7 @@ Schedule: TypeAlias = Literal["constant", "linear", "cosine", "wsd", "one-cycle"
 IGNORE_INDEX = -1
 """A target that does not count: padding, or a token that is not to be predicted."""
 
-BadSteps: TypeAlias = Literal["stop", "rewind"]
+OnNonfinite: TypeAlias = Literal["stop", "rewind"]
 Compile: TypeAlias = Literal["auto", "on", "off"]
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -51,7 +51,7 @@ class GPTConfig:
     "Key and value heads, each shared by several heads (Ainslie 2023); must divide n-head, which is the default."
     n_embd: int = 128
     "Width of the residual stream: the length of each token's vector."
-    n_hidden: int = 512
+    n_inner: int = 512
     "Hidden units of each feed-forward layer, usually 4 x n-embd."
     dropout: float = 0.1
     "Share dropped in training of embeddings, attention weights and blocks' outputs."
@@ -65,7 +65,7 @@ class GPTConfig:
     "Whether each head's queries and keys are normalised, which keeps attention scores in bounds (Henry 2020)."
     mlp: MLP = "gelu"
     "Feed-forward layer: gelu (GPT-2), relu2 (So 2021) or swiglu (Shazeer 2020)."
-    tied: bool = True
+    tie_word_embeddings: bool = True
     "Whether the output projection is the token embedding's own matrix (Press and Wolf 2017)."
 
     @property
@@ -80,7 +80,7 @@ class GPTConfig:
 
     def problems(self) -> Iterator[str]:
         """Yields each mistake as a sentence with its remedy."""
-        for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd", "n_hidden"):
+        for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd", "n_inner"):
             if getattr(self, name) < 1:
                 yield f"model.{name} is {getattr(self, name)}; give a positive number"
         if self.n_head >= 1 and self.n_embd % self.n_head:
@@ -105,11 +105,11 @@ class TrainConfig:
     "Stop after this many optimizer steps instead; the schedule is laid out over them."
     batch_size: int = 8
     "Sequences in each optimizer step, over all devices."
-    accumulate: int = 1
+    grad_accum_steps: int = 1
     "Split each batch into this many parts, run one after another, to save memory. The result is the same."
     lr: float = 5e-4
     "Peak learning rate."
-    clip: float = 1.0
+    grad_clip: float = 1.0
     "Largest norm of the whole gradient; 0 switches clipping off."
     validate_every: int | None = None
     "Validate (and save) after this many steps too. Of epochs shorter than 50 steps not every end is validated."
@@ -119,15 +119,15 @@ class TrainConfig:
     "Steps between two lines of metrics.jsonl."
     health_every: int = 100
     "Steps between two looks at gradients, updates and units, for `minigpt doctor`; 0 for none."
-    samples: int = 4
+    sample_prompts: int = 4
     "Passages of the validation text, continued at epochs' ends that are validated, for samples.jsonl; 0 for none."
     save_every: int | None = None
     "Save a checkpoint after this many steps too; there is one at each validation anyway."
     save_minutes: float = 10.0
     "Save a checkpoint when the last one is this old; 0 switches that off."
-    keep: int = 2
+    keep_checkpoints: int = 2
     "Newest checkpoints to keep, beside the best."
-    on_bad_steps: BadSteps = "stop"
+    on_nonfinite: OnNonfinite = "stop"
     "After five steps in a row without a finite gradient: stop, or rewind to the last checkpoint and reorder the data."
     skip_spikes: bool = False
     "Skip a step whose gradient norm is far above the usual, instead of only saying so."
@@ -136,10 +136,10 @@ class TrainConfig:
 
     def problems(self) -> Iterator[str]:
         """Yields each mistake as a sentence with its remedy."""
-        for name in ("epochs", "batch_size", "accumulate", "log_every", "keep"):
+        for name in ("epochs", "batch_size", "grad_accum_steps", "log_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 yield f"train.{name} is {getattr(self, name)}; give a positive number"
-        for name in ("health_every", "samples", "patience"):
+        for name in ("health_every", "sample_prompts", "patience"):
             if getattr(self, name) < 0:
                 yield f"train.{name} is {getattr(self, name)}; give a positive number, or 0 for none"
         if not (self.save_minutes >= 0 and math.isfinite(self.save_minutes)):
@@ -147,12 +147,12 @@ class TrainConfig:
         for name in ("steps", "validate_every", "save_every"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 yield f"train.{name} is {getattr(self, name)}; give a positive number or leave it out"
-        if self.accumulate >= 1 and self.batch_size % self.accumulate:
-            yield f"train.batch_size {self.batch_size} is no multiple of train.accumulate {self.accumulate}"
+        if self.grad_accum_steps >= 1 and self.batch_size % self.grad_accum_steps:
+            yield f"train.batch_size {self.batch_size} is no multiple of train.grad_accum_steps {self.grad_accum_steps}"
         if not (self.lr > 0 and math.isfinite(self.lr)):
             yield f"train.lr is {self.lr}; give a positive number such as 5e-4"
-        if not (self.clip >= 0 and math.isfinite(self.clip)):
-            yield f"train.clip is {self.clip}; give a positive number, or 0 for none"
+        if not (self.grad_clip >= 0 and math.isfinite(self.grad_clip)):
+            yield f"train.grad_clip is {self.grad_clip}; give a positive number, or 0 for none"
         if not 0 <= self.seed < 2**63:
             yield f"train.seed is {self.seed}; give a number from 0 to 2^63 - 1"
 
@@ -195,9 +195,9 @@ class ScheduleConfig:
     "Steps over which the rate rises to its peak (one-cycle: 0 means 30 % of all steps)."
     max_warmup_ratio: float | None = None
     "Longest warm-up, as a share of all steps; presets set it for short runs. Your own warmup-steps are not cut."
-    final: float = 0.1
+    min_lr_ratio: float = 0.1
     "Where the rate falls to, as a share of the peak: reached one step after the last, so that every step learns."
-    decay: float = 0.2
+    decay_ratio: float = 0.2
     "wsd: share of all steps spent decaying, at the end."
 
     def problems(self) -> Iterator[str]:
@@ -206,10 +206,10 @@ class ScheduleConfig:
             yield f"schedule.warmup_steps is {self.warmup_steps}; give 0 or a positive number"
         if self.max_warmup_ratio is not None and not 0 <= self.max_warmup_ratio <= 1:
             yield f"schedule.max_warmup_ratio is {self.max_warmup_ratio}; give a share of all steps from 0 to 1"
-        if not 0 <= self.final <= 1:
-            yield f"schedule.final is {self.final}; give a share of the peak from 0 to 1"
-        if not 0 < self.decay <= 1:
-            yield f"schedule.decay is {self.decay}; give a share of all steps above 0, up to 1"
+        if not 0 <= self.min_lr_ratio <= 1:
+            yield f"schedule.min_lr_ratio is {self.min_lr_ratio}; give a share of the peak from 0 to 1"
+        if not 0 < self.decay_ratio <= 1:
+            yield f"schedule.decay_ratio is {self.decay_ratio}; give a share of all steps above 0, up to 1"
 
     def warmup(self, total_steps: int) -> int:
         """Returns the steps of warm-up in a run of so many steps in all."""
@@ -309,7 +309,7 @@ def load_preset(name: str) -> Preset:
     if name not in preset_names():
         raise ConfigError(
             "There is no such preset",
-            seen=name,
+            got=name,
             remedy=f"{did_you_mean(name, preset_names())}Presets: {', '.join(preset_names())}.",
         )
     raw = tomllib.loads((_presets() / f"{name}.toml").read_text("utf-8"))
@@ -337,7 +337,7 @@ def resolve(
     from_file = _read_toml(file) if file else {}
     named = from_file.pop("preset", None)
     if named is not None and not isinstance(named, str):
-        raise ConfigError("The file's preset is no name", seen=named, remedy='Write for instance preset = "laptop".')
+        raise ConfigError("The file's preset is no name", got=named, remedy='Write for instance preset = "laptop".')
     layers = [load_preset(preset or named or "seed").settings, from_file, dict(overrides or {})]
     mistakes = _fix_model(layers, model) if model else []
     settings: dict[str, Any] = {}
@@ -420,18 +420,18 @@ def _read_toml(file: Path) -> dict[str, Any]:
         content = read_bytes(file, MOST_JSON)
     except OSError as error:
         raise ConfigError(
-            "The configuration file cannot be read", seen=f"{file}: {why(error)}", remedy="Check its path."
+            "The configuration file cannot be read", got=f"{file}: {why(error)}", remedy="Check its path."
         ) from None
     except ValueError as error:
         raise ConfigError(
-            "The configuration file cannot be read", seen=f"{file}: {error}", remedy="Name a file of settings."
+            "The configuration file cannot be read", got=f"{file}: {error}", remedy="Name a file of settings."
         ) from None
     try:
         return _flatten(parse_toml(content))
     except ValueError as error:
         raise ConfigError(
             "The configuration file is not TOML",
-            seen=f"{file}: {error}",
+            got=f"{file}: {error}",
             remedy=advice(sniff(content[:HEAD_BYTES]), str(file)) or "Mend it, or leave it out.",
         ) from None
 

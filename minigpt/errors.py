@@ -39,13 +39,13 @@ class MiniGPTError(Exception):
 
     Args:
         what: what is wrong, as a sentence without its full stop.
-        seen: the value that was seen, if there is one.
+        got: the value that was given, if there is one.
         remedy: what to do about it.
     """
 
-    def __init__(self, what: str, *, seen: object = None, remedy: str) -> None:
-        self.what, self.seen, self.remedy = what, seen, remedy
-        found = "" if seen is None else f" (seen: {seen})"
+    def __init__(self, what: str, *, got: object = None, remedy: str) -> None:
+        self.what, self.got, self.remedy = what, got, remedy
+        found = "" if got is None else f" (got: {got})"
         super().__init__(f"{what}{found}. {remedy}")
 
 

@@ -3,7 +3,7 @@
 One function for every door through which bytes come in: files and folders to prepare, standard input, texts to
 evaluate, settings, prompts. A name decides nothing here; what is not text comes with the command that makes text of it.
 
-Not here: reading any of it (minigpt/data/records.py).
+Not here: reading any of it (minigpt/data/record_files.py).
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class SourceOptions:
     def __post_init__(self) -> None:
         if self.format not in (None, *get_args(FileFormat)):
             formats = ", ".join(get_args(FileFormat))
-            raise ConfigError("There is no such format", seen=self.format, remedy=f"Choose one of {formats}.")
+            raise ConfigError("There is no such format", got=self.format, remedy=f"Choose one of {formats}.")
         if self.split_at == "":
             raise ConfigError("--split-at is empty", remedy="Give the string between documents, as '<|endoftext|>'.")
         if self.split_at is not None and self.split_lines:

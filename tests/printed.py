@@ -12,7 +12,7 @@ from pathlib import Path
 from cyclopts import CycloptsError
 
 from minigpt.cli.commands import app
-from minigpt.cli.settings import typed_settings
+from minigpt.cli.config_options import typed_settings
 from minigpt.config import GROUPS, Config, resolve
 from minigpt.errors import ConfigError
 

@@ -13,7 +13,7 @@ import pytest
 
 from minigpt import atomic
 from minigpt.atomic import LOCK, PARTIAL, remove_leftovers, replacing, write_file
-from minigpt.data.folder import new_folder
+from minigpt.data.atomic_directory import atomic_directory
 from minigpt.errors import DataError
 
 WRITER = """
@@ -61,7 +61,7 @@ def test_a_killed_writers_leavings_go_and_a_live_ones_stay(busy: subprocess.Pope
     assert names(tmp_path) == [*left, "other.json"]
     busy.kill()
     busy.wait()
-    with new_folder(tmp_path / "books") as folder:
+    with atomic_directory(tmp_path / "books") as folder:
         (folder / "whole").touch()
     assert names(tmp_path) == ["books", "other.json"]
     assert names(tmp_path / "books") == ["whole"]
@@ -86,7 +86,7 @@ def test_nothing_is_left_of_what_failed_and_the_old_file_stands(tmp_path: Path, 
             raise error
 
     def fail_in_folder(path: Path) -> None:
-        with new_folder(path) as temporary:
+        with atomic_directory(path) as temporary:
             (temporary / "inner").touch()
             raise error
 

@@ -232,7 +232,7 @@ def test_what_is_swept_is_what_changes():
     assert changed["batch"] == replace(base, batch=32)
     assert changed["length"].tokens == base.tokens
     assert (changed["length"].shape.block_size, changed["length"].batch) == (2048, 2)
-    assert changed["width"].shape == replace(base.shape, n_embd=512, n_hidden=2048, n_head=16)
+    assert changed["width"].shape == replace(base.shape, n_embd=512, n_inner=2048, n_head=16)
     for work in changed.values():
         assert list(measuring.our_config(work.shape).model.problems()) == []
         assert measuring.Workload.from_json(work.to_json()) == work

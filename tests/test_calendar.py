@@ -6,16 +6,16 @@ import itertools
 
 import pytest
 
-from minigpt.calendar import LEAST_STEPS, MOST_SHARE, Calendar
+from minigpt.intervals import LEAST_STEPS, MOST_SHARE, Intervals
 from tests.conftest import tiny
 
 
-def calendar(epoch: int, total: int, val: int = 0, **settings) -> Calendar:
+def calendar(epoch: int, total: int, val: int = 0, **settings) -> Intervals:
     """Of a run with epochs of so many steps; a step has 128 tokens."""
-    return Calendar(tiny(train__steps=total, **settings), epoch * 128 + 1, val)
+    return Intervals(tiny(train__steps=total, **settings), epoch * 128 + 1, val)
 
 
-def ends(due: Calendar) -> list[int]:
+def ends(due: Intervals) -> list[int]:
     return [step for step in range(1, due.total_steps + 1) if due.epoch_ends(step)]
 
 
@@ -25,7 +25,7 @@ def ends(due: Calendar) -> list[int]:
         ({}, 1, 60),
         ({"train__validate_every": 7, "train__save_every": 4, "train__health_every": 9}, 11, 100),
         ({"train__validate_every": 500, "train__save_every": 500, "train__health_every": 0}, 3, 1),
-        ({"train__samples": 0, "train__health_every": 1}, 60, 130),
+        ({"train__sample_prompts": 0, "train__health_every": 1}, 60, 130),
     ],
 )
 def test_the_counts_are_those_of_the_steps(settings, epoch, total):
@@ -33,7 +33,7 @@ def test_the_counts_are_those_of_the_steps(settings, epoch, total):
     steps = range(1, total + 1)
     assert due.steps_per_epoch == epoch
     assert due.counts == {
-        "samples": len(ends(due)) if due.config.train.samples else 0,
+        "samples": len(ends(due)) if due.config.train.sample_prompts else 0,
         "validations": sum(map(due.validation, steps)),
         "checkpoints": sum(due.save(step, 0.0) for step in steps),
         "health checks": sum(map(due.health, steps)),
@@ -61,7 +61,7 @@ def test_a_validation_text_larger_than_the_training_text_is_not_read_each_epoch(
 
 
 def test_a_text_of_nothing_divides_by_nothing():
-    assert Calendar(tiny(), 0, 0).total_steps == tiny().train.epochs
+    assert Intervals(tiny(), 0, 0).total_steps == tiny().train.epochs
 
 
 def test_a_run_without_end_is_counted_at_once():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minigpt.characters import counted, escaped, quoted, unescaped
+from minigpt.text_utils import escaped, pluralize, quoted, unescaped
 
 
 @given(st.binary(max_size=12) | st.text(max_size=12).map(lambda text: text.encode("utf-8", "surrogatepass")))
@@ -43,5 +43,5 @@ def test_quotes_are_those_of_a_shell():
 
 
 def test_things_are_counted():
-    assert [counted(number, "copy", "copies") for number in (0, 1, 2000)] == ["0 copies", "1 copy", "2,000 copies"]
-    assert [counted(number, "step") for number in (1, 2)] == ["1 step", "2 steps"]
+    assert [pluralize(number, "copy", "copies") for number in (0, 1, 2000)] == ["0 copies", "1 copy", "2,000 copies"]
+    assert [pluralize(number, "step") for number in (1, 2)] == ["1 step", "2 steps"]

@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 
-from minigpt import checkpoint
 from minigpt.errors import CheckpointError
+from minigpt.runs import checkpoint
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3, dtype=torch.int64)}
 

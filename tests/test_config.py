@@ -58,15 +58,15 @@ def test_all_mistakes_come_in_one_report():
     [
         ("train.lr", 0.0),
         ("train.lr", float("nan")),
-        ("train.clip", -1.0),
-        ("train.accumulate", 3),
+        ("train.grad_clip", -1.0),
+        ("train.grad_accum_steps", 3),
         ("train.seed", -1),
         ("model.dropout", 1.0),
         ("optimizer.beta2", 1.0),
         ("optimizer.eps", 0.0),
         ("optimizer.weight_decay", -0.1),
-        ("schedule.final", 2.0),
-        ("schedule.decay", 0.0),
+        ("schedule.min_lr_ratio", 2.0),
+        ("schedule.decay_ratio", 0.0),
         ("schedule.warmup_steps", -1),
         ("schedule.max_warmup_ratio", 1.5),
         ("machine.threads", 0),
@@ -83,7 +83,7 @@ def test_a_value_that_cannot_work_is_named(setting, value):
 
 
 def test_a_whole_number_serves_as_a_rate():
-    assert resolve(overrides={"train.clip": 1}).train.clip == 1.0
+    assert resolve(overrides={"train.grad_clip": 1}).train.grad_clip == 1.0
 
 
 def test_rope_needs_an_even_head():

@@ -172,7 +172,7 @@ def test_the_tours_parameters_are_the_models():
         assert re.search(rf"^\| {re.escape(part)} \|.*\| {count:,} \|$", text, re.M), part
     total = parameter_count(config.model)
     block = parameter_count(with_model(config, n_layer=3).model) - total
-    untied = parameter_count(with_model(config, tied=False).model)
+    untied = parameter_count(with_model(config, tie_word_embeddings=False).model)
     for figure in (total, untied, total - block, 2 * block + 256, config.model.vocab_size * config.model.n_embd):
         assert f"{figure:,}" in text
 

@@ -8,8 +8,8 @@ import math
 import pytest
 
 from minigpt.errors import RunError
-from minigpt.metrics import MetricsFile, keep_until, read_metrics, tensorboard
-from minigpt.training.picture import draw_curves
+from minigpt.records import MetricsFile, read_metrics, tensorboard, truncate_after
+from minigpt.training.loss_plot import draw_curves
 
 STEP = {
     "kind": "step",
@@ -35,12 +35,12 @@ def test_only_what_is_kept_is_written_one_object_a_line(tmp_path):
 def test_what_json_cannot_say_is_null(tmp_path):
     file = tmp_path / "metrics.jsonl"
     MetricsFile(file)({**STEP, "loss": math.nan, "grad_norm": math.inf})
-    MetricsFile(file)({**STEP, "kind": "health", "parts": [{"part": "h.0.mlp", "gradient": math.nan}]})
+    MetricsFile(file)({**STEP, "kind": "health", "modules": [{"module": "h.0.mlp", "grad_norm": math.nan}]})
     assert "NaN" not in file.read_text()
     step, health = read_metrics(file)
     assert step["loss"] is None
     assert step["grad_norm"] is None
-    assert health["parts"] == [{"part": "h.0.mlp", "gradient": None}]
+    assert health["modules"] == [{"module": "h.0.mlp", "grad_norm": None}]
 
 
 def test_a_line_in_the_middle_that_is_no_record_is_named(tmp_path):
@@ -69,7 +69,7 @@ def test_a_figure_that_cannot_be_is_passed_over_and_kept_in_the_file(tmp_path, c
     file.write_text(content)
     assert read_metrics(file) == [STEP, STEP]
     assert read_metrics(file, "step") == [STEP, STEP]
-    keep_until(file, 1)
+    truncate_after(file, 1)
     assert file.read_text() == content
 
 
@@ -80,7 +80,7 @@ def test_a_figure_that_cannot_be_is_passed_over_and_kept_in_the_file(tmp_path, c
         ("validation", {"tokens": 1, "train_loss": "x", "val_loss": 1.0, "best": True}),
         ("note", {"text": 3}),
         ("plan", {"steps": "many"}),
-        ("health", {"parts": "none"}),
+        ("health", {"modules": "none"}),
     ],
 )
 def test_a_record_without_what_its_kind_has_is_passed_over(tmp_path, kind, values):
@@ -93,7 +93,7 @@ def test_records_behind_a_step_are_dropped(tmp_path):
     file = tmp_path / "metrics.jsonl"
     for step in range(1, 6):
         MetricsFile(file)({**STEP, "step": step})
-    keep_until(file, 3)
+    truncate_after(file, 3)
     assert [record["step"] for record in read_metrics(file)] == [1, 2, 3]
 
 

@@ -68,7 +68,7 @@ def test_options_that_errors_about_text_name_are_there_for_all_who_read_text():
 
 
 SMALL = shlex.split(
-    "--model.n-layer 1 --model.n-head 1 --model.n-embd 8 --model.n-hidden 8 --train.batch-size 2 --steps 2 "
+    "--model.n-layer 1 --model.n-head 1 --model.n-embd 8 --model.n-inner 8 --train.batch-size 2 --steps 2 "
     "--machine.device cpu --machine.precision float32"
 )
 
@@ -117,7 +117,7 @@ def test_a_prepared_set_whose_runs_name_is_taken_gets_another(call, text_folder,
     ("given", "words"),
     [
         ("storys", ["no such data set", "Did you mean FOLDER/stories? ", "minigpt prepare TEXT --out"]),
-        ("else", ["no such data set", "seen: FOLDER/else\n  To make it of a text: minigpt prepare TEXT --out"]),
+        ("else", ["no such data set", "got: FOLDER/else\n  To make it of a text: minigpt prepare TEXT --out"]),
         ("", ["no prepared data", "Did you mean FOLDER/stories? "]),
         ("a text.txt", ["This is a file", "minigpt prepare 'FOLDER/a text.txt' --out 'data/a text'"]),
     ],

@@ -9,11 +9,12 @@ import shutil
 import pytest
 import torch
 
-from minigpt import checkpoint, load
+from minigpt import load
 from minigpt.errors import CheckpointError, RunError, TokenizerError
-from minigpt.run import MODEL, RunFolder
+from minigpt.runs import checkpoint
+from minigpt.runs.folder import MODEL, RunFolder
+from minigpt.state_dict import is_finite, load_weights, model_tensors
 from minigpt.tokenizers import make_tokenizer
-from minigpt.weights import is_finite, load_weights, model_tensors
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def test_weights_are_copied_all_or_none(own_run):
     assert all(torch.equal(before[name], tensor) for name, tensor in model_tensors(model).items())
 
 
-@pytest.mark.parametrize("change", [("n_layer = 1", "n_layer = 100000000"), ("n_hidden = 32", "n_hidden = 1000000000")])
+@pytest.mark.parametrize("change", [("n_layer = 1", "n_layer = 100000000"), ("n_inner = 32", "n_inner = 1000000000")])
 def test_no_memory_is_taken_for_a_model_that_is_not_in_the_checkpoint(own_run, change):
     text = own_run.config_file.read_text()
     own_run.config_file.write_text(text.replace(*change))

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from minigpt.calendar import Calendar
 from minigpt.config import Config, preset_names, resolve
-from minigpt.settings_check import misfits
+from minigpt.config_warnings import config_warnings
+from minigpt.intervals import Intervals
 from tests.conftest import tiny
 
 STEP = 128
@@ -20,7 +20,7 @@ CASES = {
     "a warm-up of most of the run": ({"schedule.warmup_steps": 30}, "warm-up", "little is left"),
     "one-cycle's own number": ({"schedule.name": "one-cycle", "schedule.warmup_steps": 50}, "warm-up", "never"),
     "wsd without a flat part": (
-        {"schedule.name": "wsd", "schedule.warmup_steps": 15, "schedule.decay": 0.8},
+        {"schedule.name": "wsd", "schedule.warmup_steps": 15, "schedule.decay_ratio": 0.8},
         "decay",
         "Warm-up (15) and decay (32) take more than the run's 40 steps",
     ),
@@ -35,16 +35,16 @@ CASES = {
         "batch",
         "80 rows, and the training text is 40 sequences",
     ),
-    "parts of it": ({"train.batch_size": 80, "train.accumulate": 4}, "batch", "40 empty rows"),
+    "parts of it": ({"train.batch_size": 80, "train.grad_accum_steps": 4}, "batch", "40 empty rows"),
 }
 
 
-def calendar(config: Config, train: int = 10 * STEP + 1, val: int = 10_000) -> Calendar:
-    return Calendar(config, train, val)
+def calendar(config: Config, train: int = 10 * STEP + 1, val: int = 10_000) -> Intervals:
+    return Intervals(config, train, val)
 
 
-def found(due: Calendar) -> dict[str, str]:
-    return {misfit.name: str(misfit) for misfit in misfits(due)}
+def found(due: Intervals) -> dict[str, str]:
+    return {misfit.name: str(misfit) for misfit in config_warnings(due)}
 
 
 def configured(settings) -> Config:
@@ -54,7 +54,7 @@ def configured(settings) -> Config:
 @pytest.mark.parametrize(("settings", "name", "words"), CASES.values(), ids=CASES.keys())
 def test_what_does_not_fit_is_said_and_the_remedy_helps(settings, name, words):
     due = calendar(configured(settings))
-    (misfit,) = misfits(due)
+    (misfit,) = config_warnings(due)
     assert misfit.name == name
     assert words in str(misfit)
     assert " ".join(misfit.options) in str(misfit)
@@ -77,11 +77,11 @@ def test_what_was_not_set_is_not_told():
 @pytest.mark.parametrize("preset", preset_names())
 @pytest.mark.parametrize("steps", [1, 2, 10, 40, 500])
 def test_a_preset_fits_a_run_of_any_length(preset, steps):
-    assert found(Calendar(resolve(preset, overrides={"train.steps": steps}), 1_000_000, 100_000)) == {}
+    assert found(Intervals(resolve(preset, overrides={"train.steps": steps}), 1_000_000, 100_000)) == {}
 
 
 def test_without_a_text_the_length_alone_is_checked():
-    due = Calendar.of_steps(configured({"schedule.warmup_steps": 100}))
+    due = Intervals.of_steps(configured({"schedule.warmup_steps": 100}))
     assert due is not None
     assert set(found(due)) == {"warm-up"}
-    assert Calendar.of_steps(tiny()) is None
+    assert Intervals.of_steps(tiny()) is None

@@ -39,7 +39,7 @@ def users(shop: Workshop, chance: random.Random, number: int, quick: bool) -> It
         *("generate run --max-new-tokens 4", "evaluate run", "evaluate imported --data data", "doctor run"),
         *(f"export run --out {theirs}/out", f"import model --run {theirs}/new", "samples run"),
         *(f"report run --out {theirs}/page.html", f"train --data data --run {theirs}/run --steps 2 {TINY}"),
-        f"train --init run --data data --run {theirs}/more --steps 2",
+        f"train --init-from run --data data --run {theirs}/more --steps 2",
         f"prepare stories --out {theirs}/data --tokenizer run --block-size 8",
         *("replay run/dumps/step-000000005", f"plan --data data {TINY}", "samples run --prompt cat --tokens 4"),
     )

@@ -17,8 +17,8 @@ from trials.forking import CLOSED, Streams
 from trials.odd_options import odd_options
 from trials.odd_sources import odd_source
 
-TINY = "--model.block-size 8 --model.n-layer 1 --model.n-head 2 --model.n-embd 16 --model.n-hidden 32"
-TINY += " --train.batch-size 4 --train.samples 1 --machine.device cpu --machine.precision float32"
+TINY = "--model.block-size 8 --model.n-layer 1 --model.n-head 2 --model.n-embd 16 --model.n-inner 32"
+TINY += " --train.batch-size 4 --train.sample-prompts 1 --machine.device cpu --machine.precision float32"
 OUT = "--out out --block-size 8 --tokenizer"
 FORMS: dict[str, list[str]] = {
     "prepare": [
@@ -27,12 +27,12 @@ FORMS: dict[str, list[str]] = {
         *(f"prepare - {OUT} byte < {name}" for name in ("stories/00.txt", "records.jsonl")),
         f"prepare stories {OUT} byte --split-by sequence",
     ],
-    "plan": [f"plan --data data {TINY}", "plan --init run --data data", "plan --data data --config settings.toml"],
+    "plan": [f"plan --data data {TINY}", "plan --init-from run --data data", "plan --data data --config settings.toml"],
     "train": [
         f"train --data data --run new --steps 2 {TINY}",
         "train --data data --run new --steps 2 --config settings.toml",
-        "train --init run --run new --steps 2 --config settings.toml",
-        "train --init imported --data data --run new --steps 2 --config settings.toml",
+        "train --init-from run --run new --steps 2 --config settings.toml",
+        "train --init-from imported --data data --run new --steps 2 --config settings.toml",
     ],
     "resume": ["resume run --steps 8", "resume run --steps 8 --data data", "resume run", "resume imported"],
     "verify-resume": ["verify-resume --data data --config settings.toml --steps 2 --kills 1"],

@@ -56,18 +56,18 @@ def warm_up() -> None:
 
     import minigpt.cli.app
     import minigpt.cli.commands
-    import minigpt.cli.live
-    import minigpt.convert
-    import minigpt.device
+    import minigpt.cli.train_view
     import minigpt.doctor
     import minigpt.evaluation
+    import minigpt.export
     import minigpt.generation
     import minigpt.report
+    import minigpt.runtime
     import minigpt.training
 
     torch.set_num_threads(1)
     rates = {torch.bfloat16: 1e9, torch.float16: 1e9, torch.float32: 1e9}
-    minigpt.device.matmul_rate = lambda device, dtype, *_, **__: rates[dtype]
+    minigpt.runtime.measure_matmul_flops = lambda device, dtype, *_, **__: rates[dtype]
 
 
 def tell_modules(file: Path) -> None:

@@ -110,8 +110,8 @@ def make_dump(run: Path) -> None:
     """Leaves a dump of a step whose weights are not finite, as training does."""
     import torch
 
-    from minigpt import checkpoint
-    from minigpt.run import RunFolder
+    from minigpt.runs import checkpoint
+    from minigpt.runs.folder import RunFolder
 
     folder = RunFolder.open(run)
     weights = checkpoint.load_tensors(folder.find_checkpoint("latest"), "model")

@@ -77,22 +77,22 @@ def _run(arguments: list[str] | None) -> int:
     try:
         result = app(arguments, exit_on_error=False, print_error=False)
     except MiniGPTError as error:
-        return _failed(f"{error.what}" + ("" if error.seen is None else f"\n  seen: {error.seen}"), error.remedy)
+        return _failed(f"{error.what}" + ("" if error.got is None else f"\n  got: {error.got}"), error.remedy)
     except CycloptsError as error:
         command = " ".join(error.command_chain or ())
         remedy = f"See: {' '.join(filter(None, ('minigpt', command, '--help')))}"
         if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
             words, advice = stray(command, error.unused_tokens)
-            return _failed(f"No option takes what stands there\n  seen: {words}", advice or remedy)
+            return _failed(f"No option takes what stands there\n  got: {words}", advice or remedy)
         return _failed(str(error), remedy)
     except (MemoryError, RuntimeError) as error:
-        from minigpt.device import is_out_of_memory
+        from minigpt.runtime import is_out_of_memory
 
         if not is_out_of_memory(error):
             raise
         return _failed(
-            f"There is not enough memory\n  seen: {str(error).splitlines()[0] if str(error) else 'MemoryError'}",
-            "Try a smaller --train.batch-size, or --train.accumulate 2, 4, ... with the same one.",
+            f"There is not enough memory\n  got: {str(error).splitlines()[0] if str(error) else 'MemoryError'}",
+            "Try a smaller --train.batch-size, or --train.grad-accum-steps 2, 4, ... with the same one.",
         )
     return result if isinstance(result, int) else 0
 
@@ -111,10 +111,10 @@ def _refused(error: OSError) -> int:
 
     seen = f"{error.filename or 'the output'}: {why(error)}"
     if is_missing(error):
-        return _failed(f"There is no such file or folder\n  seen: {seen}", "Check the path.")
+        return _failed(f"There is no such file or folder\n  got: {seen}", "Check the path.")
     if isinstance(error, PermissionError) and error.filename and not _may_read(error.filename):
-        return _failed(f"A file or folder may not be read\n  seen: {seen}", "Ask its owner for the right to read it.")
-    return _failed(f"Something cannot be written\n  seen: {seen}", "Choose another place, or mend this one.")
+        return _failed(f"A file or folder may not be read\n  got: {seen}", "Ask its owner for the right to read it.")
+    return _failed(f"Something cannot be written\n  got: {seen}", "Choose another place, or mend this one.")
 
 
 def _may_read(path: str | bytes) -> bool:

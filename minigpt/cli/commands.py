@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cyclopts import App
 
-from minigpt.characters import shell_line, shell_word
+from minigpt.cli.config_options import given
 from minigpt.cli.device import device_command
 from minigpt.cli.doctor import doctor_command
 from minigpt.cli.evaluate import evaluate_command
@@ -20,9 +20,9 @@ from minigpt.cli.replay import replay_command
 from minigpt.cli.report import report_command
 from minigpt.cli.resume import resume_command
 from minigpt.cli.samples import samples_command
-from minigpt.cli.settings import given
 from minigpt.cli.train import train_command
 from minigpt.cli.verify_resume import verify_resume_command
+from minigpt.text_utils import shell_line, shell_word
 
 
 def _version() -> str:

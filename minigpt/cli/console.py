@@ -3,7 +3,7 @@
 Names of files, settings and documents, keys of JSON, errors of the system: any of them may hold what a terminal would
 act on, or what turns the direction of writing. Here it is made visible, whatever is printed: text, a table, a live
 view. Nothing else in the command line writes to the standard streams, but for two products: generated text keeps its
-bytes in a pipe (text_views.py), and `print_json` writes ASCII.
+bytes in a pipe (generate_views.py), and `print_json` writes ASCII.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rich.console import ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from minigpt.characters import visible
+from minigpt.text_utils import escape_control
 
 
 class Console(rich.console.Console):
@@ -31,12 +31,12 @@ class Console(rich.console.Console):
 
     def render_str(self, text: str, **settings: Any) -> Text:
         """Returns a string as text of the width that it is going to have."""
-        return super().render_str(visible(text), **settings)
+        return super().render_str(escape_control(text), **settings)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Yields what is to be printed; sequences of rich's own, as those that move the cursor, stay what they are."""
         for segment in super().render(renderable, options):
-            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+            yield segment if segment.control else Segment(escape_control(segment.text), segment.style)
 
     def on_broken_pipe(self) -> None:
         """Lets it be known that the reader went away, instead of ending the program here."""
@@ -46,7 +46,7 @@ class Console(rich.console.Console):
 def styled(*parts: str | tuple[str, str]) -> Text:
     """Returns text of which parts have a style; rich's own would swallow some control characters."""
     pairs = ((part, "") if isinstance(part, str) else part for part in parts)
-    return Text.assemble(*((visible(text), style) for text, style in pairs))
+    return Text.assemble(*((escape_control(text), style) for text, style in pairs))
 
 
 def say(message: RenderableType) -> None:

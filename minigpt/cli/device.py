@@ -12,11 +12,11 @@ def device_command() -> None:
     """
     import torch
 
-    from minigpt.device import DTYPES, UseMonitor, choose, environment, matmul_rate
+    from minigpt.runtime import DTYPES, DeviceMonitor, detect_runtime, environment, measure_matmul_flops
 
-    machine = choose()
+    machine = detect_runtime()
     facts = environment(machine)
-    use = UseMonitor(machine.device).read()
+    use = DeviceMonitor(machine.device).read()
     console = Console()
     rows = {
         "device": f"{machine.device} ({machine.device_reason})",
@@ -28,7 +28,7 @@ def device_command() -> None:
         "versions": f"minigpt {facts['minigpt']}, torch {facts['torch']}, Python {facts['python']}, {facts['system']}",
     }
     for name, dtype in DTYPES.items():
-        rate = matmul_rate(machine.device, dtype, 1024 if machine.device.type == "cpu" else 4096, 0.2)
+        rate = measure_matmul_flops(machine.device, dtype, 1024 if machine.device.type == "cpu" else 4096, 0.2)
         rows[f"{name} rate"] = f"{rate / 1e9:,.0f} GFLOP/s in matrix products"
     for name, value in rows.items():
         console.print(f"{name:14} {value}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from minigpt.characters import counted
+from minigpt.text_utils import pluralize
 
 if TYPE_CHECKING:
     from minigpt.doctor import Diagnosis, Evidence
@@ -44,10 +44,10 @@ def doctor_command(
         End with exit code 1 if there is a problem; hints do not count.
     """
     from minigpt.cli.console import print_json
-    from minigpt.doctor import examine, read_evidence
+    from minigpt.doctor import diagnose, read_snapshot
 
-    evidence = read_evidence(run, data)
-    diagnosis = examine(evidence)
+    evidence = read_snapshot(run, data)
+    diagnosis = diagnose(evidence)
     if as_json:
         print_json({"run": str(run), "step": evidence.last_step, **diagnosis.to_dict()})
     else:
@@ -71,9 +71,9 @@ def _show(evidence: Evidence, diagnosis: Diagnosis) -> None:
         console.print()
         title = f"{finding.severity}: {finding.check}" + (finding.since and f", {finding.since}")
         say((title, colours[finding.severity]))
-        say(f"  {finding.seen}")
-        say(f"  {finding.means}")
-        say(f"  {finding.remedy}")
+        say(f"  {finding.observation}")
+        say(f"  {finding.explanation}")
+        say(f"  {finding.fix}")
     if not diagnosis.findings:
         say(("healthy", "bold green"), f": {diagnosis.made} checks found nothing to mend")
     for line in diagnosis.not_checked():
@@ -82,9 +82,9 @@ def _show(evidence: Evidence, diagnosis: Diagnosis) -> None:
 
 def standing(evidence: Evidence) -> str:
     """Returns how far a run is, and its losses."""
-    words = f"{evidence.last_step:,} of {counted(evidence.total_steps, 'step')}, epoch {evidence.epochs:.3g}"
+    words = f"{evidence.last_step:,} of {pluralize(evidence.total_steps, 'step')}, epoch {evidence.epochs:.3g}"
     if evidence.ended_early:
-        words += f", ended by its patience of {counted(evidence.config.train.patience, 'validation')}"
+        words += f", ended by its patience of {pluralize(evidence.config.train.patience, 'validation')}"
     if evidence.validations:
         last = evidence.validations[-1]
         words += f"; training loss {last['train_loss']:.3f}, validation loss {last['val_loss']:.3f}"

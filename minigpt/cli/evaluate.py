@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from minigpt.characters import counted, shell_line
 from minigpt.cli.reading import READING, source_options
 from minigpt.config import MachineConfig, Precision
 from minigpt.errors import ConfigError
 from minigpt.source_options import USUAL, SourceOptions
+from minigpt.text_utils import pluralize, shell_line
 
 if TYPE_CHECKING:
     from minigpt.cli.console import Console
-    from minigpt.evaluation.figures import Estimate, Figures, Group
+    from minigpt.evaluation.evaluate import Evaluation
     from minigpt.evaluation.harness import TaskResult
-    from minigpt.evaluation.measure import Evaluation
+    from minigpt.evaluation.metrics import Bucket, Estimate, EvalMetrics
 
 EXTREMES = 3  # documents shown of each kind, easiest and hardest
 NAME_WIDTH, BEGINNING_WIDTH = 36, 24  # of a document's name and its first words
@@ -100,19 +100,19 @@ def evaluate_command(
     if harness:
         if data or text or picture or stride is not None:
             remedy = "Leave out --data, --text, --stride and --picture."
-            raise ConfigError("The harness brings its own texts", seen="--harness", remedy=remedy)
+            raise ConfigError("The harness brings its own texts", got="--harness", remedy=remedy)
         _evaluate_tasks(run, harness, checkpoint, machine, batch_size, as_json)
         return
 
     from minigpt.cli.console import print_json
     from minigpt.cli.progress import progress
-    from minigpt.evaluation import measure
-    from minigpt.evaluation.picture import check_picture, draw_evaluation
+    from minigpt.evaluation import evaluate
+    from minigpt.evaluation.eval_plots import check_picture, draw_evaluation
 
     if picture:
         check_picture(picture)
     with progress() as on_progress:
-        evaluation = measure(
+        evaluation = evaluate(
             run,
             data=data,
             texts=text or (),
@@ -137,12 +137,12 @@ def _evaluate_tasks(
 ) -> None:
     from minigpt.cli.console import print_json
     from minigpt.cli.progress import progress
-    from minigpt.device import choose_again
     from minigpt.evaluation.harness import run_harness
     from minigpt.generation import stream
-    from minigpt.run import RunFolder, load
+    from minigpt.runs.folder import RunFolder, load
+    from minigpt.runtime import restore_runtime
 
-    machine = choose_again(RunFolder.open(run).environment(), settings)
+    machine = restore_runtime(RunFolder.open(run).environment(), settings)
     model, tokenizer = load(run, checkpoint, machine.device)
     with progress() as on_progress:
         results = run_harness(
@@ -162,13 +162,13 @@ def _evaluate_tasks(
 
 def _show(evaluation: Evaluation) -> None:
     from minigpt.cli.console import Console
-    from minigpt.evaluation.figures import compared, described
+    from minigpt.evaluation.metrics import compared, described
 
-    found = evaluation.figures
+    found = evaluation.metrics
     console = Console(soft_wrap=False)
     console.print(
         f"{evaluation.run}, step {evaluation.step:,}, on {evaluation.text}\n"
-        f"{counted(found.tokens, 'token')} of {counted(found.documents, 'document')}, in windows of "
+        f"{pluralize(found.tokens, 'token')} of {pluralize(found.documents, 'document')}, in windows of "
         f"{evaluation.block_size}, {evaluation.stride} apart, in {evaluation.precision}\n"
     )
     rows = [(title, *_pair(estimate, form), meaning) for title, estimate, form, meaning in described(found)]
@@ -180,7 +180,7 @@ def _show(evaluation: Evaluation) -> None:
         console.print(f"Note: {note}")
 
 
-def _show_parts(console: Console, found: Figures) -> None:
+def _show_parts(console: Console, found: EvalMetrics) -> None:
     """Prints the loss by context, by frequency and by document."""
     _show_groups(console, "tokens in sight", found.by_context, found.tokens)
     if found.by_frequency:
@@ -192,7 +192,7 @@ def _show_parts(console: Console, found: Figures) -> None:
         _show_groups(console, which, few, found.tokens)
 
 
-def _show_groups(console: Console, title: str, groups: Sequence[Group], tokens: int) -> None:
+def _show_groups(console: Console, title: str, groups: Sequence[Bucket], tokens: int) -> None:
     """Prints a table of groups; of documents that have names also what they begin with, if there is room for it."""
     names = [group.shortened(NAME_WIDTH) for group in groups]
     room = min(BEGINNING_WIDTH, console.width - max(map(len, [title, *names])) - FIGURES_WIDTH)

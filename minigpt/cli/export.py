@@ -40,7 +40,7 @@ def export_command(
     license
         The model's licence, for its card, as the hub spells it: mit, apache-2.0, cc-by-4.0.
     """
-    from minigpt.convert import export_hugging_face
+    from minigpt.export import export_hugging_face
 
     assert to == "hf"
     made = export_hugging_face(run, out, checkpoint=checkpoint, license=license)

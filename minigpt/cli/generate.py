@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from cyclopts import Group, Parameter
 
-from minigpt.characters import counted
 from minigpt.cli.console import say
-from minigpt.cli.text_options import SearchOptions, ShownOptions, TextOptions
+from minigpt.cli.generate_options import SearchOptions, ShownOptions, TextOptions
 from minigpt.errors import ConfigError, DataError, MiniGPTError
 from minigpt.files import MOST_JSON, parse_json, read_stream, utf8, why
 from minigpt.sniff import FORMATS, HEAD_BYTES, RECORDS, advice, sniff
+from minigpt.text_utils import pluralize
 
 if TYPE_CHECKING:
-    from minigpt.generation import Piece, Sample
-    from minigpt.generation.text import TextSettings
-    from minigpt.generation.weights import Choice
+    from minigpt.generation import Sample, TextPiece
+    from minigpt.generation.inference_weights import DtypeChoice
+    from minigpt.generation.text import SamplingParams
     from minigpt.model import GPT
     from minigpt.tokenizers import Tokenizer
 
@@ -32,7 +32,7 @@ LOSS_TOKENS = 4096
 ROWS = 32
 """So many texts are made side by side at the most: what is quickest for them is chosen."""
 
-APART = (
+MUTUALLY_EXCLUSIVE = (
     ("--prompt", "--prompts"),
     ("--interactive", "--prompt"),
     ("--interactive", "--prompts"),
@@ -112,25 +112,25 @@ def generate_command(
     _check_counts(samples, search)
     texts = read_prompts(prompts) if prompts is not None else prompt or [""]
 
-    from minigpt.cli.text_views import make_view, show
-    from minigpt.device import choose as choose_machine
+    from minigpt.cli.generate_views import make_view, show
+    from minigpt.generation.inference_weights import choose_dtype
     from minigpt.generation.notes import notes_of_all, stop_notes
     from minigpt.generation.search import DRAWN
-    from minigpt.generation.text import Request
-    from minigpt.generation.weights import choose as choose_weights
-    from minigpt.run import load
+    from minigpt.generation.text import SamplingRequest
+    from minigpt.runs.folder import load
+    from minigpt.runtime import detect_runtime
     from minigpt.tokenizers.base import utf8
 
     texts = [utf8(text).decode() for text in texts]  # what was no character on the command line is U+FFFD
-    machine = choose_machine(device, "float32")
+    machine = detect_runtime(device, "float32")
     model, tokenizer = load(run, checkpoint, machine.device)
-    request = Request.read(model, tokenizer, options.settings(tokenizer))  # mistakes are found before all work
+    request = SamplingRequest.read(model, tokenizer, options.settings(tokenizer))  # mistakes are found before all work
     context, notes = model.config.block_size, stop_notes(tokenizer, request)
     for note in [*([] if interactive else notes_of_all(tokenizer, texts, context)), *notes.values()]:
         say(f"note: {note}")
     again = interactive or options.seed is not None or options.temperature == 0 or search.beams is not None
     kind = "float32" if weights == "auto" and again else weights
-    choice = choose_weights(model, kind, rows=min(ROWS, len(texts) * (search.texts or samples)))
+    choice = choose_dtype(model, kind, rows=min(ROWS, len(texts) * (search.texts or samples)))
     if shown.verbose:
         reason = choice.reason if kind == weights else "the text is to come again"
         say(f"device {machine.device} ({machine.device_reason}), weights {choice.kind} ({reason})")
@@ -159,15 +159,15 @@ def _groups(
     options: TextOptions,
     search: SearchOptions,
     shown: ShownOptions,
-) -> Iterator[tuple[list[Sample], Iterator[Piece]]]:
+) -> Iterator[tuple[list[Sample], Iterator[TextPiece]]]:
     """Yields texts to show together, with the pieces that are still to come for them."""
     from minigpt.generation import Sample, stream_pieces
     from minigpt.generation.search import DRAWN, beam_search, best_of
-    from minigpt.generation.text import Request
+    from minigpt.generation.text import SamplingRequest
 
     settings = options.settings(tokenizer)
     if search.texts is None:
-        request = Request.read(model, tokenizer, settings)
+        request = SamplingRequest.read(model, tokenizer, settings)
         settings["seed"] = request.seed
         likely, explain = shown.likelihoods, shown.explain
         pieces = stream_pieces(model, tokenizer, prompts, n=samples, logprobs=likely, explain=explain, **settings)
@@ -178,7 +178,7 @@ def _groups(
             yield drawn[:samples], iter(())
     else:
         unasked = {name for name in DRAWN if getattr(options, name) == getattr(TextOptions(), name)}
-        kept = cast("TextSettings", {name: value for name, value in settings.items() if name not in unasked})
+        kept = cast("SamplingParams", {name: value for name, value in settings.items() if name not in unasked})
         for prompt in prompts:
             beams = beam_search(
                 model, tokenizer, prompt, beams=search.beams, length_penalty=search.length_penalty, **kept
@@ -204,13 +204,13 @@ def read_prompts(file: Path) -> list[str]:
         lines = [line.removesuffix("\r") for line in utf8(data).split("\n")]
     except (OSError, ValueError) as error:
         remedy = advice(found, "" if piped else str(file)) or "Give a file of UTF-8 text, a prompt in each line."
-        raise DataError("The prompts cannot be read", seen=f"{file}: {why(error)}", remedy=remedy) from None
+        raise DataError("The prompts cannot be read", got=f"{file}: {why(error)}", remedy=remedy) from None
     while lines and not lines[-1].strip():
         lines.pop()
     if not lines:
         raise DataError(
             "There are no prompts",
-            seen="nothing in standard input" if piped else f"{file} is empty",
+            got="nothing in standard input" if piped else f"{file} is empty",
             remedy="Write a prompt in each line.",
         )
     if file.suffix != ".jsonl":
@@ -226,14 +226,14 @@ def _prompt_field(number: int, line: str) -> str:
     if not isinstance(prompt, str):
         raise DataError(
             f"Line {number} of the prompts is no JSON object with a text as its prompt",
-            seen=line[:80],
+            got=line[:80],
             remedy='Write {"prompt": "..."} in each line.',
         )
     return prompt
 
 
 def _check_together(given: set[str]) -> None:
-    for pair in APART:
+    for pair in MUTUALLY_EXCLUSIVE:
         if given.issuperset(pair):
             raise ConfigError(f"{pair[0]} and {pair[1]} do not go together", remedy="Leave one of them out.")
 
@@ -251,19 +251,19 @@ def _check_counts(samples: int, search: SearchOptions) -> None:
         raise ConfigError("--length-penalty is for --beams only", remedy="Add --beams, or leave it out.")
     if search.texts is not None and samples > search.texts:
         remedy = f"Give 1 to {search.texts}, as many as are made."
-        raise ConfigError("More samples are to be shown than are made", seen=samples, remedy=remedy)
+        raise ConfigError("More samples are to be shown than are made", got=samples, remedy=remedy)
 
 
 def _say_cost(
-    run: Path, model: GPT, tokenizer: Tokenizer, choice: Choice, made: Sequence[Sample], seconds: float
+    run: Path, model: GPT, tokenizer: Tokenizer, choice: DtypeChoice, made: Sequence[Sample], seconds: float
 ) -> None:
     """Says how fast it was, and what rounded weights cost in loss: on validation text, or else on the text made."""
+    from minigpt.generation.inference_weights import loss_change
     from minigpt.generation.text import prompt_ids
-    from minigpt.generation.weights import loss_change
-    from minigpt.run import RunFolder
+    from minigpt.runs.folder import RunFolder
 
     count = sum(len(sample.tokens) for sample in made)
-    say(f"{counted(count, 'token')} in {seconds:.2f} s: {count / seconds:,.0f} tokens/s")
+    say(f"{pluralize(count, 'token')} in {seconds:.2f} s: {count / seconds:,.0f} tokens/s")
     if choice.kind == "float32":
         return
     try:
@@ -273,4 +273,6 @@ def _say_cost(
         source, ids = "this text", [*prompt_ids(tokenizer, made[0].prompt), *made[0].tokens] if made else []
     if len(ids) > 1:
         loss, change = loss_change(model, choice.model, ids)
-        say(f"loss on {counted(len(ids), 'token')} of {source}: {loss:.4f} in float32, {change:+.4f} in {choice.kind}")
+        say(
+            f"loss on {pluralize(len(ids), 'token')} of {source}: {loss:.4f} in float32, {change:+.4f} in {choice.kind}"
+        )

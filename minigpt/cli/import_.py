@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from minigpt.characters import counted, shell_word
 from minigpt.cli.console import Console
+from minigpt.text_utils import pluralize, shell_word
 
 
 def import_command(folder: Path, /, *, run: Path, tokenizer: str | None = None) -> None:
     """Make a run of a GPT-2 checkpoint in Hugging Face's form.
 
     The folder holds config.json, model.safetensors (or its shards and their index) and, if there is one, the
-    tokenizer. The run can generate and be evaluated; to train on from it: `minigpt train --init RUN --data DATA --run
+    tokenizer. The run can generate and be evaluated; to train on from it: `minigpt train --init-from RUN --data DATA --run
     NEW`. Nothing in the folder is executed; what does not fit is refused by name.
 
     Examples:
@@ -30,12 +30,12 @@ def import_command(folder: Path, /, *, run: Path, tokenizer: str | None = None) 
     tokenizer
         gpt2, byte, or the folder of a run, instead of the tokenizer in the folder.
     """
-    from minigpt.convert import import_hugging_face
+    from minigpt.export import import_hugging_face
 
     made = import_hugging_face(folder, run, tokenizer=tokenizer)
     model = made.config
     console = Console()
-    shape = f"{counted(model.n_layer, 'layer')}, {counted(model.n_head, 'head')}"
+    shape = f"{pluralize(model.n_layer, 'layer')}, {pluralize(model.n_head, 'head')}"
     console.print(
         f"{made.run}: {made.parameters:,} parameters, {shape}, "
         f"{model.n_embd} wide, context {model.block_size:,}, tokenizer {made.tokenizer} with {model.vocab_size:,} ids"

@@ -11,12 +11,12 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from minigpt.cli.console import Console, say
-from minigpt.cli.text_options import ShownOptions, TextOptions
-from minigpt.cli.text_views import make_view, show
+from minigpt.cli.generate_options import ShownOptions, TextOptions
+from minigpt.cli.generate_views import make_view, show
 from minigpt.errors import ConfigError, MiniGPTError, did_you_mean
 from minigpt.generation import Sample, stream_pieces
 from minigpt.generation.notes import prompt_notes, stop_notes
-from minigpt.generation.text import Request
+from minigpt.generation.text import SamplingRequest
 
 if TYPE_CHECKING:
     from minigpt.model import GPT
@@ -120,7 +120,7 @@ class Conversation:
                 self._print(each)
         elif key not in settings:
             hint = did_you_mean(key, ["help", "settings", "quit", *settings]).replace("_", "-")
-            raise ConfigError("There is no such command", seen=f"/{name}", remedy=f"{hint}/help lists them.")
+            raise ConfigError("There is no such command", got=f"/{name}", remedy=f"{hint}/help lists them.")
         else:
             if value.strip():
                 self._change(key, value.strip())
@@ -152,7 +152,7 @@ class Conversation:
             self.keep = value
         elif key in kinds:
             options = replace(self.options, **{key: value})
-            request = Request.read(self.model, self.tokenizer, options.settings(self.tokenizer))
+            request = SamplingRequest.read(self.model, self.tokenizer, options.settings(self.tokenizer))
             self.options = options
             self._note(stop_notes(self.tokenizer, request))
         else:
@@ -180,4 +180,4 @@ def read_value(name: str, text: str, kind: Any) -> Any:
         return {"on": True, "off": False}[text] if kind is bool else kinds[0](text)
     except (KeyError, ValueError):
         what = words[kinds[0]] + (", or none" if optional else "")
-        raise ConfigError(f"/{name} takes {what}", seen=text, remedy="Nothing is changed.") from None
+        raise ConfigError(f"/{name} takes {what}", got=text, remedy="Nothing is changed.") from None

@@ -31,7 +31,7 @@ def check_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentCollec
             if not (_is_whole(token.value) if whole else _is_finite(token.value)):
                 seen = token.value if len(token.value) <= SHOWN else f"{token.value[:SHOWN]}..."
                 what = f"{token.keyword or argument.name} takes a {'whole ' * whole}number"
-                raise ConfigError(what, seen=seen, remedy="Give one as 2, below 2^63." if whole else "Give one as 0.5.")
+                raise ConfigError(what, got=seen, remedy="Give one as 2, below 2^63." if whole else "Give one as 0.5.")
 
 
 def _kinds(hint: Any) -> set[Any]:

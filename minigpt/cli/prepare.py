@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from minigpt.characters import shell_line
 from minigpt.cli.console import Console, say
 from minigpt.cli.reading import READING, source_options
 from minigpt.cli.signals import asked_to_stop
 from minigpt.errors import ConfigError
 from minigpt.source_options import USUAL, SourceOptions
+from minigpt.text_utils import shell_line
 
 if TYPE_CHECKING:
-    from minigpt.data import Report
+    from minigpt.data import DatasetCard
 
 PLAIN_LINE_EVERY = 5.0  # seconds, where the output is no terminal
 
@@ -90,7 +90,7 @@ def prepare_command(
 
     for name in sources:
         if name.startswith("--"):
-            raise ConfigError("There is no such option", seen=name, remedy="See: minigpt prepare --help")
+            raise ConfigError("There is no such option", got=name, remedy="See: minigpt prepare --help")
     if val == []:
         raise ConfigError(
             "--val names nothing", remedy="Give one or more behind it: minigpt prepare TEXT --val FILES --out DATA"
@@ -98,7 +98,7 @@ def prepare_command(
     if val and not sources:
         raise ConfigError(
             "There is nothing to train on: all files stand behind --val",
-            seen=", ".join(val),
+            got=", ".join(val),
             remedy="Name the training text first: minigpt prepare TEXT --val FILES --out DATA",
         )
     with _signals_stop(), _progress() as (on_progress, on_note):
@@ -180,7 +180,7 @@ class _PlainLines:
         say(f"{phase}: {done / 1e6:,.1f}{of}{left}")
 
 
-def _show(report: Report, out: Path, tokenizer: str) -> None:
+def _show(report: DatasetCard, out: Path, tokenizer: str) -> None:
     from rich.table import Table
 
     console = Console(soft_wrap=False)
@@ -195,17 +195,17 @@ def _show(report: Report, out: Path, tokenizer: str) -> None:
     console.print(f"Next: {_next(report, out, tokenizer)}", soft_wrap=True)
 
 
-def _next(report: Report, out: Path, tokenizer: str) -> str:
+def _next(report: DatasetCard, out: Path, tokenizer: str) -> str:
     """What most people want next: to measure or train further the run it was made for, or a run with the preset made
     for this kind of tokenizer.
     """
     from minigpt.config import resolve
-    from minigpt.data.folder import free_folder
+    from minigpt.data.atomic_directory import free_folder
 
     words = ["--data", str(out), "--run", free_folder(Path("runs", out.name)).as_posix()]
     if (Path(tokenizer) / "config.toml").is_file():
         measured = shell_line(["minigpt", "evaluate", tokenizer, "--data", str(out), "--split", "all"])
-        return f"{measured}\n  or, to train it further: {shell_line(['minigpt', 'train', '--init', tokenizer, *words])}"
+        return f"{measured}\n  or, to train it further: {shell_line(['minigpt', 'train', '--init-from', tokenizer, *words])}"
     preset = {"bpe": "laptop", "char": "shakespeare"}.get(report.tokenizer.partition(":")[0], "seed")
     words += ["--preset", preset] if preset != "seed" else []
     if report.block_size < resolve(preset).model.block_size:  # the text may be too short for a longer one

@@ -1,6 +1,6 @@
 """How far a command has got: bars with the time left on a terminal, else a line now and then, on standard error.
 
-Not here: the training's own view (live.py).
+Not here: the training's own view (train_view.py).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from cyclopts import Group, Parameter
 
-from minigpt.cli.text_options import unescape
+from minigpt.cli.generate_options import unescape
 from minigpt.source_options import SourceOptions
 
 READING = Parameter(

@@ -60,9 +60,9 @@ def report_command(
     """
     from minigpt.cli.console import Console, say
     from minigpt.cli.progress import progress
-    from minigpt.report import Wishes, write_report
+    from minigpt.report import ReportOptions, write_report
 
-    wishes = Wishes(
+    wishes = ReportOptions(
         data=data,
         checkpoint=checkpoint,
         evaluate=evaluate,

@@ -47,7 +47,7 @@ def resume_command(
     tensorboard
         Also write to RUN/tensorboard (extra `tensorboard`).
     """
-    from minigpt.cli.live import StopSignals, TrainView, watchers
+    from minigpt.cli.train_view import StopSignals, TrainView, callbacks
     from minigpt.training import resume
 
     with TrainView() as view, StopSignals() as stop:
@@ -57,7 +57,7 @@ def resume_command(
             epochs=epochs,
             steps=steps,
             patience=patience,
-            watchers=watchers(view, run, tensorboard),
+            callbacks=callbacks(view, run, tensorboard),
             should_stop=stop,
         )
     view.summary(outcome)

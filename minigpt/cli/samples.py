@@ -1,6 +1,6 @@
 """`minigpt samples`: what a run said to the same prompts as it learned.
 
-Not here: how the texts are made and kept (minigpt/generation/history.py).
+Not here: how the texts are made and kept (minigpt/generation/sample_log.py).
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from minigpt.characters import visible
 from minigpt.cli.console import Console, print_json, say, styled
 from minigpt.cli.progress import progress
 from minigpt.errors import ConfigError, DataError
+from minigpt.text_utils import escape_control
 
 if TYPE_CHECKING:
-    from minigpt.generation.kept import Kept
-    from minigpt.run import RunFolder
+    from minigpt.generation.sample_record import SampleRecord
+    from minigpt.runs.folder import RunFolder
 
 TEMPERATURE = 0.7
 """Shown when none is named."""
@@ -73,24 +73,24 @@ def samples_command(
         Print a JSON object a line for each text, as samples.jsonl has them.
     """
     if tokens is not None and not 1 <= tokens <= MOST_TOKENS:
-        raise ConfigError("The number of tokens is out of range", seen=tokens, remedy=f"Give 1 to {MOST_TOKENS:,}.")
+        raise ConfigError("The number of tokens is out of range", got=tokens, remedy=f"Give 1 to {MOST_TOKENS:,}.")
 
-    from minigpt.device import choose
-    from minigpt.generation.history import fill_history
     from minigpt.generation.notes import notes_of_all
-    from minigpt.run import RunFolder
+    from minigpt.generation.sample_log import fill_sample_log
+    from minigpt.runs.folder import RunFolder
+    from minigpt.runtime import detect_runtime
 
     folder, temperatures = RunFolder.open(run), list(dict.fromkeys(temperature or [TEMPERATURE]))
     if device != "auto":  # refused where there is none, also when all is kept
-        choose(device, "float32")
+        detect_runtime(device, "float32")
     for note in notes_of_all(folder.tokenizer(), prompt, folder.config().model.block_size) if prompt else ():
         say(f"note: {note}")
     wanted = {"checkpoint": checkpoint, "temperatures": temperatures, "tokens": tokens}
     with progress() as on_progress:
 
-        def fill(prompts: Sequence[str] | None, **wanted: Any) -> list[Kept]:
-            machine = choose(device, "float32")
-            return fill_history(
+        def fill(prompts: Sequence[str] | None, **wanted: Any) -> list[SampleRecord]:
+            machine = detect_runtime(device, "float32")
+            return fill_sample_log(
                 folder,
                 prompts,
                 **wanted,
@@ -108,22 +108,26 @@ def samples_command(
 
 
 def _of_fixed_prompts(
-    folder: RunFolder, fill: Callable[..., list[Kept]], checkpoint: str, temperatures: list[float], tokens: int | None
-) -> list[Kept]:
+    folder: RunFolder,
+    fill: Callable[..., list[SampleRecord]],
+    checkpoint: str,
+    temperatures: list[float],
+    tokens: int | None,
+) -> list[SampleRecord]:
     """Returns what the run said to its data set's passages: what is kept, or else at the checkpoints that are there."""
-    from minigpt.generation.history import answers, read_history
-    from minigpt.generation.kept import TEMPERATURES, usual_tokens
-    from minigpt.run import step_number
+    from minigpt.generation.sample_log import answers, read_sample_log
+    from minigpt.generation.sample_record import TEMPERATURES, usual_tokens
+    from minigpt.runs.folder import step_number
 
-    kept = read_history(folder)
+    kept = read_sample_log(folder)
     if not any(one.source == "fixed" for one in kept):
         try:
             kept = fill(None)
         except DataError as error:
-            raise DataError(error.what, seen=error.seen, remedy=ASK_FOR_PROMPT) from None
+            raise DataError(error.what, got=error.got, remedy=ASK_FOR_PROMPT) from None
     prompts = list(dict.fromkeys(one.prompt for one in kept if one.source == "fixed"))
     if not prompts:
-        raise DataError("The validation text has no passage to continue", seen=folder.path, remedy=ASK_FOR_PROMPT)
+        raise DataError("The validation text has no passage to continue", got=folder.path, remedy=ASK_FOR_PROMPT)
     steps = None
     if checkpoint != "all":
         step = step_number(checkpoint)  # it may be kept where its checkpoint is gone
@@ -137,7 +141,7 @@ def _of_fixed_prompts(
     return fill(prompts, checkpoint=checkpoint, temperatures=temperatures, tokens=tokens)
 
 
-def _show(found: Sequence[Kept]) -> None:
+def _show(found: Sequence[SampleRecord]) -> None:
     """Prints a table for each prompt and temperature, a row for each step."""
     from rich.table import Table
 
@@ -157,7 +161,7 @@ def _show(found: Sequence[Kept]) -> None:
         console.print()
 
 
-def _in_rows(kept: Kept) -> str:
+def _in_rows(kept: SampleRecord) -> str:
     """Returns a text with nothing in it that a terminal would obey, without empty lines; its end is marked."""
-    lines = [line.rstrip() for line in visible(kept.text).splitlines()]
+    lines = [line.rstrip() for line in escape_control(kept.text).splitlines()]
     return "\n".join(line for line in lines if line) + (" ■" if kept.ended else "")

@@ -1,6 +1,6 @@
 """Which signals ask a command to stop.
 
-Not here: what it does then (live.py for training, prepare.py).
+Not here: what it does then (train_view.py for training, prepare.py).
 """
 
 from __future__ import annotations

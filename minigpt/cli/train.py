@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from minigpt.cli.settings import PRESETS, options, parent_of, typed_settings
+from minigpt.cli.config_options import PRESETS, options, parent_of, typed_settings
 from minigpt.config import Config, GPTConfig, MachineConfig, OptimizerConfig, ScheduleConfig, TrainConfig, resolve
 from minigpt.errors import ConfigError
 
@@ -16,17 +16,17 @@ def train_command(
     *,
     run: Path,
     data: Path | None = None,
-    init: Path | None = None,
+    init_from: Path | None = None,
     preset: Annotated[str | None, Parameter(help=f"The settings to start from. {PRESETS}. [default: seed]")] = None,
     config: Path | None = None,
     epochs: int | None = None,
     steps: int | None = None,
     tensorboard: bool = False,
     model: Annotated[GPTConfig, options("Model", 1)] = GPTConfig(),  # noqa: B008 (frozen)
-    train: Annotated[TrainConfig, options("Training", 2)] = TrainConfig(),  # noqa: B008
+    train: Annotated[TrainConfig, options("Trainer", 2)] = TrainConfig(),  # noqa: B008
     optimizer: Annotated[OptimizerConfig, options("Optimizer", 3)] = OptimizerConfig(),  # noqa: B008
     schedule: Annotated[ScheduleConfig, options("Learning-rate schedule", 4)] = ScheduleConfig(),  # noqa: B008
-    machine: Annotated[MachineConfig, options("Machine", 5)] = MachineConfig(),  # noqa: B008
+    machine: Annotated[MachineConfig, options("Runtime", 5)] = MachineConfig(),  # noqa: B008
 ) -> int:
     """Train a GPT, from scratch or on from the weights of another run.
 
@@ -42,15 +42,15 @@ def train_command(
 
     `minigpt train --data data/books --run runs/deep --model.n-layer 6 --epochs 20`
 
-    `minigpt train --init runs/books --data data/letters --run runs/letters`
+    `minigpt train --init-from runs/books --data data/letters --run runs/letters`
 
     Parameters
     ----------
     run
         Folder to make for this run; it must not exist.
     data
-        Folder that `minigpt prepare` made. Needed, but for --init: then that run's own, if left out.
-    init
+        Folder that `minigpt prepare` made. Needed, but for --init-from: then that run's own, if left out.
+    init_from
         Run whose best weights to begin with, instead of random ones. The model is that run's too, whatever the preset
         says; the data must be of its tokenizer (`minigpt prepare TEXT --out DATA --tokenizer RUN`).
     config
@@ -64,17 +64,17 @@ def train_command(
     """
     parsed = Config(model=model, train=train, optimizer=optimizer, schedule=schedule, machine=machine)
     typed = typed_settings(parsed, epochs, steps)
-    model_there, data = parent_of(init, data)
+    model_there, data = parent_of(init_from, data)
     if data is None:
         raise ConfigError("No data set is named", remedy="Give --data, the folder that `minigpt prepare` made.")
     settings = resolve(preset, config, typed, model_there)
 
-    from minigpt.cli.live import StopSignals, TrainView, watchers
+    from minigpt.cli.train_view import StopSignals, TrainView, callbacks
     from minigpt.training import train as run_training
 
     with TrainView() as view, StopSignals() as stop:
         outcome = run_training(
-            data, run, settings, init=init, watchers=watchers(view, run, tensorboard), should_stop=stop
+            data, run, settings, init_from=init_from, callbacks=callbacks(view, run, tensorboard), should_stop=stop
         )
     view.summary(outcome)
     return stop.exit_code if outcome.stopped else 0

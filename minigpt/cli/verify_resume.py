@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from minigpt.characters import counted
 from minigpt.cli.console import Console
 from minigpt.config import resolve
+from minigpt.text_utils import pluralize
 
 
 def verify_resume_command(
@@ -14,7 +14,7 @@ def verify_resume_command(
     data: Path,
     preset: str | None = None,
     config: Path | None = None,
-    init: Path | None = None,
+    init_from: Path | None = None,
     steps: int = 20,
     kills: int = 3,
     seed: int = 0,
@@ -37,7 +37,7 @@ def verify_resume_command(
         The settings to prove it for.
     config
         TOML file of settings to prove it for, as for `minigpt train`.
-    init
+    init_from
         Run whose weights to begin with, as for `minigpt train`.
     steps
         Steps of each run.
@@ -46,22 +46,24 @@ def verify_resume_command(
     seed
         Decides when it is killed.
     """
-    from minigpt.run import RunFolder
-    from minigpt.training.verify import verify_resume
+    from minigpt.runs.folder import RunFolder
+    from minigpt.training.resume_check import verify_resume
 
     console = Console()
-    settings = resolve(preset, config, model=RunFolder.open(init).config().model if init else None)
-    verdict = verify_resume(data, settings, steps=steps, kills=kills, seed=seed, init=init, tell=console.print)
+    settings = resolve(preset, config, model=RunFolder.open(init_from).config().model if init_from else None)
+    verdict = verify_resume(
+        data, settings, steps=steps, kills=kills, seed=seed, init_from=init_from, tell=console.print
+    )
     if not verdict.kills:
         console.print("nothing is proven: each run ended before it could be killed; give more --steps")
         return 1
     if verdict.differences:
-        console.print(f"NOT the same after {counted(verdict.kills, 'kill')} in {counted(verdict.steps, 'step')}:")
+        console.print(f"NOT the same after {pluralize(verdict.kills, 'kill')} in {pluralize(verdict.steps, 'step')}:")
         for difference in verdict.differences[:20]:
             console.print(f"  {difference}")
         return 1
     console.print(
-        f"the same: killed {counted(verdict.kills, 'time')} in {counted(verdict.steps, 'step')}, the run ended "
+        f"the same: killed {pluralize(verdict.kills, 'time')} in {pluralize(verdict.steps, 'step')}, the run ended "
         "with the same bytes of weights and optimizer, and the same metrics, as the run that was left alone"
     )
     return 0

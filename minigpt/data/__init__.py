@@ -1,12 +1,12 @@
 """From text to batches: sources -> tokens in shards -> (x, y).
 
-`prepare` makes a data set, `Dataset.open` opens it, `Batches` says what a step trains on.
+`prepare` makes a data set, `Dataset.open` opens it, `BatchLoader` says what a step trains on.
 """
 
-from minigpt.data.batches import Batch, Batches
+from minigpt.data.batch_loader import Batch, BatchLoader
 from minigpt.data.dataset import Dataset
+from minigpt.data.dataset_card import DatasetCard, SplitCard
 from minigpt.data.prepare import prepare
-from minigpt.data.report import Report, SplitReport
-from minigpt.data.shards import Shard, ShardWriter
+from minigpt.data.token_file import TokenFile, TokenFileWriter
 
-__all__ = ["Batch", "Batches", "Dataset", "Report", "Shard", "ShardWriter", "SplitReport", "prepare"]
+__all__ = ["Batch", "BatchLoader", "Dataset", "DatasetCard", "SplitCard", "TokenFile", "TokenFileWriter", "prepare"]

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
+from minigpt.data.dataset_card import DatasetCard
 from minigpt.data.documents import SUFFIX, Documents, read_documents
-from minigpt.data.report import Report
-from minigpt.data.shards import Shard
+from minigpt.data.token_file import TokenFile
 from minigpt.errors import TokenizerError
 from minigpt.tokenizers import Tokenizer, load_tokenizer
 
@@ -39,7 +39,7 @@ class TokenizerNote(TypedDict):
     identity: str
 
 
-class Identity(TypedDict):
+class Fingerprint(TypedDict):
     """What tells a data set from another: where it was, its tokenizer, its splits, none if there is no data set."""
 
     folder: str
@@ -60,10 +60,10 @@ class Dataset:
     """
 
     folder: Path
-    train: Shard
-    val: Shard
+    train: TokenFile
+    val: TokenFile
     tokenizer: Tokenizer
-    report: Report
+    report: DatasetCard
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], *, verify: bool = True) -> Dataset:
@@ -78,28 +78,28 @@ class Dataset:
             TokenizerError: the tokenizer is damaged, or is not the one that made the tokens.
         """
         folder = Path(folder)
-        report = Report.load(folder)
+        report = DatasetCard.load(folder)
         tokenizer = load_tokenizer(folder)
-        train, val = (Shard.open(folder / name, verify=verify) for name in (TRAIN_FILE, VAL_FILE))
+        train, val = (TokenFile.open(folder / name, verify=verify) for name in (TRAIN_FILE, VAL_FILE))
         for shard in (train, val):
             if (shard.identity, shard.vocab_size) != (tokenizer.identity, tokenizer.vocab_size):
                 raise TokenizerError(
                     f"{shard.path} was not made by the tokenizer beside it",
-                    seen=f"{shard.vocab_size:,} ids of {shard.identity[:12]}..., the {tokenizer.spec} tokenizer has "
+                    got=f"{shard.vocab_size:,} ids of {shard.identity[:12]}..., the {tokenizer.spec} tokenizer has "
                     f"{tokenizer.vocab_size:,} and is {tokenizer.identity[:12]}...",
                     remedy="Put the right tokenizer files back, or prepare the data again.",
                 )
         return cls(folder, train, val, tokenizer, report)
 
-    def documents(self, shard: Shard) -> Documents | None:
+    def documents(self, shard: TokenFile) -> Documents | None:
         """The names of the documents of a split, `train` or `val`; None where nobody knows them.
 
         Raises:
             DataError: their file is damaged.
         """
-        return None if shard.seam else read_documents(shard.path.with_suffix(SUFFIX), shard.n_documents)
+        return None if shard.segment_length else read_documents(shard.path.with_suffix(SUFFIX), shard.n_documents)
 
-    def identity(self) -> Identity:
+    def identity(self) -> Fingerprint:
         """What tells this data set from another."""
         return {
             "folder": str(self.folder.resolve()),

@@ -6,7 +6,7 @@
     21 3                the 21st, 22nd and 23rd
 
 They are in the order of the tokens; about two bytes a document for records, else the length of the name. Names are as
-the sources say (`pieces.Origin`): none tells where the user's folders are.
+the sources say (`pieces.ChunkOrigin`): none tells where the user's folders are.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from types import TracebackType
 
 import numpy as np
 
-from minigpt.data.pieces import Origin
+from minigpt.data.chunks import ChunkOrigin
 from minigpt.errors import DataError
 from minigpt.files import read_lines, why
 
@@ -37,7 +37,7 @@ class DocumentsWriter:
         self._file = path.open("x", encoding="ascii", newline="\n")
         self._name, self._row, self._count = "", 0, 0  # the line that is not written yet: rows of a file
 
-    def add(self, origin: Origin) -> None:
+    def add(self, origin: ChunkOrigin) -> None:
         """Adds a document."""
         if self._count and origin == (self._name, self._row + self._count):
             self._count += 1
@@ -109,7 +109,7 @@ class Documents(Sequence[str]):
             raise IndexError(number)
         place = int(np.searchsorted(self._starts, number, side="right")) - 1
         row = int(self._rows[place])
-        return title(Origin(self._names[place], row and row + number - int(self._starts[place])))
+        return title(ChunkOrigin(self._names[place], row and row + number - int(self._starts[place])))
 
 
 def _readable(name: str) -> str:
@@ -117,7 +117,7 @@ def _readable(name: str) -> str:
     return name.encode(errors="replace").decode()
 
 
-def title(origin: Origin) -> str:
+def title(origin: ChunkOrigin) -> str:
     """What a document is called: its file, and the number of its record behind a colon."""
     return f"{origin.name}:{origin.row}" if origin.row else origin.name
 
@@ -138,6 +138,6 @@ def read_documents(path: Path, n_documents: int) -> Documents | None:
     except (OSError, ValueError, OverflowError) as error:
         raise DataError(
             f"{path} is damaged",
-            seen=why(error),
+            got=why(error),
             remedy="Remove it, and documents are called by their first words; or prepare the data again.",
         ) from error

@@ -18,11 +18,11 @@ from fnmatch import fnmatchcase
 from pathlib import PurePath
 
 from minigpt.atomic import LOCK, PARTIAL
-from minigpt.characters import counted, shell_word
 from minigpt.data.opening import cannot_read, kind_of, opened
 from minigpt.errors import DataError
 from minigpt.sniff import FORMATS, HEAD_BYTES, RECORDS, advice, sniff
 from minigpt.source_options import SourceOptions
+from minigpt.text_utils import pluralize, shell_word
 
 TEXT_SUFFIXES = (".txt", ".md", ".markdown", ".rst", ".text")
 RECORD_SUFFIXES = (".jsonl", ".ndjson", ".parquet")
@@ -36,7 +36,7 @@ LONG_SUFFIX = 12  # what is longer is not a suffix but the end of a sentence
 
 
 @dataclass
-class Group:
+class FileGroup:
     """Files left out for their names, which end alike.
 
     Attributes:
@@ -66,7 +66,7 @@ class Listing:
 
     folder: str
     files: list[str] = field(default_factory=list)
-    groups: dict[str, Group] = field(default_factory=dict)
+    groups: dict[str, FileGroup] = field(default_factory=dict)
     others: dict[str, int] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
 
@@ -81,8 +81,8 @@ class Listing:
             yield f"{group.files:,} {group.name} ({group.size / 1000:,.0f} kB)"
         if more := groups[FEW:]:
             files, size = sum(group.files for group in more), sum(group.size for group in more)
-            yield f"{counted(files, 'file')} with {len(more):,} other suffixes ({size / 1000:,.0f} kB)"
-        yield from (counted(number, kind) for kind, number in self.others.items())
+            yield f"{pluralize(files, 'file')} with {len(more):,} other suffixes ({size / 1000:,.0f} kB)"
+        yield from (pluralize(number, kind) for kind, number in self.others.items())
 
     def notes(self, options: SourceOptions) -> Iterator[str]:
         """Yields how to take what is left out for its name."""
@@ -97,13 +97,13 @@ class Listing:
             patterns = (
                 f"--pattern {shell_word(('*' if name[0] == '.' else '') + glob.escape(name))}" for name in taken
             )
-            files = counted(sum(group.files for group in readable), "file")
+            files = pluralize(sum(group.files for group in readable), "file")
             yield f"Not read, to judge by the name: {files} in {self.folder}. To read them too: {' '.join(patterns)}"
         for group, form in found:
             if how := advice(form, group.first):
                 yield f"{group.first} is {FORMATS[form].title}. {how}"
 
-    def _by_size(self) -> list[Group]:
+    def _by_size(self) -> list[FileGroup]:
         return sorted(self.groups.values(), key=lambda group: -group.size)
 
 
@@ -143,7 +143,7 @@ def list_folder(folder: str, options: SourceOptions) -> Listing:
                 listing.files.append(entry.path)
             else:
                 ending = _ending(entry.name)
-                group = listing.groups.setdefault(ending.lower(), Group(ending, entry.path))
+                group = listing.groups.setdefault(ending.lower(), FileGroup(ending, entry.path))
                 group.files += 1
                 with suppress(OSError):
                     group.size += entry.stat().st_size
@@ -166,7 +166,7 @@ def _entries(folder: str, whole: str) -> list[os.DirEntry[str]]:
 def or_excluded(error: DataError, path: str) -> DataError:
     """The same error of a file or folder inside of a folder, which may be left out."""
     way = f"Or leave it out: --exclude {shell_word(glob.escape(os.path.basename(path)))}"
-    return DataError(error.what, seen=error.seen, remedy=f"{error.remedy} {way}")
+    return DataError(error.what, got=error.got, remedy=f"{error.remedy} {way}")
 
 
 def _kind(entry: os.DirEntry[str]) -> str:

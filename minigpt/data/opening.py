@@ -2,7 +2,7 @@
 
 What is packed with gzip is unpacked as it is read, whatever it is called.
 
-Not here: what the bytes mean (records.py, pieces.py).
+Not here: what the bytes mean (record_files.py, chunks.py).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
-from minigpt.characters import shell_word
 from minigpt.errors import DataError
 from minigpt.files import why
+from minigpt.text_utils import shell_word
 
 CHUNK_BYTES = 2**18
 GZIP = b"\x1f\x8b"
@@ -62,12 +62,12 @@ def cannot_read(name: str, error: Exception) -> DataError:
     if isinstance(error, PermissionError):
         closed = next((str(folder) for folder in reversed(Path(name).parents) if not os.access(folder, os.X_OK)), name)
         remedy = f"Ask its owner, or give yourself the right: `chmod u+rX {shell_word(closed)}`."
-        return DataError(f"{name} may not be read", seen=why(error), remedy=remedy)
+        return DataError(f"{name} may not be read", got=why(error), remedy=remedy)
     if isinstance(error, EOFError | zlib.error | gzip.BadGzipFile):
         remedy = "It is damaged or cut short: copy or download it anew."
     elif isinstance(error, FileNotFoundError):
         remedy = "It was there a moment ago: prepare the text when nothing changes it."
-    return DataError(f"{name} cannot be read", seen=why(error), remedy=remedy)
+    return DataError(f"{name} cannot be read", got=why(error), remedy=remedy)
 
 
 @contextmanager
@@ -145,6 +145,6 @@ def spooled_stdin() -> Iterator[IO[bytes]]:
     except OSError as error:
         seen = f"{why(error)}; it is kept in {tempfile.gettempdir()} meanwhile"
         remedy = "Free some space there, or name another folder: TMPDIR=/other/folder minigpt ..."
-        raise DataError("Standard input cannot be read, or not be kept", seen=seen, remedy=remedy) from error
+        raise DataError("Standard input cannot be read, or not be kept", got=seen, remedy=remedy) from error
     with spool:
         yield spool

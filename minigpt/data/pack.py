@@ -14,19 +14,19 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from minigpt.data.chunks import ChunkOrigin, TextChunk
 from minigpt.data.permutation import Permutation
-from minigpt.data.pieces import Origin, Piece
-from minigpt.data.plan import LEFT_OUT, TRAIN, VAL, Corpus, Plan
-from minigpt.data.shards import Shard, ShardWriter
 from minigpt.data.sources import Source
+from minigpt.data.split import LEFT_OUT, TRAIN, VAL, Corpus, SplitAssignment
+from minigpt.data.token_file import TokenFile, TokenFileWriter
 from minigpt.errors import DataError
-from minigpt.tokenizers import Ids, Tokenizer, safe_cut, usable_cores
+from minigpt.tokenizers import Ids, Tokenizer, last_safe_split, usable_cores
 
 JOB_BYTES = 2**19  # of text to a thread at once: small documents are gathered, or handing them over would cost more
 BLOCKS_AT_ONCE = 4096
 
 
-class Part(NamedTuple):
+class PackedPart(NamedTuple):
     """A stretch of text on its way to one side.
 
     Attributes:
@@ -41,7 +41,7 @@ class Part(NamedTuple):
     side: int
     end: bool
     n_bytes: int
-    origin: Origin
+    origin: ChunkOrigin
 
 
 class Packed(NamedTuple):
@@ -53,7 +53,7 @@ class Packed(NamedTuple):
     n_unknown: int
 
 
-def planned_parts(sources: Sequence[Source], corpus: Corpus, plan: Plan) -> Iterator[Part]:
+def planned_parts(sources: Sequence[Source], corpus: Corpus, plan: SplitAssignment) -> Iterator[PackedPart]:
     """The text once more, each part with its side; what is left out is not among them.
 
     Raises:
@@ -67,7 +67,7 @@ def planned_parts(sources: Sequence[Source], corpus: Corpus, plan: Plan) -> Iter
             if number == plan.cut_document:
                 yield from _cut_parts(piece, read, plan.cut_byte)
             elif side != LEFT_OUT:
-                yield Part(piece.text, side, piece.last, n_bytes, piece.origin)
+                yield PackedPart(piece.text, side, piece.last, n_bytes, piece.origin)
             read += n_bytes
             if piece.last:
                 if number >= len(corpus.sizes) or read != corpus.sizes[number]:
@@ -77,32 +77,32 @@ def planned_parts(sources: Sequence[Source], corpus: Corpus, plan: Plan) -> Iter
         raise _changed(", ".join(source.name for source in sources))
 
 
-def _cut_parts(piece: Piece, read: int, cut_byte: int) -> Iterator[Part]:
+def _cut_parts(piece: TextChunk, read: int, cut_byte: int) -> Iterator[PackedPart]:
     """A piece of the document that is cut in two; `read` bytes of it came before."""
     text, last, origin = piece
     n_bytes = _utf8_length(text)
     if read + n_bytes <= cut_byte:
-        yield Part(text, TRAIN, False, n_bytes, origin)
+        yield PackedPart(text, TRAIN, False, n_bytes, origin)
     elif read >= cut_byte:
-        yield Part(text, VAL, last, n_bytes, origin)
+        yield PackedPart(text, VAL, last, n_bytes, origin)
     else:
         near = len(text.encode()[: cut_byte - read].decode(errors="ignore"))
         # No safe place in this piece: the start of the piece is one, unless it is the document's.
-        place = safe_cut(text[: near + 1]) or (0 if read else near)
+        place = last_safe_split(text[: near + 1]) or (0 if read else near)
         start = text[:place]
-        yield Part(start, TRAIN, True, _utf8_length(start), origin)
-        yield Part(text[place:], VAL, last, n_bytes - _utf8_length(start), origin)
+        yield PackedPart(start, TRAIN, True, _utf8_length(start), origin)
+        yield PackedPart(text[place:], VAL, last, n_bytes - _utf8_length(start), origin)
 
 
 def _changed(name: str) -> DataError:
-    return DataError("The text changed while it was being read", seen=name, remedy="Prepare it when it is at rest.")
+    return DataError("The text changed while it was being read", got=name, remedy="Prepare it when it is at rest.")
 
 
 def _utf8_length(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def encode_parts(parts: Iterable[Part], tokenizer: Tokenizer) -> Iterator[tuple[Packed, Packed]]:
+def encode_parts(parts: Iterable[PackedPart], tokenizer: Tokenizer) -> Iterator[tuple[Packed, Packed]]:
     """The parts encoded on all cores, in order: for each job what goes to training and to validation."""
     n_threads = usable_cores()
     waiting: deque[Future[tuple[Packed, Packed]]] = deque()
@@ -118,8 +118,8 @@ def encode_parts(parts: Iterable[Part], tokenizer: Tokenizer) -> Iterator[tuple[
         pool.shutdown(cancel_futures=True)
 
 
-def _jobs(parts: Iterable[Part]) -> Iterator[list[Part]]:
-    job: list[Part] = []
+def _jobs(parts: Iterable[PackedPart]) -> Iterator[list[PackedPart]]:
+    job: list[PackedPart] = []
     n_bytes = 0
     for part in parts:
         job.append(part)
@@ -131,7 +131,7 @@ def _jobs(parts: Iterable[Part]) -> Iterator[list[Part]]:
         yield job
 
 
-def _encode_job(job: list[Part], tokenizer: Tokenizer) -> tuple[Packed, Packed]:
+def _encode_job(job: list[PackedPart], tokenizer: Tokenizer) -> tuple[Packed, Packed]:
     end = np.array([tokenizer.end_of_text], dtype=np.uint32)
     sides: tuple[list[Ids], list[Ids]] = ([], [])
     for part in job:
@@ -151,14 +151,14 @@ def _encode_job(job: list[Part], tokenizer: Tokenizer) -> tuple[Packed, Packed]:
 
 
 def draw_sequences(
-    whole: Shard, train: ShardWriter, val: ShardWriter, tokenizer: Tokenizer, val_fraction: float, seed: int
+    whole: TokenFile, train: TokenFileWriter, val: TokenFileWriter, tokenizer: Tokenizer, val_fraction: float, seed: int
 ) -> npt.NDArray[np.bool_]:
     """Cuts packed tokens into sequences and sends some, drawn at random, to validation.
 
     Only whole sequences are drawn; a shorter one at the end trains. All keep their order.
 
     Args:
-        whole: the tokens, of which every `whole.seam` are a sequence.
+        whole: the tokens, of which every `whole.segment_length` are a sequence.
         train: gets the rest.
         val: gets the drawn ones.
         tokenizer: what made the tokens.
@@ -168,7 +168,7 @@ def draw_sequences(
     Returns:
         Which ids occur in training; bool, shape (vocab_size,).
     """
-    length = whole.seam
+    length = whole.segment_length
     n_whole = whole.n_tokens // length
     drawn = np.zeros(n_whole, dtype=bool)
     if n_whole:
@@ -177,7 +177,7 @@ def draw_sequences(
     bytes_of = np.array([len(token) for token in tokenizer.vocabulary])
     seen = np.zeros(tokenizer.vocab_size, dtype=bool)
 
-    def send(ids: npt.NDArray[np.unsignedinteger], writer: ShardWriter) -> None:
+    def send(ids: npt.NDArray[np.unsignedinteger], writer: TokenFileWriter) -> None:
         n_documents = int((ids == tokenizer.end_of_text).sum())
         writer.append(ids, n_documents=n_documents, n_bytes=int(bytes_of[ids].sum()))
         if writer is train:

@@ -1,12 +1,12 @@
 """Text to a data set: reads twice, splits, encodes, packs, and reports.
 
-    reading      sizes and hashes; copies and empty documents fall out; the split is chosen        (plan.py)
+    reading      sizes and hashes; copies and empty documents fall out; the split is chosen        (split.py)
     learning     the tokenizer reads the training side, if it is one that learns                   (minigpt.tokenizers)
-    encoding     documents to tokens, on all cores, into two token files                           (pack.py, shards.py)
-    comparing    how much of validation stands in training                                         (overlap.py)
+    encoding     documents to tokens, on all cores, into two token files                           (pack.py, token_file.py)
+    comparing    how much of validation stands in training                                         (contamination.py)
 
 Memory does not grow with the text, but for 25 bytes a document (some 60 while they are compared). The folder appears
-when all is done (folder.py).
+when all is done (atomic_directory.py).
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from minigpt.data.atomic_directory import atomic_directory
+from minigpt.data.card_table import summary
 from minigpt.data.dataset import TRAIN_FILE, VAL_FILE
+from minigpt.data.dataset_card import DatasetCard
 from minigpt.data.documents import SUFFIX, DocumentsWriter
-from minigpt.data.folder import new_folder
-from minigpt.data.pack import Part, draw_sequences, encode_parts, planned_parts
-from minigpt.data.plan import LEFT_OUT, TRAIN, Corpus, Plan, plan_files, plan_split, read_corpus
-from minigpt.data.report import Report
-from minigpt.data.settings import Settings
-from minigpt.data.shards import Shard, ShardWriter
+from minigpt.data.pack import PackedPart, draw_sequences, encode_parts, planned_parts
+from minigpt.data.prepare_options import PrepareOptions
 from minigpt.data.sources import Source, open_sources, source_notes
-from minigpt.data.summary import summary
+from minigpt.data.split import LEFT_OUT, TRAIN, Corpus, SplitAssignment, assign_files, assign_split, read_corpus
+from minigpt.data.token_file import TokenFile, TokenFileWriter
 from minigpt.errors import DataError
 from minigpt.source_options import FileFormat, SourceOptions
 from minigpt.tokenizers import OnNote, Tokenizer, make_tokenizer, reads_training_text
@@ -80,7 +80,7 @@ def prepare(
     text_column: str = "text",
     split_at: str | None = None,
     split_lines: bool = False,
-) -> Report:
+) -> DatasetCard:
     """Makes a data set from text.
 
     Args:
@@ -123,11 +123,11 @@ def prepare(
         split_at=split_at,
         split_lines=split_lines,
     )
-    settings = Settings(names, val_names, tokenizer, val_fraction, split_by, block_size, seed)
+    settings = PrepareOptions(names, val_names, tokenizer, val_fraction, split_by, block_size, seed)
     on_progress = _Calmed(on_progress)
     started = time.perf_counter()
     with (
-        new_folder(Path(out)) as folder,
+        atomic_directory(Path(out)) as folder,
         open_sources([*names, *val_names], reading) as opened,
     ):
         own, val_own = opened[: len(names)], opened[len(names) :]
@@ -160,31 +160,36 @@ def _several(names: Names) -> tuple[str, ...]:
     return tuple(os.fspath(name) for name in ([names] if isinstance(names, str | os.PathLike) else names))
 
 
-def _check_text(corpus: Corpus, settings: Settings) -> None:
+def _check_text(corpus: Corpus, settings: PrepareOptions) -> None:
     """Raises DataError if a side that the user named has no text."""
     train, val = np.split(corpus.kept, [corpus.first_val])
     if settings.val_names and not val.any():
         seen, remedy = ", ".join(settings.val_names), "Name files that hold some with --val."
-        raise DataError("There is no text to validate on", seen=seen, remedy=remedy)
+        raise DataError("There is no text to validate on", got=seen, remedy=remedy)
     if not train.any():
         what = "There is no text"
         if corpus.validated:
             what = "All of the text is in the validation files too, and none is left to train on"
-        raise DataError(what, seen=", ".join(settings.names), remedy="Name sources that hold some.")
+        raise DataError(what, got=", ".join(settings.names), remedy="Name sources that hold some.")
 
 
-def _plan(corpus: Corpus, settings: Settings) -> Plan:
+def _plan(corpus: Corpus, settings: PrepareOptions) -> SplitAssignment:
     if settings.val_names:
-        return plan_files(corpus)
+        return assign_files(corpus)
     if settings.split_by == "document":
-        return plan_split(corpus, settings.share, settings.seed)
+        return assign_split(corpus, settings.share, settings.seed)
     sides = np.where(corpus.kept, TRAIN, LEFT_OUT).astype(np.uint8)  # drawn later, from the tokens
     note = "Sequences were drawn at random: documents stand on both sides, and validation looks easier than it is."
-    return Plan("sequence", sides, note=note)
+    return SplitAssignment("sequence", sides, note=note)
 
 
 def _make_tokenizer(
-    opened: Sequence[Source], corpus: Corpus, plan: Plan, settings: Settings, on_progress: OnProgress, on_note: OnNote
+    opened: Sequence[Source],
+    corpus: Corpus,
+    plan: SplitAssignment,
+    settings: PrepareOptions,
+    on_progress: OnProgress,
+    on_note: OnNote,
 ) -> Tokenizer:
     if not reads_training_text(settings.tokenizer):
         return make_tokenizer(settings.tokenizer)
@@ -192,7 +197,7 @@ def _make_tokenizer(
     return make_tokenizer(settings.tokenizer, (part.text for part in parts if part.side == TRAIN), on_note)
 
 
-def _counted(parts: Iterator[Part], phase: str, total: int, on_progress: OnProgress) -> Iterator[Part]:
+def _counted(parts: Iterator[PackedPart], phase: str, total: int, on_progress: OnProgress) -> Iterator[PackedPart]:
     """The same parts, with the progress reported as they go by."""
     done = 0
     for part in parts:
@@ -202,13 +207,13 @@ def _counted(parts: Iterator[Part], phase: str, total: int, on_progress: OnProgr
 
 
 def _pack_documents(
-    folder: Path, parts: Iterator[Part], tokenizer: Tokenizer, settings: Settings
+    folder: Path, parts: Iterator[PackedPart], tokenizer: Tokenizer, settings: PrepareOptions
 ) -> tuple[npt.NDArray[np.bool_], int]:
     """Writes both token files. Returns which ids occur in training, and how many characters are unknown."""
     seen, n_unknown = np.zeros(tokenizer.vocab_size, dtype=bool), 0
     with (
-        ShardWriter(folder / TRAIN_FILE, tokenizer.vocab_size, tokenizer.identity) as train,
-        ShardWriter(folder / VAL_FILE, tokenizer.vocab_size, tokenizer.identity) as val,
+        TokenFileWriter(folder / TRAIN_FILE, tokenizer.vocab_size, tokenizer.identity) as train,
+        TokenFileWriter(folder / VAL_FILE, tokenizer.vocab_size, tokenizer.identity) as val,
         DocumentsWriter((folder / TRAIN_FILE).with_suffix(SUFFIX)) as train_names,
         DocumentsWriter((folder / VAL_FILE).with_suffix(SUFFIX)) as val_names,
     ):
@@ -220,7 +225,7 @@ def _pack_documents(
     return seen, n_unknown
 
 
-def _named(parts: Iterator[Part], names: tuple[DocumentsWriter, DocumentsWriter]) -> Iterator[Part]:
+def _named(parts: Iterator[PackedPart], names: tuple[DocumentsWriter, DocumentsWriter]) -> Iterator[PackedPart]:
     """The same parts, with the names of the documents that end with them written down."""
     for part in parts:
         if part.end:
@@ -229,20 +234,20 @@ def _named(parts: Iterator[Part], names: tuple[DocumentsWriter, DocumentsWriter]
 
 
 def _pack_sequences(
-    folder: Path, parts: Iterator[Part], tokenizer: Tokenizer, settings: Settings
+    folder: Path, parts: Iterator[PackedPart], tokenizer: Tokenizer, settings: PrepareOptions
 ) -> tuple[npt.NDArray[np.bool_], int]:
     """As `_pack_documents`, by way of one file with all tokens, which is removed again."""
-    whole, n_unknown, seam = folder / "all.tokens", 0, settings.block_size
+    whole, n_unknown, segment_length = folder / "all.tokens", 0, settings.block_size
     size, identity = tokenizer.vocab_size, tokenizer.identity
-    with ShardWriter(whole, size, identity, seam) as writer:
+    with TokenFileWriter(whole, size, identity, segment_length) as writer:
         for packed, _ in encode_parts(parts, tokenizer):
             writer.append(packed.ids, n_documents=packed.n_documents, n_bytes=packed.n_bytes)
             n_unknown += packed.n_unknown
     with (
-        ShardWriter(folder / TRAIN_FILE, size, identity, seam) as train,
-        ShardWriter(folder / VAL_FILE, size, identity, seam) as val,
+        TokenFileWriter(folder / TRAIN_FILE, size, identity, segment_length) as train,
+        TokenFileWriter(folder / VAL_FILE, size, identity, segment_length) as val,
     ):
-        shard = Shard.open(whole, verify=False)
+        shard = TokenFile.open(whole, verify=False)
         seen = draw_sequences(shard, train, val, tokenizer, settings.share, settings.seed)
     del shard  # Windows removes no file that is mapped
     whole.unlink()

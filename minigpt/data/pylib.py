@@ -139,7 +139,7 @@ def _library() -> Path:
     if not (path / "textwrap.py").is_file():
         raise DataError(
             "This Python comes without the sources of its standard library",
-            seen=path,
+            got=path,
             remedy="Use another Python (python.org's, your system's, uv's), or a text of your own.",
         )
     return path

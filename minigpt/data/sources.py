@@ -19,16 +19,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import IO
 
-from minigpt.characters import counted, own_name, shell_word
 from minigpt.data import pylib
+from minigpt.data.chunks import ChunkOrigin, TextChunk, decode_utf8, record_pieces, split_at, split_lines, text_chunks
 from minigpt.data.folders import Listing, list_folder, or_excluded, suffix_of
 from minigpt.data.hub import read_hub
 from minigpt.data.opening import cannot_read, chunks_of, kind_of, opened, reading, spooled_stdin, unpacked
-from minigpt.data.pieces import Origin, Piece, decode_utf8, pieces_of, record_pieces, split_at, split_lines
-from minigpt.data.records import READERS
+from minigpt.data.record_files import READERS
 from minigpt.errors import DataError, did_you_mean
 from minigpt.sniff import FORMATS, HEAD_BYTES, MARKUP, RECORDS, advice, sniff
 from minigpt.source_options import USUAL, SourceOptions
+from minigpt.text_utils import display_name, pluralize, shell_word
 
 SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "</s>", "<eos>", "[EOS]")
 """What other tools put between documents. Within a text it is ordinary characters, which a model learns to write."""
@@ -75,7 +75,7 @@ class Source:
 
     name: str
     kind: str
-    read: Callable[[], Iterator[Piece]]
+    read: Callable[[], Iterator[TextChunk]]
     findings: Findings = field(default_factory=Findings)
 
 
@@ -98,17 +98,18 @@ def open_sources(names: Iterable[str], options: SourceOptions = USUAL) -> Iterat
 
 def _told_apart(sources: list[Source]) -> list[Source]:
     """The same; of two whose files have the same name, documents are shown with the folder before it, too."""
-    own = Counter(own_name(source.name) for source in sources)
+    own = Counter(display_name(source.name) for source in sources)
     return [
-        replace(source, read=_shown_longer(source)) if own[own_name(source.name)] > 1 else source for source in sources
+        replace(source, read=_shown_longer(source)) if own[display_name(source.name)] > 1 else source
+        for source in sources
     ]
 
 
-def _shown_longer(source: Source) -> Callable[[], Iterator[Piece]]:
-    name = own_name(source.name)
+def _shown_longer(source: Source) -> Callable[[], Iterator[TextChunk]]:
+    name = display_name(source.name)
     longer = f"{Path(source.name).absolute().parent.name}/{name}"
 
-    def read() -> Iterator[Piece]:
+    def read() -> Iterator[TextChunk]:
         for piece in source.read():
             shown = piece.origin.name
             if shown.startswith(name):
@@ -134,20 +135,20 @@ def _no_source(name: str) -> DataError:
         return DataError(f"{name} is a {kind}, not a file or folder", remedy=remedy)
     if os.path.islink(name):
         seen = f"{name} -> {os.readlink(name)}"
-        return DataError("The link leads to nothing", seen=seen, remedy="Mend the link, or name the file itself.")
+        return DataError("The link leads to nothing", got=seen, remedy="Mend the link, or name the file itself.")
     beside: list[str] = []
     with suppress(OSError, ValueError):
         beside = [str(path) for path in itertools.islice(Path(name).parent.iterdir(), 1000)]
     remedy = did_you_mean(name, [*SOURCES, *beside]).rstrip()
     remedy = remedy or "Name a file, a folder, hf:owner/name, pylib, or - for standard input."
-    return DataError("There is no such file, folder or source", seen=name, remedy=remedy)
+    return DataError("There is no such file, folder or source", got=name, remedy=remedy)
 
 
-def _documents(source: Source, options: SourceOptions) -> Iterator[Piece]:
+def _documents(source: Source, options: SourceOptions) -> Iterator[TextChunk]:
     """The documents of a source, split as the options say; what is found in them is counted."""
     before, after, separators = 0, 0, Counter[str]()
 
-    def whole() -> Iterator[Piece]:
+    def whole() -> Iterator[TextChunk]:
         nonlocal before
         for piece in source.read():
             before += piece.last
@@ -184,7 +185,7 @@ def source_notes(sources: Sequence[Source], options: SourceOptions) -> Iterator[
         yield f"--split-at {shell_word(options.split_at)} fits nothing: the string does not occur in the text."
     for sign, number in separators.items():
         yield (
-            f"{sign} occurs {counted(number, 'time')} in the text, as ordinary characters: the model will learn to "
+            f"{sign} occurs {pluralize(number, 'time')} in the text, as ordinary characters: the model will learn to "
             f"write it. If documents end there: --split-at {shell_word(sign)}"
         )
 
@@ -195,7 +196,7 @@ def open_stdin(name: str, options: SourceOptions, stdin: IO[bytes] | None) -> So
     with reading(STDIN):
         kind = _format(unpacked(stdin).read(HEAD_BYTES), "", options)
 
-    def read() -> Iterator[Piece]:
+    def read() -> Iterator[TextChunk]:
         with reading(STDIN):
             yield from _read_file(unpacked(stdin), STDIN, STDIN.lower(), kind, options)
 
@@ -206,7 +207,7 @@ def open_file(name: str, options: SourceOptions, stdin: IO[bytes] | None) -> Sou
     """A file: a document, or the documents of its records."""
     with opened(name) as file:
         kind = _format(file.read(HEAD_BYTES), name, options)
-    return Source(name, kind, lambda: _read_path(name, own_name(name), options))
+    return Source(name, kind, lambda: _read_path(name, display_name(name), options))
 
 
 def open_folder(name: str, options: SourceOptions, stdin: IO[bytes] | None) -> Source:
@@ -217,30 +218,30 @@ def open_folder(name: str, options: SourceOptions, stdin: IO[bytes] | None) -> S
         wanted = " or ".join(options.pattern) or "text by its name"
         seen = f"nothing that is {wanted}" + (f", but {', '.join(left_out)}" if left_out else "")
         remedy = "Choose its files: --pattern '*.py'."
-        raise DataError(f"The folder {name} holds no file to read", seen=seen, remedy=remedy)
+        raise DataError(f"The folder {name} holds no file to read", got=seen, remedy=remedy)
     found = Findings(left_out, tuple(listing.notes(options)))
     return Source(name, "folder", lambda: _read_folder(listing, options), found)
 
 
-def _read_folder(listing: Listing, options: SourceOptions) -> Iterator[Piece]:
+def _read_folder(listing: Listing, options: SourceOptions) -> Iterator[TextChunk]:
     for path in listing.files:
-        shown = f"{own_name(listing.folder)}/{PurePath(path).relative_to(listing.folder).as_posix()}"
+        shown = f"{display_name(listing.folder)}/{PurePath(path).relative_to(listing.folder).as_posix()}"
         try:
             yield from _read_path(path, shown, options)
         except DataError as error:
             raise or_excluded(error, path) from error
 
 
-def _read_path(path: str, shown: str, options: SourceOptions) -> Iterator[Piece]:
+def _read_path(path: str, shown: str, options: SourceOptions) -> Iterator[TextChunk]:
     with opened(path) as file:
         kind = _format(file.read(HEAD_BYTES), path, options)
         file.seek(0)
         yield from _read_file(file, path, shown, kind, options)
 
 
-def _read_file(file: IO[bytes], where: str, shown: str, kind: str, options: SourceOptions) -> Iterator[Piece]:
+def _read_file(file: IO[bytes], where: str, shown: str, kind: str, options: SourceOptions) -> Iterator[TextChunk]:
     if kind == "text":
-        return pieces_of(decode_utf8(chunks_of(file), where), Origin(shown))
+        return text_chunks(decode_utf8(chunks_of(file), where), ChunkOrigin(shown))
     return READERS[kind](file, where, shown, options.text_column)
 
 
@@ -260,7 +261,7 @@ def _format(head: bytes, name: str, options: SourceOptions) -> str:
     if found in RECORDS:
         raise DataError(
             f"{where} holds {FORMATS[found].title}",
-            seen=head[:60].splitlines()[0].decode(errors="replace"),
+            got=head[:60].splitlines()[0].decode(errors="replace"),
             remedy=f"Read a column of it: --format {found} --text-column NAME. Read it as it stands: --format text.",
         )
     remedy = advice(found, name) or "There is no text in it to train on."
@@ -279,9 +280,9 @@ def open_pylib(name: str, options: SourceOptions, stdin: IO[bytes] | None) -> So
     """The standard library's documentation, a module or a reference topic a document; or its source."""
     texts = pylib.library_documentation if name == "pylib" else pylib.library_code
 
-    def read() -> Iterator[Piece]:
+    def read() -> Iterator[TextChunk]:
         for module, text in texts():
-            yield from record_pieces(text, name, Origin(module))
+            yield from record_pieces(text, name, ChunkOrigin(module))
 
     return Source(name, name, read)
 

@@ -1,7 +1,7 @@
 """What is known of a run, read from its folder or grown record by record.
 
 Anything may be missing: a run made by an older version has no looks inside, a moved data set no report, an imported
-run no metrics. Checks name what they need (examine.py), and those whose needs are not met are left out.
+run no metrics. Checks name what they need (diagnose.py), and those whose needs are not met are left out.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from minigpt.calendar import Calendar
-from minigpt.characters import shell_line
 from minigpt.config import Config
-from minigpt.data import Dataset, Shard
-from minigpt.data.folder import free_folder
-from minigpt.data.report import Report
-from minigpt.doctor.saved import Saved, read_saved
+from minigpt.data import Dataset, TokenFile
+from minigpt.data.atomic_directory import free_folder
+from minigpt.data.dataset_card import DatasetCard
+from minigpt.doctor.saved_state import Saved, read_saved
 from minigpt.errors import DataError, MiniGPTError, RunError
 from minigpt.evaluation.baselines import baselines
 from minigpt.files import read_json
-from minigpt.metrics import Record, ran_out, read_metrics
+from minigpt.intervals import Intervals
 from minigpt.model.accounting import parameter_table
-from minigpt.run import RunFolder
+from minigpt.records import Record, ran_out, read_metrics
+from minigpt.runs.folder import RunFolder
+from minigpt.text_utils import shell_line
 
 UNIGRAM_TOKENS, NGRAM_TOKENS = 2**24, 2**19
 """So many tokens of the training split are counted at the most, alone and with those before them: 0.1 s."""
@@ -81,7 +81,7 @@ class Evidence:
     data: Mapping[str, Any]
     environment: Mapping[str, Any]
     origin: str | None = None
-    report: Report | None = None
+    report: DatasetCard | None = None
     unigram: float | None = None
     bigram: float | None = None
     pairs: float | None = None
@@ -143,9 +143,9 @@ class Evidence:
         return int(self.data["splits"]["train"]["tokens"])
 
     @property
-    def calendar(self) -> Calendar:
+    def calendar(self) -> Intervals:
         """How long the run is."""
-        return Calendar(self.config, self.train_tokens, int(self.data["splits"]["val"]["tokens"]))
+        return Intervals(self.config, self.train_tokens, int(self.data["splits"]["val"]["tokens"]))
 
     @property
     def total_steps(self) -> int:
@@ -194,7 +194,7 @@ class Evidence:
         """Returns the command that trains such a run anew with changed options, in a folder that is free."""
         run = free_folder(self.run.with_name(f"{self.run.name}-{suffix}"))
         words = ["minigpt", "train", "--run", str(run), "--config", str(self.run / "config.toml")]
-        words += ["--init", self.origin] if self.origin else []
+        words += ["--init-from", self.origin] if self.origin else []
         words += ["--data", str(self.data["folder"]), *options]
         if epochs is not None and self.config.train.steps:  # they would win
             words += ["--steps", str(epochs * self.steps_per_epoch)]
@@ -213,16 +213,16 @@ def _is_whole(record: Record) -> bool:
     if not all(_finite(record.get(name)) for name in ("step", "epoch", *NEEDED.get(str(kind), ()))):
         return False
     if kind == "health":
-        parts = record.get("parts")
+        parts = record.get("modules")
         return isinstance(parts, list) and any(_is_part(part, "h.") for part in parts) and all(map(_is_part, parts))
     return kind != "note" or isinstance(record.get("text"), str)
 
 
 def _is_part(part: Any, prefix: str = "") -> bool:
-    if not isinstance(part, Mapping) or not str(part.get("part")).startswith(prefix):
+    if not isinstance(part, Mapping) or not str(part.get("module")).startswith(prefix):
         return False
-    told = [value for name, value in part.items() if name != "part"]
-    return all(map(_finite, [part.get("gradient"), part.get("weight"), part.get("update"), *told]))
+    told = [value for name, value in part.items() if name != "module"]
+    return all(map(_finite, [part.get("grad_norm"), part.get("weight_norm"), part.get("update_ratio"), *told]))
 
 
 def _finite(value: Any) -> bool:
@@ -256,7 +256,7 @@ def new_evidence(folder: RunFolder, dataset: Dataset | None = None, *, pairs: bo
     return evidence
 
 
-def read_evidence(run: Path | str, data: Path | str | None = None) -> Evidence:
+def read_snapshot(run: Path | str, data: Path | str | None = None) -> Evidence:
     """Returns what a run's folder tells, and its data set, where that is at hand. Writes nothing.
 
     Args:
@@ -273,7 +273,7 @@ def read_evidence(run: Path | str, data: Path | str | None = None) -> Evidence:
     if dataset and dataset.identity()["splits"] != folder.data()["splits"]:
         raise DataError(
             "The data set is not the one that the run was made with",
-            seen=data,
+            got=data,
             remedy="Give the right one, or leave --data out.",
         )
     evidence = new_evidence(folder, dataset, pairs=True)
@@ -302,7 +302,7 @@ def read_evidence(run: Path | str, data: Path | str | None = None) -> Evidence:
     return evidence
 
 
-def unigram_loss(train: Shard) -> float:
+def unigram_loss(train: TokenFile) -> float:
     """Returns the entropy, in nats, of how often each token occurs in the training split, or in its beginning."""
     counts = np.zeros(train.vocab_size, np.int64)
     end = min(train.n_tokens, UNIGRAM_TOKENS)
@@ -311,7 +311,7 @@ def unigram_loss(train: Shard) -> float:
     return _entropy(counts)
 
 
-def ngram_loss(train: Shard, length: int) -> float:
+def ngram_loss(train: TokenFile, length: int) -> float:
     """Returns the entropy of a token where the `length` - 1 before it are known, in the training split's beginning.
 
     Each kind that was seen adds 1 / (2 * tokens): few look more orderly than their source (Miller 1955).
@@ -345,7 +345,7 @@ def pairs_loss(dataset: Dataset) -> float:
     """Returns the validation loss of a bigram model of the training split, both cut where they are long."""
     train = replace(dataset.train, tokens=dataset.train.tokens[:PAIRS_TOKENS])
     ids = dataset.val.read(0, VALIDATED_TOKENS).astype(np.int64)
-    fair = np.arange(1, len(ids)) % (dataset.val.seam or len(ids) + 1) != 0
+    fair = np.arange(1, len(ids)) % (dataset.val.segment_length or len(ids) + 1) != 0
     return float(baselines(train, ids[:-1][fair], ids[1:][fair]).bigram.mean(dtype=np.float64))
 
 

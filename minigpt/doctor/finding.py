@@ -1,4 +1,4 @@
-"""The form of what is found in a run. What is looked for: the checks (examine.py)."""
+"""The form of what is found in a run. What is looked for: the checks (diagnose.py)."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ class Finding:
     Attributes:
         check: the check's short name.
         severity: a problem spoils the run; a hint could make it better.
-        seen: what was seen, with its figure.
-        means: what that means.
-        remedy: what to do; commands between backticks, each at the end of a clause, run as they stand.
+        observation: what was seen, with its figure.
+        explanation: what that means.
+        fix: what to do; commands between backticks, each at the end of a clause, run as they stand.
         step, epoch: since when, where it has a beginning.
     """
 
     check: str
     severity: Literal["problem", "hint"]
-    seen: str
-    means: str
-    remedy: str
+    observation: str
+    explanation: str
+    fix: str
     step: int | None = None
     epoch: float | None = None
 
     @property
     def command(self) -> str | None:
         """The first command of the remedy, bare; None without one."""
-        found = re.search("`(.+?)`", self.remedy)
+        found = re.search("`(.+?)`", self.fix)
         return found[1] if found else None
 
     @property
@@ -44,5 +44,5 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns it as plain values, the first command apart from the words of the remedy."""
-        words = re.sub(r":? ?`.+?`", "", self.remedy, count=1).replace("`", "").strip()
+        words = re.sub(r":? ?`.+?`", "", self.fix, count=1).replace("`", "").strip()
         return {**asdict(self), "remedy": words, "command": self.command}

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from minigpt.characters import counted
 from minigpt.doctor.evidence import EARLY_STEPS, Evidence
 from minigpt.doctor.finding import Finding
 from minigpt.doctor.references import higher_rate, lower_rate
-from minigpt.metrics import Record
+from minigpt.records import Record
+from minigpt.text_utils import pluralize
 
 SWOLLEN = 6.0
 """Size of a layer's weights: their root mean square times the square root of the width, near 1 where a matrix keeps the
@@ -60,7 +60,7 @@ Part = Mapping[str, Any]
 
 def _layers(record: Record) -> list[Part]:
     """Returns the figures of a look that belong to layers, not to the embedding or the head."""
-    return [part for part in record["parts"] if part["part"].startswith("h.")]
+    return [part for part in record["modules"] if part["module"].startswith("h.")]
 
 
 def rate_too_high(evidence: Evidence) -> Finding | None:
@@ -84,7 +84,7 @@ def rate_too_high(evidence: Evidence) -> Finding | None:
 
 def _swollen(evidence: Evidence) -> tuple[str, Record] | None:
     model = evidence.config.model
-    hidden = model.n_hidden * (3 if model.mlp == "swiglu" else 2)
+    hidden = model.n_inner * (3 if model.mlp == "swiglu" else 2)
     numbers = {"attn": 4 * model.n_embd**2, "mlp": hidden * model.n_embd}
     first = evidence.health[0] if evidence.health else {}
     if evidence.origin and first.get("step") != 1:
@@ -93,20 +93,20 @@ def _swollen(evidence: Evidence) -> tuple[str, Record] | None:
         if record["step"] > EARLY_STEPS:
             return None
         sizes = [
-            _grown(part) * math.sqrt(model.n_embd / numbers[part["part"].split(".")[-1]]) for part in _layers(record)
+            _grown(part) * math.sqrt(model.n_embd / numbers[part["module"].split(".")[-1]]) for part in _layers(record)
         ]
-        growth = median(_grown(now) / max(then["weight"], 1e-12) for then, now in _pairs(evidence, record))
+        growth = median(_grown(now) / max(then["weight_norm"], 1e-12) for then, now in _pairs(evidence, record))
         judged = [growth] * bool(evidence.origin or record is first) + [median(sizes)] * (not evidence.origin)
         if min(judged) > SWOLLEN:
             times = f"{growth:,.0f}" if growth < 1e6 else "more than a million"
-            steps = counted(record["step"], "step")
+            steps = pluralize(record["step"], "step")
             return f"The layers' weights were {times} times their first size after {steps}.", record
     return None
 
 
 def _grown(part: Part) -> float:
     """Returns the size of a part's weights at a look, or the least that the step then taken has left of them."""
-    return float(part["weight"] * max(1.0, part["update"] - 1))
+    return float(part["weight_norm"] * max(1.0, part["update_ratio"] - 1))
 
 
 def _pairs(evidence: Evidence, record: Record) -> Iterable[tuple[Part, Part]]:
@@ -147,7 +147,7 @@ def _rate_rose_anew(lines: Sequence[Record]) -> int:
 def rate_too_low(evidence: Evidence) -> Finding | None:
     """Weights that hardly change from step to step, while the loss is far from anything learned."""
     lr, higher = evidence.config.train.lr, higher_rate(evidence.config)
-    peaks = [(median(part["update"] for part in _layers(record)), record) for record in evidence.peak_looks]
+    peaks = [(median(part["update_ratio"] for part in _layers(record)), record) for record in evidence.peak_looks]
     if evidence.origin or not peaks or median(update for update, _ in peaks) >= SMALL_UPDATE:
         return None
     update, record = peaks[-1]
@@ -167,7 +167,7 @@ def vanishing(evidence: Evidence) -> Finding | None:
     """A layer whose gradient is nothing beside the others'."""
     record = evidence.health[-1]
     layers = _layers(record)
-    shares = {part["part"]: part["gradient"] / max(part["weight"], 1e-12) for part in layers}
+    shares = {part["module"]: part["grad_norm"] / max(part["weight_norm"], 1e-12) for part in layers}
     least, most = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
     if shares[least] > VANISHED * shares[most] or not shares[most]:
         return None
@@ -185,7 +185,7 @@ def vanishing(evidence: Evidence) -> Finding | None:
 
 def _weakest(record: Record) -> float:
     """Returns the least gradient of a layer beside its weights, as a share of the largest."""
-    shares = [part["gradient"] / max(part["weight"], 1e-12) for part in _layers(record)]
+    shares = [part["grad_norm"] / max(part["weight_norm"], 1e-12) for part in _layers(record)]
     return min(shares) / max(max(shares), 1e-30)
 
 
@@ -200,7 +200,7 @@ def exploding(evidence: Evidence) -> Finding | None:
     where = next(line for line in lines if line["grad_norm"] > EXPLODED * before)
     largest = ""
     if evidence.health:
-        part = max(evidence.health[-1]["parts"], key=lambda part: float(part["gradient"]))
+        part = max(evidence.health[-1]["modules"], key=lambda part: float(part["grad_norm"]))
         largest = f" Most of it is that of {part['part']} ({part['gradient']:.3g})."
     return Finding(
         "exploding gradient",
@@ -221,17 +221,17 @@ def _gentler(evidence: Evidence) -> str:
 
 def dead_units(evidence: Evidence) -> Finding | None:
     """Feed-forward layers many of whose units answer to nothing."""
-    found = _lasting(evidence, lambda record: _above(evidence, record, "dead", DEAD))
+    found = _lasting(evidence, lambda record: _above(evidence, record, "dead_unit_ratio", DEAD))
     if found is None:
         return None
     since, parts = found
-    worst = max(parts, key=lambda part: float(part["dead"]))
+    worst = max(parts, key=lambda part: float(part["dead_unit_ratio"]))
     other = "gelu" if evidence.config.model.mlp != "gelu" else "swiglu"
     return Finding(
         "dead units",
         "problem",
         f"{worst['dead']:.0%} of the hidden units of {worst['part']} were silent on every token of the last look"
-        + (f", and more than {DEAD:.0%} in {counted(len(parts) - 1, 'other layer')}." if len(parts) > 1 else "."),
+        + (f", and more than {DEAD:.0%} in {pluralize(len(parts) - 1, 'other layer')}." if len(parts) > 1 else "."),
         "They take time and learn nothing any more; a learning rate too high early on kills units.",
         f"A lower rate: `{evidence.again('revived', '--train.lr', f'{lower_rate(evidence.config):g}')}`"
         + ("" if evidence.origin else f", or --model.mlp {other}"),
@@ -246,7 +246,7 @@ def saturated_heads(evidence: Evidence) -> Finding | None:
     if found is None:
         return None
     since, parts = found
-    worst = max(parts, key=lambda part: float(part["saturated"]))
+    worst = max(parts, key=lambda part: float(part["saturated_head_ratio"]))
     return Finding(
         "saturated heads",
         "problem",
@@ -260,12 +260,12 @@ def saturated_heads(evidence: Evidence) -> Finding | None:
 
 def _stuck(evidence: Evidence, record: Record) -> list[Part]:
     """Returns the attention layers with enough saturated heads, and next to no gradient."""
-    usual = median(part["gradient"] / max(part["weight"], 1e-12) for part in _layers(record))
+    usual = median(part["grad_norm"] / max(part["weight_norm"], 1e-12) for part in _layers(record))
     return [
         part
-        for part in _above(evidence, record, "saturated", SATURATED)
-        if round(part["saturated"] * evidence.config.model.n_head) >= LEAST_HEADS
-        and part["gradient"] < ORDINARY * usual * part["weight"]
+        for part in _above(evidence, record, "saturated_head_ratio", SATURATED)
+        if round(part["saturated_head_ratio"] * evidence.config.model.n_head) >= LEAST_HEADS
+        and part["grad_norm"] < ORDINARY * usual * part["weight_norm"]
     ]
 
 
@@ -273,8 +273,8 @@ def _above(evidence: Evidence, record: Record, name: str, limit: float) -> list[
     """Returns the parts above a limit; of a run that began with another's weights, those that came to be so in it."""
     first: dict[str, float] = {}
     if evidence.origin:
-        first = {part["part"]: part.get(name, 0.0) for part in evidence.health[0]["parts"]}
-    return [part for part in record["parts"] if part.get(name, 0.0) - first.get(part["part"], 0.0) > limit]
+        first = {part["module"]: part.get(name, 0.0) for part in evidence.health[0]["modules"]}
+    return [part for part in record["modules"] if part.get(name, 0.0) - first.get(part["module"], 0.0) > limit]
 
 
 def _lasting(evidence: Evidence, amiss: Callable[[Record], list[Part]]) -> tuple[Record, list[Part]] | None:
@@ -282,6 +282,6 @@ def _lasting(evidence: Evidence, amiss: Callable[[Record], list[Part]]) -> tuple
     looks = list(takewhile(lambda record: record["step"] > 1 and amiss(record), reversed(evidence.health)))
     if len(looks) < LOOKS:
         return None
-    before = {part["part"] for part in amiss(looks[1])}
-    parts = [part for part in amiss(looks[0]) if part["part"] in before]
+    before = {part["module"] for part in amiss(looks[1])}
+    parts = [part for part in amiss(looks[0]) if part["module"] in before]
     return (looks[-1], parts) if parts else None

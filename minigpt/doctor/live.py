@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from minigpt.doctor.diagnose import CHECKS, find
 from minigpt.doctor.evidence import EARLY_STEPS, Evidence
-from minigpt.doctor.examine import CHECKS, find
 from minigpt.doctor.finding import Finding
-from minigpt.metrics import Record
+from minigpt.records import Record
 
 STEP_LINES, STEP_SHARE = 10, 0.02
 """Between two rounds of checks lie so many lines of metrics, and such a share of all, so that long runs pay no more."""

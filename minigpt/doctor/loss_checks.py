@@ -10,11 +10,11 @@ import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
-from minigpt.characters import counted
 from minigpt.doctor.evidence import ORDERLY, Evidence
 from minigpt.doctor.finding import Finding
 from minigpt.doctor.references import higher_rate, lower_rate
-from minigpt.metrics import Record
+from minigpt.records import Record
+from minigpt.text_utils import pluralize
 
 FIRST_LOSS = 0.1
 """The first loss may differ from ln(vocabulary) by this share: wide models begin up to 7 % above it."""
@@ -54,7 +54,7 @@ REPEATED = 4
 """Up to so many epochs are nearly as good as new text (Muennighoff et al. 2023)."""
 
 BAD_IN_A_ROW = 5
-"""So many bad steps end a run (minigpt/training/trouble.py)."""
+"""So many bad steps end a run (minigpt/training/step_guard.py)."""
 
 NOT_APPLIED = "the step is not applied"
 """What the note of a bad step says."""
@@ -76,7 +76,7 @@ def first_loss(evidence: Evidence) -> Finding | None:
         if high
         else "The model knows before it has learned: it can see its targets, or its weights are not new.",
         "Look at what was changed in the initial weights (minigpt/model/gpt.py) and the targets "
-        f"(minigpt/data/batches.py), and begin again: `{evidence.again('again')}`",
+        f"(minigpt/data/batch_loader.py), and begin again: `{evidence.again('again')}`",
         step=1,
         epoch=first["epoch"],
     )
@@ -102,18 +102,18 @@ def not_moving(evidence: Evidence) -> Finding | None:
             epoch=first["epoch"],
         )
     middle = evidence.loss(0.4 * last, 0.6 * last)
-    counted = _worth_beating(evidence)
-    if counted is None or middle is None or steps < PLATEAU_STEPS or middle > 1.02 * recent:
+    pluralize = _worth_beating(evidence)
+    if pluralize is None or middle is None or steps < PLATEAU_STEPS or middle > 1.02 * recent:
         return None
     lines = [line["loss"] for line in evidence.steps if line["step"] >= last - max(20, last // 10)]
     error = stdev(lines) / math.sqrt(len(lines)) if len(lines) > 2 else 0.0
-    if recent < counted - max(PLATEAU_NOISE * counted, 2 * error):
+    if recent < pluralize - max(PLATEAU_NOISE * pluralize, 2 * error):
         return None
     lower = lower_rate(evidence.config)
     return Finding(
         "not moving",
         "problem",
-        f"The loss stands at {recent:.3f}; knowing how often each token occurs gives {counted:.3f}.",
+        f"The loss stands at {recent:.3f}; knowing how often each token occurs gives {pluralize:.3f}.",
         "The model has learned to count tokens and nothing of their order. A learning rate that is too high does that.",
         f"Train anew at a lower rate: `{evidence.again('slower', '--train.lr', f'{lower:g}')}`",
         step=int(0.4 * last),
@@ -122,8 +122,8 @@ def not_moving(evidence: Evidence) -> Finding | None:
 
 def _worth_beating(evidence: Evidence) -> float | None:
     """Returns the loss of counting tokens, where the text's order tells more than that."""
-    counted, ordered = evidence.unigram, evidence.bigram
-    return counted if counted and ordered is not None and ordered < (1 - ORDERLY) * counted else None
+    pluralize, ordered = evidence.unigram, evidence.bigram
+    return pluralize if pluralize and ordered is not None and ordered < (1 - ORDERLY) * pluralize else None
 
 
 def bigram(evidence: Evidence) -> Finding | None:
@@ -165,7 +165,7 @@ def overfitting(evidence: Evidence) -> Finding | None:
         more = f"{min(MOST_DROPOUT, dropout + 0.1):g}"
         remedies.append(f"more dropout: `{evidence.again('dropout', '--model.dropout', more)}`")
     if epochs < evidence.total_steps / evidence.steps_per_epoch:
-        remedies.append(f"{counted(epochs, 'epoch')}, which is shorter: `{evidence.again('shorter', epochs=epochs)}`")
+        remedies.append(f"{pluralize(epochs, 'epoch')}, which is shorter: `{evidence.again('shorter', epochs=epochs)}`")
     return Finding(
         "overfitting",
         "problem",
@@ -257,7 +257,7 @@ def stopped(evidence: Evidence) -> Finding | None:
     return Finding(
         "stopped",
         "hint",
-        f"The run has taken {evidence.last_step:,} of {counted(evidence.total_steps, 'step')}.",
+        f"The run has taken {evidence.last_step:,} of {pluralize(evidence.total_steps, 'step')}.",
         "It was stopped before its end, and can go on from where it stands.",
         f"Go on with it: `{evidence.resumed()}`",
         step=evidence.last_step,
@@ -291,9 +291,9 @@ def bad_steps(evidence: Evidence) -> Finding | None:
     return Finding(
         "bad steps",
         "problem",
-        f"{counted(len(bad), 'step')} had no finite loss or gradient, the first one {bad[0]['step']:,}."
+        f"{pluralize(len(bad), 'step')} had no finite loss or gradient, the first one {bad[0]['step']:,}."
         if bad is not gone
-        else f"Several steps in a row had no finite loss or gradient, {counted(len(gone), 'time')}: the run "
+        else f"Several steps in a row had no finite loss or gradient, {pluralize(len(gone), 'time')}: the run "
         f"{gone[0]['text'].split(',')[0]}.",
         _grown_too_large(evidence),
         _finite_again(evidence),

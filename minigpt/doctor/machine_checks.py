@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from statistics import median
 
-from minigpt.characters import counted
 from minigpt.doctor.evidence import Evidence
 from minigpt.doctor.finding import Finding
-from minigpt.metrics import Record
 from minigpt.model.accounting import flops_per_token
+from minigpt.records import Record
+from minigpt.text_utils import pluralize
 
 LEAST_SECONDS = 60.0
 """Shorter runs are not judged."""
@@ -41,7 +41,7 @@ def _lines(evidence: Evidence) -> list[Record]:
 
 def data_bound(evidence: Evidence) -> Finding | None:
     """Training that waits for the disk."""
-    waited = median([line["data_wait"] for line in _lines(evidence) if "data_wait" in line] or [0.0])
+    waited = median([line["data_wait_ratio"] for line in _lines(evidence) if "data_wait_ratio" in line] or [0.0])
     if waited < WAITING:
         return None
     return Finding(
@@ -55,11 +55,11 @@ def data_bound(evidence: Evidence) -> Finding | None:
 
 def launch_bound(evidence: Evidence) -> Finding | None:
     """A GPU that is done before it is told what comes next."""
-    lines = [line for line in _lines(evidence) if "use" in line]
+    lines = [line for line in _lines(evidence) if "device_util" in line]
     on_gpu = str(evidence.environment.get("device", "")).startswith("cuda")
-    if not on_gpu or not lines or median(line["use"] for line in lines) >= IDLE or data_bound(evidence):
+    if not on_gpu or not lines or median(line["device_util"] for line in lines) >= IDLE or data_bound(evidence):
         return None
-    use = median(line["use"] for line in lines)
+    use = median(line["device_util"] for line in lines)
     batch = evidence.config.train.batch_size
     larger = evidence.again(
         "wider", "--train.batch-size", str(4 * batch), "--train.lr", f"{2 * evidence.config.train.lr:g}"
@@ -80,8 +80,8 @@ def launch_bound(evidence: Evidence) -> Finding | None:
 
 def memory_bound(evidence: Evidence) -> Finding | None:
     """A GPU that is busy, yet multiplies little: it moves numbers."""
-    lines = [line for line in _lines(evidence) if line.get("use", 0.0) >= BUSY]
-    rate = (evidence.plan or {}).get("matrix_rate")
+    lines = [line for line in _lines(evidence) if line.get("device_util", 0.0) >= BUSY]
+    rate = (evidence.plan or {}).get("matmul_flops")
     on_gpu = str(evidence.environment.get("device", "")).startswith("cuda")
     if not on_gpu or not lines or not rate:
         return None
@@ -117,11 +117,11 @@ def out_of_memory(evidence: Evidence) -> Finding | None:
     parts = next(
         n for n in range(-(-settings.batch_size // rows), settings.batch_size + 1) if not settings.batch_size % n
     )
-    again = f"`{evidence.again('parts', '--train.accumulate', str(parts))}`"
+    again = f"`{evidence.again('parts', '--train.grad-accum-steps', str(parts))}`"
     return Finding(
         "out of memory",
         "hint",
-        f"Memory ran out at step {notes[0]['step'] + 1:,}; since then the batch is taken {counted(rows, 'sequence')} "
+        f"Memory ran out at step {notes[0]['step'] + 1:,}; since then the batch is taken {pluralize(rows, 'sequence')} "
         "at a time" + (", and activations are computed twice." if recomputed else f", {settings.batch_size} in all."),
         "Nothing is lost: the parts together are the same batch. "
         + (

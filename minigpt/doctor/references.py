@@ -2,7 +2,7 @@
 
 references.json beside this file holds them, a few dozen points each; `benchmarks/reference_curves.py` makes it. A point
 is the tokens trained on, the training loss there (the mean over the steps within 5 % of it) and the validation loss if
-it was measured there. Whether a run's loss is normal is answered in normal.py.
+it was measured there. Whether a run's loss is normal is answered in reference_check.py.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from minigpt.atomic import write_file
-from minigpt.calendar import Calendar
-from minigpt.characters import shell_line
 from minigpt.config import Config, preset_names, resolve
-from minigpt.data.dataset import Identity
-from minigpt.data.report import Report
+from minigpt.data.dataset import Fingerprint
+from minigpt.data.dataset_card import DatasetCard
 from minigpt.errors import MiniGPTError, RunError
-from minigpt.metrics import read_metrics
-from minigpt.run import RunFolder
+from minigpt.intervals import Intervals
+from minigpt.records import read_metrics
+from minigpt.runs.folder import RunFolder
+from minigpt.text_utils import shell_line
 
 FILE = Path(__file__).with_name("references.json")
 
@@ -176,7 +176,7 @@ def collect(run: Path | str, corpus: str) -> Reference:
     if preset is None or folder.origin() or len(steps) < 10:
         raise RunError(
             "The run can be no reference",
-            seen=folder.path,
+            got=folder.path,
             remedy="It must be trained from scratch with a preset's settings, for at least ten lines of metrics.",
         )
     train, val = data["splits"]["train"], data["splits"]["val"]
@@ -192,17 +192,17 @@ def collect(run: Path | str, corpus: str) -> Reference:
         f"torch {environment['torch']}, Mini-GPT {environment['minigpt']}",
         command=_command(config, data, preset, corpus),
         steps=steps[-1]["step"],
-        total_steps=Calendar(config, train["tokens"], val["tokens"]).total_steps,
+        total_steps=Intervals(config, train["tokens"], val["tokens"]).total_steps,
         seed=config.train.seed,
         points=tuple(_points(steps, read_metrics(folder.metrics_file, "validation"))),
     )
 
 
-def _command(config: Config, data: Identity, preset: str, corpus: str) -> str:
+def _command(config: Config, data: Fingerprint, preset: str, corpus: str) -> str:
     """Returns the commands that make such a run, for whoever has the text in the folder they are called in."""
     sources, prepared = [corpus], ["--tokenizer", data["tokenizer"]["spec"]]
     try:
-        report = Report.load(Path(data["folder"]))
+        report = DatasetCard.load(Path(data["folder"]))
     except MiniGPTError:
         pass  # the data set is gone: its usual options, then
     else:

@@ -6,9 +6,9 @@ removes checkpoints itself.
 
 from __future__ import annotations
 
-from minigpt.characters import counted
 from minigpt.doctor.evidence import Evidence
 from minigpt.doctor.finding import Finding
+from minigpt.text_utils import pluralize
 
 
 def nothing_saved(evidence: Evidence) -> Finding | None:
@@ -17,7 +17,7 @@ def nothing_saved(evidence: Evidence) -> Finding | None:
     if saved is None or evidence.running or saved.newest or _has_saved(evidence):
         return None
     taken = (
-        f"has taken {counted(evidence.last_step, 'step')} and saved none of them"
+        f"has taken {pluralize(evidence.last_step, 'step')} and saved none of them"
         if evidence.last_step
         else f"never took a step of its {evidence.total_steps:,}"
     )
@@ -57,7 +57,7 @@ def no_checkpoint(evidence: Evidence) -> Finding | None:
     return Finding(
         "no checkpoint",
         "problem",
-        f"The run has taken {counted(evidence.last_step, 'step')}, and no whole checkpoint of them is there"
+        f"The run has taken {pluralize(evidence.last_step, 'step')}, and no whole checkpoint of them is there"
         + (f": {next(iter(saved.damaged.values()))}." if saved.damaged else "."),
         "What it has learned is lost: there is no model to use or to go on with.",
         "Restore its checkpoints folder from a copy. Without one, begin again: " + f"`{_begun_again(evidence)}`",

@@ -1,6 +1,6 @@
 """What the settings tell beside the run's length and its text: those that do not fit, and cost it something.
 
-The training says the same before its first step (minigpt/settings_check.py). Each check is a pure function from the
+The training says the same before its first step (minigpt/config_warnings.py). Each check is a pure function from the
 evidence to a finding, or None.
 """
 
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from minigpt.config_warnings import config_warnings
 from minigpt.doctor.evidence import Evidence
 from minigpt.doctor.finding import Finding
-from minigpt.settings_check import misfits
 
 
 def warm_up(evidence: Evidence) -> Finding | None:
@@ -34,7 +34,7 @@ def batch(evidence: Evidence) -> Finding | None:
 def _finding(
     evidence: Evidence, name: str, severity: Literal["problem", "hint"], means: str, remedy: str
 ) -> Finding | None:
-    misfit = next((misfit for misfit in misfits(evidence.calendar) if misfit.name == name), None)
+    misfit = next((misfit for misfit in config_warnings(evidence.calendar) if misfit.name == name), None)
     if misfit is None:
         return None
     return Finding(name, severity, misfit.text, means, f"{remedy}: `{evidence.again('fitting', *misfit.options)}`")

@@ -8,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from minigpt.characters import counted, shell_line
-from minigpt.data.folder import free_folder
+from minigpt.config_warnings import FEWEST_VALIDATED
+from minigpt.data.atomic_directory import free_folder
 from minigpt.doctor.evidence import Evidence
 from minigpt.doctor.finding import Finding
-from minigpt.settings_check import FEWEST_VALIDATED
+from minigpt.text_utils import pluralize, shell_line
 
 ENOUGH = 20
 """Tokens for each parameter at which model and text are in balance (Hoffmann et al. 2022, "Chinchilla")."""
@@ -92,7 +92,7 @@ def idle_vocabulary(evidence: Evidence) -> Finding | None:
     report, model = evidence.report, evidence.config.model
     assert report is not None
     unused = report.vocab_size - report.vocab_in_train
-    idle = unused * model.n_embd * (1 if model.tied else 2) / sum(evidence.parameters)
+    idle = unused * model.n_embd * (1 if model.tie_word_embeddings else 2) / sum(evidence.parameters)
     used = report.vocab_in_train / report.vocab_size
     if evidence.origin or report.vocab_size < SMALL_VOCABULARY or used >= HARDLY_USED or idle < HEAVY:
         return None
@@ -119,7 +119,7 @@ def small_validation(evidence: Evidence) -> Finding | None:
     return Finding(
         "small validation",
         "hint",
-        f"The validation split holds {counted(tokens, 'token')}.",
+        f"The validation split holds {pluralize(tokens, 'token')}.",
         "Its loss depends on which few passages they are; small differences between runs mean nothing.",
         "More text helps" + (f", or a larger share of it: {larger}" if larger else "."),
     )

@@ -27,8 +27,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from minigpt.data import Shard
-from minigpt.evaluation.material import Ints
+from minigpt.data import TokenFile
+from minigpt.evaluation.eval_text import Ints
 from minigpt.evaluation.scores import Floats
 
 DISCOUNT = 0.75
@@ -53,7 +53,7 @@ class Baselines:
 
 
 def baselines(
-    train: Shard, previous: Ints, targets: Ints, on_progress: Callable[[int, int], None] = lambda done, total: None
+    train: TokenFile, previous: Ints, targets: Ints, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Baselines:
     """Returns what unigram and bigram models of a training split make of tokens.
 
@@ -99,18 +99,18 @@ def _discounted(counts: Ints) -> Reals:
     return probabilities
 
 
-def _pairs(shard: Shard) -> Iterator[tuple[Ints, Ints]]:
+def _pairs(shard: TokenFile) -> Iterator[tuple[Ints, Ints]]:
     """Yields all pairs of neighbours that are fair targets: the tokens before, and those after them."""
     for start in range(0, shard.n_tokens - 1, TOKENS_AT_ONCE):
         ids = shard.read(start, start + TOKENS_AT_ONCE + 1).astype(np.int64)
         before, after = ids[:-1], ids[1:]
-        if shard.seam:
-            fair = np.arange(start + 1, start + len(ids)) % shard.seam != 0
+        if shard.segment_length:
+            fair = np.arange(start + 1, start + len(ids)) % shard.segment_length != 0
             before, after = before[fair], after[fair]
         yield before, after
 
 
-def _keys(shard: Shard, low: int, high: int) -> Iterator[Ints]:
+def _keys(shard: TokenFile, low: int, high: int) -> Iterator[Ints]:
     """Yields the pairs that begin with an id from `low` to before `high`, each as one number."""
     for before, after in _pairs(shard):
         inside = (before >= low) & (before < high)

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from minigpt.device import Machine
 from minigpt.errors import ConfigError, DataError, MissingExtraError, did_you_mean
-from minigpt.evaluation.material import Material
+from minigpt.evaluation.eval_text import EvalText
 from minigpt.evaluation.scores import score
 from minigpt.model import GPT
+from minigpt.runtime import Runtime
 from minigpt.tokenizers import Tokenizer
 
 try:
@@ -57,7 +57,7 @@ class TaskResult:
 def run_harness(
     model: GPT,
     tokenizer: Tokenizer,
-    machine: Machine,
+    machine: Runtime,
     tasks: Sequence[str],
     *,
     write: Write,
@@ -80,13 +80,13 @@ def run_harness(
     """
     own = [task for task in tasks if Path(task).is_file()]
     if missing := [task for task in tasks if task not in own and task.endswith((".yaml", ".yml"))]:
-        raise ConfigError("There is no such task file", seen=", ".join(missing), remedy="Check its path.")
+        raise ConfigError("There is no such task file", got=", ".join(missing), remedy="Check its path.")
     manager = TaskManager(include_defaults=len(own) < len(tasks))  # looking through all of its own takes seconds
     for task in tasks:
         if task not in own and task not in manager.all_tasks:
             raise ConfigError(
                 "The harness has no such task",
-                seen=task,
+                got=task,
                 remedy=f"{did_you_mean(task, manager.all_tasks)}Its own are listed by `lm-eval ls tasks`.",
             )
     try:
@@ -94,12 +94,12 @@ def run_harness(
     except Exception as error:  # a task file can be wrong in any way, and its data anywhere
         raise DataError(
             "A task or its data cannot be read",
-            seen=f"{type(error).__name__}: {error}",
+            got=f"{type(error).__name__}: {error}",
             remedy="Check the task file; the harness's own tasks fetch their data from the Hugging Face hub.",
         ) from error
     for name, task in loaded["tasks"].items():
         if getattr(task, "UNSAFE_CODE", False):
-            raise ConfigError("The task runs what a model writes", seen=name, remedy="Mini-GPT runs no such task.")
+            raise ConfigError("The task runs what a model writes", got=name, remedy="Mini-GPT runs no such task.")
         if task.get_config("num_fewshot") is None:
             task.set_config(key="num_fewshot", value=0)
         task.set_fewshot_seed(seed=FEWSHOT_SEED)
@@ -126,7 +126,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
         self,
         model: GPT,
         tokenizer: Tokenizer,
-        machine: Machine,
+        machine: Runtime,
         write: Write,
         batch_size: int = 8,
         on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -166,7 +166,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
         starts = np.cumsum([0, *(len(rows[i]) for i in order)])
         leads = np.array([len(rows[i]) - len(pairs[i][1]) for i in order])
         tokens = np.concatenate([np.array(rows[i], dtype=np.uint32) for i in order])
-        material = Material(tokens, starts[:-1], leads, starts[:-1], None, 1.0, self._ids)
+        material = EvalText(tokens, starts[:-1], leads, starts[:-1], None, 1.0, self._ids)
         scores = score(self._model, material, self._machine, batch_size=self._batch_size, on_progress=self._on_progress)
         row = np.searchsorted(starts, scores.places, side="right") - 1  # (n_targets,)
         totals = np.bincount(row, weights=-scores.nll.astype(np.float64), minlength=len(rows))

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 
 from minigpt.config import IGNORE_INDEX
-from minigpt.data import Batches, Shard
-from minigpt.device import Machine
+from minigpt.data import BatchLoader, TokenFile
 from minigpt.errors import DataError
 from minigpt.model import GPT
+from minigpt.runtime import Runtime
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ def perplexity(loss: float) -> float:
 
 def split_loss(
     model: GPT,
-    shard: Shard,
-    machine: Machine,
+    shard: TokenFile,
+    machine: Runtime,
     *,
     batch_size: int = 8,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -66,7 +66,7 @@ def split_loss(
         batch_size: sequences at once; the result depends on it by rounding only.
         on_progress: called with sequences done and in all.
     """
-    batches = Batches(shard, model.config.block_size, batch_size)
+    batches = BatchLoader(shard, model.config.block_size, batch_size)
     was_training = model.training
     model.eval()
     total, count, done = 0.0, 0, 0
@@ -79,5 +79,5 @@ def split_loss(
             on_progress(min(done, batches.n_sequences), batches.n_sequences)
     model.train(was_training)
     if not count:
-        raise DataError("The split holds nothing to predict", seen=shard.path, remedy="Prepare more text.")
+        raise DataError("The split holds nothing to predict", got=shard.path, remedy="Prepare more text.")
     return SplitLoss(total / count, count, shard.n_bytes / shard.n_tokens)

@@ -3,7 +3,7 @@
 How surprised the model was (negative log-likelihood), how many tokens it held for at least as likely (rank), and how
 sure it was of its first guess (confidence). The logits of a few hundred tokens at most are held at once.
 
-Not here: what is made of the numbers (figures.py).
+Not here: what is made of the numbers (metrics.py).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from minigpt.config import IGNORE_INDEX
-from minigpt.device import Machine
 from minigpt.errors import ConfigError, DeviceError
-from minigpt.evaluation.material import Ints, Material
+from minigpt.evaluation.eval_text import EvalText, Ints
 from minigpt.evaluation.windows import Windows
 from minigpt.model import GPT
 from minigpt.model.hooks import hooked
 from minigpt.model.kernels.matmul import matmul
+from minigpt.runtime import Runtime
 
 Floats = npt.NDArray[np.float32]
 
@@ -52,8 +52,8 @@ class Scores:
 
 def score(
     model: GPT,
-    material: Material,
-    machine: Machine,
+    material: EvalText,
+    machine: Runtime,
     *,
     stride: int | None = None,
     batch_size: int = 8,
@@ -74,7 +74,7 @@ def score(
         DeviceError: if a result is not finite.
     """
     if batch_size < 1:
-        raise ConfigError("batch-size must be positive", seen=batch_size, remedy="Give 1 or more.")
+        raise ConfigError("batch-size must be positive", got=batch_size, remedy="Give 1 or more.")
     windows = Windows(material, model.config.block_size, model.config.block_size if stride is None else stride)
     was_training = model.training
     model.eval()
@@ -92,14 +92,14 @@ def score(
     if not np.isfinite(scores.nll).all():
         raise DeviceError(
             "The model's output is not finite",
-            seen=f"{machine.precision} on {machine.device}",
+            got=f"{machine.precision} on {machine.device}",
             remedy="Try --precision float32; if that is no better, the weights are damaged: try another --checkpoint.",
         )
     return scores
 
 
 def _score_rows(
-    model: GPT, scorer: TokenScorer, machine: Machine, x: Ints, y: Ints, places: Ints
+    model: GPT, scorer: TokenScorer, machine: Runtime, x: Ints, y: Ints, places: Ints
 ) -> tuple[npt.NDArray[np.generic], ...]:
     """Scores a batch: the arrays of `Scores`, for the targets among y."""
     wanted = y != IGNORE_INDEX  # (rows, time)

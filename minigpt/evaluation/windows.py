@@ -11,7 +11,7 @@ import numpy as np
 
 from minigpt.config import IGNORE_INDEX
 from minigpt.errors import ConfigError
-from minigpt.evaluation.material import Ints, Material
+from minigpt.evaluation.eval_text import EvalText, Ints
 
 
 class Windows:
@@ -26,10 +26,10 @@ class Windows:
         ConfigError: if the stride is out of range.
     """
 
-    def __init__(self, material: Material, block_size: int, stride: int) -> None:
+    def __init__(self, material: EvalText, block_size: int, stride: int) -> None:
         if not 1 <= stride <= block_size:
             raise ConfigError(
-                "The stride is out of range", seen=stride, remedy=f"Give 1 to the model's context, {block_size}."
+                "The stride is out of range", got=stride, remedy=f"Give 1 to the model's context, {block_size}."
             )
         self.material, self.block_size = material, block_size
         ends = np.append(material.readings[1:], len(material.tokens))
@@ -64,6 +64,6 @@ class Windows:
         x = np.where(places < ends, ids, 0)[:, :-1]
         places = places[:, 1:]
         wanted = (places >= self._first_targets[first:stop, None]) & (places < ends)
-        if self.material.seam:
-            wanted &= places % self.material.seam != 0
+        if self.material.segment_length:
+            wanted &= places % self.material.segment_length != 0
         return x, np.where(wanted, ids[:, 1:], IGNORE_INDEX), places

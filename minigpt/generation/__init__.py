@@ -1,19 +1,19 @@
 """Words out: samplers, the engine that drives them, and the text that comes of it."""
 
+from minigpt.generation.detokenize import TextPiece
 from minigpt.generation.engine import stream_steps
-from minigpt.generation.pieces import Piece
+from minigpt.generation.inference_weights import for_inference
 from minigpt.generation.samplers import Sampling
 from minigpt.generation.text import Sample, generate, sample, stream, stream_pieces
-from minigpt.generation.weights import with_weights
 
 __all__ = [
-    "Piece",
     "Sample",
     "Sampling",
+    "TextPiece",
+    "for_inference",
     "generate",
     "sample",
     "stream",
     "stream_pieces",
     "stream_steps",
-    "with_weights",
 ]

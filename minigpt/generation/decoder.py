@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from minigpt.generation.lone import LoneStep
+from minigpt.generation.single_stream import SingleStreamStep
 from minigpt.model import GPT, KVCache
 
 
@@ -42,7 +42,7 @@ class Decoder:
         room = min(longest or self.context, self.context)
         self.cache = KVCache(model.config, capacity, device=self.device, dtype=weight.dtype, room=room)
         self.cache.select([])
-        self.lone = LoneStep(model, self.cache) if self.device.type == "cpu" else None
+        self.lone = SingleStreamStep(model, self.cache) if self.device.type == "cpu" else None
         self.texts: list[list[int]] = []
 
     def add(self, text: Sequence[int]) -> None:

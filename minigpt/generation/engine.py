@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from minigpt.device import hash_seed
 from minigpt.errors import MiniGPTError
 from minigpt.generation.decoder import Decoder
+from minigpt.generation.inference_weights import ready
 from minigpt.generation.samplers import NONE_LEFT, History, Sampling
-from minigpt.generation.weights import ready
 from minigpt.model import GPT
+from minigpt.runtime import hash_seed
 
-End: TypeAlias = Literal["stop token", "length", "none left"]
+FinishReason: TypeAlias = Literal["stop token", "length", "none left"]
 
 ENDS_WITHOUT_TEXT = ("stop token", "none left")
 """At these ends the last token is no part of the text."""
@@ -67,7 +67,7 @@ class Step:
     row: int
     token: int
     logprob: float
-    end: End | None = None
+    end: FinishReason | None = None
     candidates: tuple[Candidate, ...] = ()
 
 
@@ -152,7 +152,7 @@ def _check_finite(logits: Tensor) -> None:
         )
 
 
-def _end(token: int, row: _Row, max_new_tokens: int, stop_tokens: Container[int]) -> End | None:
+def _end(token: int, row: _Row, max_new_tokens: int, stop_tokens: Container[int]) -> FinishReason | None:
     if token == NONE_LEFT:
         return "none left"
     if token in stop_tokens:

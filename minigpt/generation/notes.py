@@ -10,8 +10,8 @@ import unicodedata
 from collections.abc import Iterator, Sequence, Set
 from typing import Literal, TypeAlias
 
-from minigpt.characters import counted, escaped, quoted
-from minigpt.generation.text import Request, prompt_ids
+from minigpt.generation.text import SamplingRequest, prompt_ids
+from minigpt.text_utils import escaped, pluralize, quoted
 from minigpt.tokenizers import END_OF_TEXT, BytePairTokenizer, Tokenizer, utf8
 
 Form: TypeAlias = Literal["NFC", "NFD"]
@@ -69,11 +69,11 @@ def notes_of_all(tokenizer: Tokenizer, prompts: Sequence[str], context: int) -> 
         note, more = found[numbers[0] - 1][kind], len(numbers) - 1
         if len(prompts) > 1:
             note = note.replace("the prompt", f"prompt {numbers[0]:,}", 1)
-        notes.append(note + (f" ({counted(more, 'other prompt')} likewise)" if more else ""))
+        notes.append(note + (f" ({pluralize(more, 'other prompt')} likewise)" if more else ""))
     return notes
 
 
-def stop_notes(tokenizer: Tokenizer, request: Request) -> dict[str, str]:
+def stop_notes(tokenizer: Tokenizer, request: SamplingRequest) -> dict[str, str]:
     """Returns at which stop strings a text that is asked for can never end, and why; empty if at all of them."""
     found = [f"{quoted(escaped(utf8(each)))} ({why})" for each, why in _never_reached(tokenizer, request)]
     return {"never_stops": f"no text can stop at {', '.join(found)}"} if found else {}
@@ -99,7 +99,7 @@ def _better_form(tokenizer: Tokenizer, prompt: str) -> Form | None:
     return best if best and costs[best] < cost(prompt) else None
 
 
-def _never_reached(tokenizer: Tokenizer, request: Request) -> Iterator[tuple[str, str]]:
+def _never_reached(tokenizer: Tokenizer, request: SamplingRequest) -> Iterator[tuple[str, str]]:
     most, bias = request.max_new_tokens, request.sampling.logit_bias or {}
     if not (most and request.stop):
         return
@@ -115,7 +115,7 @@ def _never_reached(tokenizer: Tokenizer, request: Request) -> Iterator[tuple[str
         if fewest == math.inf:
             yield string, "no tokens that may be chosen spell it"
         elif fewest > most:
-            yield string, f"it takes {counted(int(fewest), 'token')}, and there are at most {most:,}"
+            yield string, f"it takes {pluralize(int(fewest), 'token')}, and there are at most {most:,}"
 
 
 def _complete_before(string: str, others: Sequence[str]) -> str | None:

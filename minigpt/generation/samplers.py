@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from minigpt.errors import ConfigError
-from minigpt.generation.selection import (
+from minigpt.generation.logit_range import (
     Band,
     band_of_the_likely,
     kth_largest,
@@ -193,7 +193,7 @@ def typical_band(logits: Tensor, p: float) -> Band:
     return band_of_the_likely(logits, peak, total, expected, lines=lines)
 
 
-class Settings(TypedDict, total=False):
+class SamplerSettings(TypedDict, total=False):
     """The fields of `Sampling` as keyword arguments, none of them required."""
 
     temperature: float

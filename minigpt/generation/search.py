@@ -15,11 +15,11 @@ import torch
 
 from minigpt.errors import ConfigError, MiniGPTError
 from minigpt.generation.decoder import Decoder
+from minigpt.generation.detokenize import Detokenizer, TextFinishReason, TextPiece, first_stop, step_bytes
 from minigpt.generation.engine import Step
-from minigpt.generation.pieces import Piece, RowText, TextEnd, first_stop, step_bytes
+from minigpt.generation.inference_weights import ready
 from minigpt.generation.samplers import NONE_LEFT, Sampling
-from minigpt.generation.text import Request, Sample, TextSettings, prompt_ids, sample
-from minigpt.generation.weights import ready
+from minigpt.generation.text import Sample, SamplingParams, SamplingRequest, prompt_ids, sample
 from minigpt.model import GPT
 from minigpt.tokenizers import Tokenizer
 
@@ -48,11 +48,11 @@ class Beam(Sample):
 def check_beams(beams: int, length_penalty: float) -> None:
     """Raises ConfigError if beam search cannot work with these."""
     if not 1 <= beams <= MOST_BEAMS:
-        raise ConfigError("The number of beams is out of range", seen=beams, remedy=f"Give 1 to {MOST_BEAMS:,}.")
+        raise ConfigError("The number of beams is out of range", got=beams, remedy=f"Give 1 to {MOST_BEAMS:,}.")
     if not abs(length_penalty) <= STEEPEST:
         raise ConfigError(
             "The length penalty is out of range",
-            seen=length_penalty,
+            got=length_penalty,
             remedy=f"Give 1, for instance; from -{STEEPEST:g} to {STEEPEST:g}.",
         )
 
@@ -64,7 +64,7 @@ def best_of(
     *,
     n: int,
     explain: bool = False,
-    **settings: Unpack[TextSettings],
+    **settings: Unpack[SamplingParams],
 ) -> list[Sample]:
     """Returns n samples of a prompt, the one with the highest mean logprob a token first. Else as `sample`."""
     found = sample(model, tokenizer, [prompt], n=n, explain=explain, **settings)
@@ -78,7 +78,7 @@ def beam_search(
     *,
     beams: int = 4,
     length_penalty: float = 1.0,
-    **settings: Unpack[TextSettings],
+    **settings: Unpack[SamplingParams],
 ) -> list[Beam]:
     """Returns the best texts that a search along `beams` paths at once finds, the best first.
 
@@ -101,11 +101,11 @@ def beam_search(
     """
     if drawn := DRAWN & settings.keys():
         seen = ", ".join(sorted(drawn)).replace("_", "-")
-        raise ConfigError("Beam search draws nothing", seen=seen, remedy="Leave these settings out.")
+        raise ConfigError("Beam search draws nothing", got=seen, remedy="Leave these settings out.")
     check_beams(beams, length_penalty)
-    request = Request.read(model, tokenizer, settings)
+    request = SamplingRequest.read(model, tokenizer, settings)
 
-    def end_of(tokens: Sequence[int]) -> TextEnd | None:
+    def end_of(tokens: Sequence[int]) -> TextFinishReason | None:
         if tokens[-1] in request.stop_tokens:
             return "stop token"
         if request.stop and first_stop(tokenizer.decode(tokens), request.stop) is not None:
@@ -131,7 +131,7 @@ class _Path:
     parent: int
     steps: tuple[Step, ...] = ()
     total: float = 0.0
-    end: TextEnd | None = None
+    end: TextFinishReason | None = None
 
     def score(self, length_penalty: float, length: int | None = None) -> float:
         """Returns the path's score, as if it had this length."""
@@ -147,7 +147,7 @@ def _search(
     max_new_tokens: int,
     length_penalty: float,
     sampling: Sampling,
-    end_of: Callable[[Sequence[int]], TextEnd | None],
+    end_of: Callable[[Sequence[int]], TextFinishReason | None],
 ) -> list[_Path]:
     """Returns at most `beams` paths that ended, the best first.
 
@@ -190,7 +190,7 @@ def _continuations(
     running: Sequence[_Path],
     count: int,
     sampling: Sampling,
-    end_of: Callable[[Sequence[int]], TextEnd | None],
+    end_of: Callable[[Sequence[int]], TextFinishReason | None],
 ) -> list[_Path]:
     """Returns the best `count` paths that are one token longer than the running ones, the best first."""
     logprobs = decoder.next_logits().log_softmax(dim=-1)  # (paths, vocab_size)
@@ -213,9 +213,9 @@ def _continuations(
     return paths
 
 
-def _pieces(tokenizer: Tokenizer, path: _Path, stop: Sequence[str]) -> list[Piece]:
+def _pieces(tokenizer: Tokenizer, path: _Path, stop: Sequence[str]) -> list[TextPiece]:
     """Returns what the tokens of a path add to its text."""
-    row, pieces = RowText(stop), list[Piece]()
+    row, pieces = Detokenizer(stop), list[TextPiece]()
     for step in path.steps:
         pieces += row.add(step, step_bytes(tokenizer, step))
     return pieces

@@ -1,6 +1,6 @@
 """Text in, text out: prompts and settings go to the engine, and what it says comes back as text.
 
-How tokens are chosen is decided in samplers.py, what of their text can be shown when in pieces.py.
+How tokens are chosen is decided in samplers.py, what of their text can be shown when in detokenize.py.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from numbers import Integral
 from typing import Unpack, overload
 
 from minigpt.errors import ConfigError, TokenizerError
+from minigpt.generation.detokenize import Detokenizer, TextFinishReason, TextPiece, step_bytes
 from minigpt.generation.engine import Step, stream_steps
-from minigpt.generation.pieces import Piece, RowText, TextEnd, step_bytes
-from minigpt.generation.samplers import NONE_LEFT, Sampling, Settings
+from minigpt.generation.samplers import NONE_LEFT, SamplerSettings, Sampling
 from minigpt.model import GPT
 from minigpt.tokenizers import Tokenizer
 
@@ -22,7 +22,7 @@ MOST_SAMPLES = 10_000
 """So many texts of one prompt can be asked for at once."""
 
 
-class TextSettings(Settings, total=False):
+class SamplingParams(SamplerSettings, total=False):
     """The keyword arguments of what generates text: those of `Sampling` and these. None is required.
 
     Attributes:
@@ -39,8 +39,8 @@ class TextSettings(Settings, total=False):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """`TextSettings`, filled up and checked."""
+class SamplingRequest:
+    """`SamplingParams`, filled up and checked."""
 
     max_new_tokens: int
     stop: tuple[str, ...]
@@ -49,7 +49,7 @@ class Request:
     sampling: Sampling
 
     @classmethod
-    def read(cls, model: GPT, tokenizer: Tokenizer, settings: TextSettings) -> Request:
+    def read(cls, model: GPT, tokenizer: Tokenizer, settings: SamplingParams) -> SamplingRequest:
         """Returns what the settings ask of this model and its tokenizer.
 
         Raises:
@@ -73,23 +73,23 @@ class Request:
             value = getattr(self, name, getattr(self.sampling, name, None))
             if value is not None and not isinstance(value, Integral):
                 raise ConfigError(
-                    f"{name.replace('_', '-')} must be a whole number", seen=repr(value), remedy="Give one, as 20."
+                    f"{name.replace('_', '-')} must be a whole number", got=repr(value), remedy="Give one, as 20."
                 )
         self.sampling.check(tokenizer.vocab_size)
         for token in self.stop_tokens:
             if not 0 <= token < tokenizer.vocab_size:
                 last = tokenizer.vocab_size - 1
-                raise ConfigError("There is no such stop token", seen=token, remedy=f"Ids go from 0 to {last}.")
+                raise ConfigError("There is no such stop token", got=token, remedy=f"Ids go from 0 to {last}.")
         if self.max_new_tokens < 0:
-            raise ConfigError("max-new-tokens cannot be negative", seen=self.max_new_tokens, remedy="Give 0 or more.")
+            raise ConfigError("max-new-tokens cannot be negative", got=self.max_new_tokens, remedy="Give 0 or more.")
         if not 0 <= self.seed < 2**63:
-            raise ConfigError("The seed is out of range", seen=self.seed, remedy="Give a number from 0 to 2^63 - 1.")
+            raise ConfigError("The seed is out of range", got=self.seed, remedy="Give a number from 0 to 2^63 - 1.")
         if "" in self.stop:
             raise ConfigError("A stop string is empty, and would stop everything", remedy="Leave it out.")
         if tokenizer.vocab_size != model.config.vocab_size:
             raise TokenizerError(
                 "The tokenizer is not the model's",
-                seen=f"{tokenizer.vocab_size} ids, the model has {model.config.vocab_size}",
+                got=f"{tokenizer.vocab_size} ids, the model has {model.config.vocab_size}",
                 remedy="Take both from the same run.",
             )
 
@@ -111,7 +111,7 @@ class Sample:
 
     prompt: str
     seed: int | None = None
-    pieces: list[Piece] = field(default_factory=list)
+    pieces: list[TextPiece] = field(default_factory=list)
 
     @property
     def text(self) -> str:
@@ -135,7 +135,7 @@ class Sample:
         return sum(logprobs) / len(logprobs) if logprobs else float("-inf")
 
     @property
-    def end(self) -> TextEnd:
+    def end(self) -> TextFinishReason:
         """Why it ended."""
         return (self.pieces[-1].end if self.pieces else None) or "length"
 
@@ -143,7 +143,7 @@ class Sample:
 def check_samples(n: int, name: str = "samples") -> None:
     """Raises ConfigError if so many texts of a prompt cannot be made."""
     if not 1 <= n <= MOST_SAMPLES:
-        raise ConfigError(f"The number of {name} is out of range", seen=n, remedy=f"Give 1 to {MOST_SAMPLES:,}.")
+        raise ConfigError(f"The number of {name} is out of range", got=n, remedy=f"Give 1 to {MOST_SAMPLES:,}.")
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
@@ -159,8 +159,8 @@ def stream_pieces(
     n: int = 1,
     logprobs: bool = True,
     explain: bool = False,
-    **settings: Unpack[TextSettings],
-) -> Iterator[Piece]:
+    **settings: Unpack[SamplingParams],
+) -> Iterator[TextPiece]:
     """Yields the texts of several prompts piece by piece, as their tokens are chosen; each token is in one piece.
 
     Args:
@@ -170,13 +170,13 @@ def stream_pieces(
             have the seeds seed, seed + 1, ...
         logprobs: whether to tell how likely each token was (`piece.step.logprob`).
         explain: whether to name the most likely tokens of each step (`piece.step.candidates`).
-        settings: see `TextSettings` and `Sampling`.
+        settings: see `SamplingParams` and `Sampling`.
 
     Raises:
         ConfigError: if a setting cannot work.
         TokenizerError: if the tokenizer is not the model's.
     """
-    request = Request.read(model, tokenizer, settings)
+    request = SamplingRequest.read(model, tokenizer, settings)
     seeds = request.seeds(n) * len(prompts)
     ids = [ids for prompt in prompts for ids in [prompt_ids(tokenizer, prompt)] * n]
     closed: set[int] = set()
@@ -191,12 +191,12 @@ def stream_pieces(
         explain=explain,
         closed=closed,
     )
-    return _pieces(tokenizer, steps, [RowText(request.stop) for _ in ids], closed)
+    return _pieces(tokenizer, steps, [Detokenizer(request.stop) for _ in ids], closed)
 
 
 def _pieces(
-    tokenizer: Tokenizer, steps: Iterator[list[Step]], rows: Sequence[RowText], closed: set[int]
-) -> Iterator[Piece]:
+    tokenizer: Tokenizer, steps: Iterator[list[Step]], rows: Sequence[Detokenizer], closed: set[int]
+) -> Iterator[TextPiece]:
     for step in (step for together in steps for step in together):
         for piece in rows[step.row].add(step, step_bytes(tokenizer, step)):
             if piece.end == "stop string":
@@ -204,7 +204,7 @@ def _pieces(
             yield piece
 
 
-def stream(model: GPT, tokenizer: Tokenizer, prompt: str = "", **settings: Unpack[TextSettings]) -> Iterator[str]:
+def stream(model: GPT, tokenizer: Tokenizer, prompt: str = "", **settings: Unpack[SamplingParams]) -> Iterator[str]:
     """Yields a prompt's continuation piece by piece, never half a character; arguments and errors as `generate`."""
     pieces = stream_pieces(model, tokenizer, [prompt], logprobs=False, **settings)
     return (piece.text for piece in pieces if piece.text)
@@ -218,10 +218,10 @@ def sample(
     n: int = 1,
     logprobs: bool = True,
     explain: bool = False,
-    **settings: Unpack[TextSettings],
+    **settings: Unpack[SamplingParams],
 ) -> list[Sample]:
     """Returns n texts for each prompt, with their tokens, likelihoods and ends; else as `stream_pieces`."""
-    request = Request.read(model, tokenizer, settings)
+    request = SamplingRequest.read(model, tokenizer, settings)
     settings["seed"] = request.seed
     samples = [Sample(prompt, seed=seed) for prompt in prompts for seed in request.seeds(n)]
     for piece in stream_pieces(model, tokenizer, prompts, n=n, logprobs=logprobs, explain=explain, **settings):
@@ -231,19 +231,19 @@ def sample(
 
 @overload
 def generate(
-    model: GPT, tokenizer: Tokenizer, prompt: str = "", *, n: None = None, **settings: Unpack[TextSettings]
+    model: GPT, tokenizer: Tokenizer, prompt: str = "", *, n: None = None, **settings: Unpack[SamplingParams]
 ) -> str: ...
 @overload
 def generate(
-    model: GPT, tokenizer: Tokenizer, prompt: str = "", *, n: int, **settings: Unpack[TextSettings]
+    model: GPT, tokenizer: Tokenizer, prompt: str = "", *, n: int, **settings: Unpack[SamplingParams]
 ) -> list[str]: ...
 @overload
 def generate(
-    model: GPT, tokenizer: Tokenizer, prompt: list[str], *, n: None = None, **settings: Unpack[TextSettings]
+    model: GPT, tokenizer: Tokenizer, prompt: list[str], *, n: None = None, **settings: Unpack[SamplingParams]
 ) -> list[str]: ...
 @overload
 def generate(
-    model: GPT, tokenizer: Tokenizer, prompt: list[str], *, n: int, **settings: Unpack[TextSettings]
+    model: GPT, tokenizer: Tokenizer, prompt: list[str], *, n: int, **settings: Unpack[SamplingParams]
 ) -> list[list[str]]: ...
 def generate(
     model: GPT,
@@ -251,7 +251,7 @@ def generate(
     prompt: str | list[str] = "",
     *,
     n: int | None = None,
-    **settings: Unpack[TextSettings],
+    **settings: Unpack[SamplingParams],
 ) -> str | list[str] | list[list[str]]:
     """Returns the continuation of a prompt, or of several, without the prompt.
 
@@ -261,7 +261,7 @@ def generate(
         model, tokenizer: as `minigpt.load` returns them.
         prompt: the text to continue, or a list of texts; an empty one begins a new document.
         n: how many texts for each prompt, with the seeds seed, seed + 1, ...; they come as a list.
-        settings: `max_new_tokens=100`, `stop=()`, `stop_tokens`, `seed=None` (see `TextSettings`), and how tokens are
+        settings: `max_new_tokens=100`, `stop=()`, `stop_tokens`, `seed=None` (see `SamplingParams`), and how tokens are
             chosen: `temperature=0.8`, `top_k=50`, `top_p=None` and the other fields of `Sampling`.
 
     Raises:

@@ -19,7 +19,7 @@ def parameter_table(config: GPTConfig) -> dict[str, int]:
 
     The output projection counts nothing when it is tied: it is the token embedding's own matrix.
     """
-    width, hidden, layers, bias = config.n_embd, config.n_hidden, config.n_layer, int(config.bias)
+    width, hidden, layers, bias = config.n_embd, config.n_inner, config.n_layer, int(config.bias)
     norm = width * (2 if config.norm == "layernorm" and config.bias else 1)
     linear = {
         "attention: queries, keys, values": (width, _qkv_width(config)),
@@ -33,7 +33,9 @@ def parameter_table(config: GPTConfig) -> dict[str, int]:
         **{f"{part}, {layers} x": layers * (n_in + bias) * n_out for part, (n_in, n_out) in linear.items()},
         **({f"norms of queries and keys, {2 * layers} x": 2 * layers * config.head_dim} if config.qk_norm else {}),
         f"norms, {2 * layers + 1} x": (2 * layers + 1) * norm,
-        "output projection" + (" (tied)" if config.tied else ""): 0 if config.tied else config.vocab_size * width,
+        "output projection" + (" (tied)" if config.tie_word_embeddings else ""): 0
+        if config.tie_word_embeddings
+        else config.vocab_size * width,
     }
 
 
@@ -49,7 +51,7 @@ def flops_per_token(config: GPTConfig) -> dict[str, int]:
     backward for both factors (Kaplan et al. 2020, section 2.1). Attention looks at half a context on average.
     """
     width, layers = config.n_embd, config.n_layer
-    feed_forward = width * config.n_hidden * (3 if config.mlp == "swiglu" else 2)
+    feed_forward = width * config.n_inner * (3 if config.mlp == "swiglu" else 2)
     return {
         "attention: projections": 6 * layers * width * (_qkv_width(config) + width),
         "attention: scores and sums": 6 * layers * config.block_size * width,
@@ -97,12 +99,12 @@ def training_memory(
     """
     count, words = parameter_count(config), config.vocab_size * config.n_embd
     tokens, size = rows * config.block_size, dtype.itemsize
-    outputs = _qkv_width(config) + config.n_embd + _hidden_width(config) + config.n_hidden
+    outputs = _qkv_width(config) + config.n_embd + _hidden_width(config) + config.n_inner
     matrices = config.n_layer * config.n_embd * outputs
     chunk = min(chunk_size(kind, dtype), tokens)
     blockwise = bool(config.dropout) and kind == "cpu"
     # Room for kernels as measured on a CPU (docs/log.md): bfloat16's reorder what they read, float32's do not.
-    moments = tokens * size * (4 * config.n_head * BLOCK * blockwise + 3 * config.n_hidden)
+    moments = tokens * size * (4 * config.n_head * BLOCK * blockwise + 3 * config.n_inner)
     return TrainingMemory(
         weights=4 * count,
         optimizer=8 * count - (4 * matrices if optimizer == "muon" else 0),
@@ -118,7 +120,7 @@ def _qkv_width(config: GPTConfig) -> int:
 
 
 def _hidden_width(config: GPTConfig) -> int:
-    return config.n_hidden * (2 if config.mlp == "swiglu" else 1)
+    return config.n_inner * (2 if config.mlp == "swiglu" else 1)
 
 
 def _activations_per_token(config: GPTConfig, dtype: torch.dtype, blockwise: bool) -> int:
@@ -133,7 +135,7 @@ def _activations_per_token(config: GPTConfig, dtype: torch.dtype, blockwise: boo
     attention = (5 * size + drop) * width  # queries, keys, values, result, and it again with the heads side by side
     if blockwise:  # the attention weights are kept, of half the context on average
         attention += config.n_head * (config.block_size + BLOCK) // 2 * size
-    inner = {"gelu": 2, "relu2": 3, "swiglu": 4}[config.mlp] * config.n_hidden * size
+    inner = {"gelu": 2, "relu2": 3, "swiglu": 4}[config.mlp] * config.n_inner * size
     layer = 2 * norm + attention + inner + drop * width
     ends = (4 + 4 * bool(config.dropout) + 3 * 4) * width + norm  # embedding, the head's float32, last norm
     return config.n_layer * layer + ends

@@ -86,9 +86,9 @@ class MLP(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.c_fc = Linear(config.n_embd, config.n_hidden, bias=config.bias)
+        self.c_fc = Linear(config.n_embd, config.n_inner, bias=config.bias)
         self.act = nn.GELU(approximate="tanh")
-        self.c_proj = Linear(config.n_hidden, config.n_embd, bias=config.bias)
+        self.c_proj = Linear(config.n_inner, config.n_embd, bias=config.bias)
         self.hidden = Point()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ class GPT(nn.Module):
         self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.ln_f = layers.NORMS[config.norm](config.n_embd, config.bias)
         self.lm_head = OutputProjection(config.n_embd, config.vocab_size, bias=False)
-        if config.tied:
+        if config.tie_word_embeddings:
             self.lm_head.weight = self.wte.weight
         self.embed, self.final, self.logits = Point(), Point(), Point()
         self.initialise()
@@ -190,7 +190,7 @@ class GPT(nn.Module):
         if earlier + time > self.config.block_size:
             raise ConfigError(
                 f"The model reads at most {self.config.block_size} tokens at once",
-                seen=earlier + time,
+                got=earlier + time,
                 remedy="Give it fewer, or train with a larger model.block_size.",
             )
         positions = torch.arange(time, device=ids.device) if cache is None else cache.positions(time)

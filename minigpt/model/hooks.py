@@ -11,7 +11,7 @@ block. A point that nobody watches costs half a microsecond. Where a fast kernel
     h.N.attn.scores, .pattern             before and after the softmax, (batch, heads, queries, keys)
     h.N.attn.z                            each head's output before `c_proj`, (batch, heads, time, head_dim)
     h.N.attn_out, h.N.mlp_out             what each layer adds to the stream, (batch, time, n_embd)
-    h.N.mlp.hidden                        the feed-forward layer's hidden units, (batch, time, n_hidden)
+    h.N.mlp.hidden                        the feed-forward layer's hidden units, (batch, time, n_inner)
     final                                 the normalised stream that the head reads, (batch, time, n_embd)
     logits                                (batch, time, vocab_size)
 """

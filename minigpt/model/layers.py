@@ -168,8 +168,8 @@ class ReLU2MLP(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.c_fc = Linear(config.n_embd, config.n_hidden, bias=config.bias)
-        self.c_proj = Linear(config.n_hidden, config.n_embd, bias=config.bias)
+        self.c_fc = Linear(config.n_embd, config.n_inner, bias=config.bias)
+        self.c_proj = Linear(config.n_inner, config.n_embd, bias=config.bias)
         self.hidden = Point()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -182,10 +182,10 @@ class SwiGLUMLP(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.c_gate = Linear(config.n_embd, config.n_hidden, bias=config.bias)
-        self.c_fc = Linear(config.n_embd, config.n_hidden, bias=config.bias)
+        self.c_gate = Linear(config.n_embd, config.n_inner, bias=config.bias)
+        self.c_fc = Linear(config.n_embd, config.n_inner, bias=config.bias)
         self.act = nn.SiLU()
-        self.c_proj = Linear(config.n_hidden, config.n_embd, bias=config.bias)
+        self.c_proj = Linear(config.n_inner, config.n_embd, bias=config.bias)
         self.hidden = Point()
 
     def forward(self, x: Tensor) -> Tensor:

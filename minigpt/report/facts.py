@@ -1,6 +1,6 @@
 """What is known of runs, as plain values, and whether it may be compared.
 
-Not here: where it comes from (gather.py), and what is made of it (the files of pictures and sections).
+Not here: where it comes from (collect.py), and what is made of it (the files of pictures and sections).
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from minigpt.calendar import Calendar
-from minigpt.characters import own_name, shell_line, words_of
 from minigpt.config import Config
-from minigpt.data.report import Report
+from minigpt.data.dataset_card import DatasetCard
 from minigpt.doctor import Diagnosis
 from minigpt.evaluation import Evaluation
-from minigpt.metrics import ran_out
+from minigpt.intervals import Intervals
 from minigpt.model.accounting import parameter_count
-from minigpt.report.said import Said
-from minigpt.run import RunFolder
+from minigpt.records import ran_out
+from minigpt.report.sample_analysis import SampleAnalysis
+from minigpt.runs.folder import RunFolder
+from minigpt.text_utils import display_name, shell_line, words_of
 
 Records = list[dict[str, Any]]
 
@@ -56,10 +56,10 @@ class RunFacts:
     environment: Mapping[str, Any]
     data: Mapping[str, Any]
     origin: Mapping[str, Any] | None
-    prepared: Report | None
+    prepared: DatasetCard | None
     evaluation: Evaluation | None
     unseen: bool
-    said: Said
+    said: SampleAnalysis
     diagnosis: Diagnosis | None
     running: bool
     missing: tuple[str, ...]
@@ -78,7 +78,7 @@ class RunFacts:
     @cached_property
     def health(self) -> Records:
         """The `health` records."""
-        return [record for record in self._of_kind("health") if isinstance(record.get("parts"), list)]
+        return [record for record in self._of_kind("health") if isinstance(record.get("modules"), list)]
 
     @cached_property
     def notes(self) -> Records:
@@ -104,7 +104,7 @@ class RunFacts:
     def total_steps(self) -> int | None:
         """How many steps it was to take; None where nobody knows."""
         train, val = (number((self.data["splits"].get(name) or {}).get("tokens")) for name in ("train", "val"))
-        return Calendar(self.config, int(train), int(val)).total_steps if train > 0 and val >= 0 else None
+        return Intervals(self.config, int(train), int(val)).total_steps if train > 0 and val >= 0 else None
 
     @property
     def ended_early(self) -> bool:
@@ -155,7 +155,7 @@ class RunFacts:
                 parts[place] = _with_placeholders(part, self.places)
         text = "`".join(parts)
         for path in sorted(self.places, key=len, reverse=True):
-            text = text.replace(path.rstrip("/\\") or path, own_name(path))
+            text = text.replace(path.rstrip("/\\") or path, display_name(path))
         return text
 
     def _of_kind(self, kind: str) -> Records:
@@ -190,7 +190,7 @@ def comparable(runs: Sequence[RunFacts]) -> bool:
 
 def measured_alike(runs: Sequence[RunFacts]) -> bool:
     """Whether what was measured now is of the same tokens in all runs that were measured, two at least."""
-    found = [run.evaluation.figures for run in runs if run.evaluation]
+    found = [run.evaluation.metrics for run in runs if run.evaluation]
     texts = {(one.bytes_per_token, *(document.tokens for document in one.by_document)) for one in found}
     return len(found) > 1 and len(texts) == 1
 

@@ -18,7 +18,7 @@ def findings(runs: Sequence[RunFacts]) -> list[Html]:
         if len(runs) > 1:
             parts.append(element("h3", name(run.label)))
         parts += _of_run(run, run.diagnosis)
-    if any("`minigpt " in finding.remedy for run in runs if run.diagnosis for finding in run.diagnosis.findings):
+    if any("`minigpt " in finding.fix for run in runs if run.diagnosis for finding in run.diagnosis.findings):
         where = element("a", "How to make it again", href="#commands")
         parts.append(element("p", "What stands for the folders in these commands: ", where, ".", class_="note"))
     return parts
@@ -37,7 +37,7 @@ def _of_run(run: RunFacts, diagnosis: Diagnosis) -> list[Html]:
 
 def _finding(run: RunFacts, finding: Finding) -> Html:
     seen, means, remedy = (
-        element("p", with_code(run.shortened(text))) for text in (finding.seen, finding.means, finding.remedy)
+        element("p", with_code(run.shortened(text))) for text in (finding.observation, finding.explanation, finding.fix)
     )
     title = element(
         "p", element("b", f"{finding.severity.capitalize()}: {finding.check}"), finding.since and f", {finding.since}"

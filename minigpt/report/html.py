@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from minigpt.characters import visible
+from minigpt.text_utils import escape_control
 
 VOID = ("meta", "br", "col")
 NO_CHARACTER = re.compile("[\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
@@ -32,7 +32,7 @@ Attribute: TypeAlias = str | int | bool | None
 
 def shown(words: str) -> str:
     """Returns words with nothing in them that steers a page, a terminal or an XML file."""
-    return NO_CHARACTER.sub("\ufffd", visible(words))
+    return NO_CHARACTER.sub("\ufffd", escape_control(words))
 
 
 def element(tag: str, *children: Child, **attributes: Attribute) -> Html:

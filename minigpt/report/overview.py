@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from minigpt.characters import counted, own_name
-from minigpt.evaluation.figures import RESAMPLES, Estimate, Figures
-from minigpt.evaluation.measure import IN_TRAINING, NOTEWORTHY
-from minigpt.report import words
+from minigpt.evaluation.evaluate import IN_TRAINING, NOTEWORTHY
+from minigpt.evaluation.metrics import RESAMPLES, Estimate, EvalMetrics
+from minigpt.evaluation.paired_bootstrap import beats_bigram, difference, surely_best
+from minigpt.report import formatting
 from minigpt.report.facts import RunFacts, measured_alike, number, one_tokenizer, same_text
 from minigpt.report.html import Child, Html, element, name, table, with_code
-from minigpt.report.paired import beats_bigram, difference, surely_best
+from minigpt.text_utils import display_name, pluralize
 
 PAIRED = (
     f"The difference is of the same documents, {RESAMPLES:,} times resampled, so it is far surer than the two losses "
@@ -22,7 +22,7 @@ PAIRED = (
 
 def overview(runs: Sequence[RunFacts]) -> list[Html]:
     """Returns the title, a paragraph for each run, the figures side by side, and what is missing."""
-    heading = "Report of " + words.listed([run.label for run in runs])
+    heading = "Report of " + formatting.listed([run.label for run in runs])
     parts = [element("h1", element("bdi", heading)), *(element("p", _sentences(run), class_="lead") for run in runs)]
     parts += [_tiles(runs[0])] if len(runs) == 1 else _side_by_side(runs)
     parts += [element("p", with_code(text), class_="warning") for text in _warnings(runs)]
@@ -35,8 +35,10 @@ def overview(runs: Sequence[RunFacts]) -> list[Html]:
 
 def _sentences(run: RunFacts) -> list[Child]:
     model = run.config.model
-    shape = f"{counted(model.n_layer, 'layer')}, {model.n_embd} wide, a context of {counted(model.block_size, 'token')}"
-    what = f" is a transformer of {words.amount(run.parameters)} parameters ({shape})"
+    shape = (
+        f"{pluralize(model.n_layer, 'layer')}, {model.n_embd} wide, a context of {pluralize(model.block_size, 'token')}"
+    )
+    what = f" is a transformer of {formatting.amount(run.parameters)} parameters ({shape})"
     return [element("b", name(run.label)), what, *_training(run), *_quality(run)]
 
 
@@ -44,25 +46,27 @@ def _training(run: RunFacts) -> list[Child]:
     """What it was trained on, for how long, and where."""
     train = run.data["splits"].get("train")
     began: list[Child] = (
-        [" that began with the weights of ", name(own_name(str(run.origin["folder"])))] if run.origin else []
+        [" that began with the weights of ", name(display_name(str(run.origin["folder"])))] if run.origin else []
     )
     if not train:
         return [*began, ". "]
     parts: list[Child] = [*began, ", trained" if began else ", trained from scratch", " on ", data_name(run)]
-    parts.append(f" ({words.amount(train['tokens'])} tokens of {run.tokenizer.get('spec', 'an unknown tokenizer')}). ")
+    parts.append(
+        f" ({formatting.amount(train['tokens'])} tokens of {run.tokenizer.get('spec', 'an unknown tokenizer')}). "
+    )
     seen = run.seen
     if "tokens" in seen:
         goes_on = run.step < run.last_step
         epochs = f", {seen['epoch']:.2f} epochs" if "epoch" in seen else ""
-        time = f" in {words.duration(seen['seconds'])}" if "seconds" in seen else ""
+        time = f" in {formatting.duration(seen['seconds'])}" if "seconds" in seen else ""
         began_so = f"At step {run.step:,} it had" if goes_on else "It has"
         end = f"; the training went on to step {run.last_step:,}" if goes_on else ""
-        parts.append(f"{began_so} seen {words.amount(seen['tokens'])} tokens{epochs},{time}{_machine(run)}{end}. ")
+        parts.append(f"{began_so} seen {formatting.amount(seen['tokens'])} tokens{epochs},{time}{_machine(run)}{end}. ")
     if run.total_steps is not None and run.last_step < run.total_steps:
-        done = f"{run.last_step:,} of {counted(run.total_steps, 'step')}"
+        done = f"{run.last_step:,} of {pluralize(run.total_steps, 'step')}"
         way = "is still being trained, and has done" if run.running else "was stopped after"
         if run.ended_early and not run.running:
-            waited = counted(run.config.train.patience, "validation")
+            waited = pluralize(run.config.train.patience, "validation")
             way = f"ended early, with no lower validation loss in {waited}, after"
         parts.append(f"It {way} {done}. ")
     return parts
@@ -76,18 +80,18 @@ def _quality(run: RunFacts) -> list[Child]:
         loss, perplexity = (number(run.best.get(which)) for which in ("val_loss", "val_perplexity"))
         said = f"Its lowest validation loss was {loss:.3f} nats per token, a perplexity of {perplexity:,.1f}"
         return [said, f", after step {run.best['step']:,}."]
-    found = run.evaluation.figures
+    found = run.evaluation.metrics
     text = "that it was not trained on" if run.unseen else "of the text it was measured on"
     if run.unseen and run.prepared and run.prepared.overlap > NOTEWORTHY:
         text += f" (but {run.prepared.overlap:.1%} of their passages stand in its training text too)"
-    said = f"After step {run.evaluation.step:,}, on {words.amount(found.tokens)} tokens {text}, "
-    between = f" (95 % interval {words.interval(found.loss)})" if found.loss.interval else ""
+    said = f"After step {run.evaluation.step:,}, on {formatting.amount(found.tokens)} tokens {text}, "
+    between = f" (95 % interval {formatting.interval(found.loss)})" if found.loss.interval else ""
     said += f"its loss is {found.loss.value:.3f} nats per token{between}: a perplexity of "
     said += f"{found.perplexity.value:,.1f}, {found.bits_per_byte.value:.3f} bits per byte. "
     return [said, f"Its first guess is right for {found.accuracy.value:.1%} of the tokens. ", _beside(found)]
 
 
-def _beside(found: Figures) -> str:
+def _beside(found: EvalMetrics) -> str:
     simple = {name: estimate.value for name, estimate in found.yardsticks.items()}
     if "bigram" not in simple:
         return f"Guessing blindly would have a loss of {simple['uniform']:.3f}."
@@ -102,9 +106,9 @@ def _beside(found: Figures) -> str:
 
 def data_name(run: RunFacts) -> Html:
     """Returns what a run's text is called: its sources, or else its folder."""
-    sources = [own_name(source) for source in run.prepared.sources] if run.prepared else []
-    called = words.listed(sources[:3] + ([f"{len(sources) - 3} more"] if len(sources) > 3 else []))
-    return name(called or own_name(str(run.data["folder"])) or "an unknown text")
+    sources = [display_name(source) for source in run.prepared.sources] if run.prepared else []
+    called = formatting.listed(sources[:3] + ([f"{len(sources) - 3} more"] if len(sources) > 3 else []))
+    return name(called or display_name(str(run.data["folder"])) or "an unknown text")
 
 
 def _machine(run: RunFacts) -> str:
@@ -118,7 +122,7 @@ def _tiles(run: RunFacts) -> Html:
     """The few figures that everybody asks for, large."""
     tiles: list[tuple[str, str, str]] = []
     if run.evaluation:
-        found = run.evaluation.figures
+        found = run.evaluation.metrics
         tiles += [
             ("loss", f"{found.loss.value:.3f}", "nats per token"),
             ("perplexity", f"{found.perplexity.value:,.1f}", "as if guessing among that many"),
@@ -130,11 +134,11 @@ def _tiles(run: RunFacts) -> Html:
             ("validation loss", f"{loss:.3f}", "nats per token"),
             ("perplexity", f"{perplexity:,.1f}", "as if guessing among that many"),
         ]
-    tiles.append(("parameters", words.amount(run.parameters), "trained numbers"))
+    tiles.append(("parameters", formatting.amount(run.parameters), "trained numbers"))
     if "tokens" in run.seen:
-        tiles.append(("seen", words.amount(run.seen["tokens"]), "tokens of text"))
+        tiles.append(("seen", formatting.amount(run.seen["tokens"]), "tokens of text"))
     if "seconds" in run.seen:
-        tiles.append(("trained for", words.duration(run.seen["seconds"]), "validations included"))
+        tiles.append(("trained for", formatting.duration(run.seen["seconds"]), "validations included"))
     boxes = [
         element("div", element("dt", title), element("dd", element("b", value), element("small", unit)))
         for title, value, unit in tiles
@@ -154,15 +158,15 @@ ESTIMATES = (
 def _side_by_side(runs: Sequence[RunFacts]) -> list[Html]:
     """The figures of several runs; where they are of one text, how far apart they are, and which is surely best."""
     rows: list[list[Child]] = [
-        ["parameters", *(words.amount(run.parameters) for run in runs)],
-        ["tokens seen", *(words.amount(run.seen.get("tokens", math.nan)) for run in runs)],
-        ["epochs", *(words.figure(run.seen.get("epoch", math.nan), "{:.2f}") for run in runs)],
-        ["time of training", *(words.duration(run.seen.get("seconds", math.nan)) for run in runs)],
+        ["parameters", *(formatting.amount(run.parameters) for run in runs)],
+        ["tokens seen", *(formatting.amount(run.seen.get("tokens", math.nan)) for run in runs)],
+        ["epochs", *(formatting.figure(run.seen.get("epoch", math.nan), "{:.2f}") for run in runs)],
+        ["time of training", *(formatting.duration(run.seen.get("seconds", math.nan)) for run in runs)],
         ["steps", *(f"{run.step:,}" for run in runs)],
     ]
     lowest = [number(run.best.get("val_loss")) if run.best else math.nan for run in runs]
-    rows.append(["lowest validation loss in training", *(words.figure(value, "{:.4f}") for value in lowest)])
-    measured = [run.evaluation.figures if run.evaluation else None for run in runs]
+    rows.append(["lowest validation loss in training", *(formatting.figure(value, "{:.4f}") for value in lowest)])
+    measured = [run.evaluation.metrics if run.evaluation else None for run in runs]
     alike = measured_alike(runs)
     best = surely_best(measured) if alike or same_text(runs) else None
     for title, which, form in ESTIMATES if any(measured) else ():
@@ -174,11 +178,11 @@ def _side_by_side(runs: Sequence[RunFacts]) -> list[Html]:
         away = [difference(first, figures) if figures else None for figures in measured[1:]]
         if any(away):
             beside: Child = ["loss beside ", name(runs[0].label)]
-            rows.append([beside, words.NONE, *(_estimate(one, "{:+.4f}", marked=False) for one in away)])
+            rows.append([beside, formatting.NONE, *(_estimate(one, "{:+.4f}", marked=False) for one in away)])
             notes.append(element("p", PAIRED, class_="note"))
     errors = [figures.calibration_error if figures else math.nan for figures in measured]
     if any(map(math.isfinite, errors)):
-        rows.append(["calibration error", *(words.figure(error, "{:.2%}") for error in errors)])
+        rows.append(["calibration error", *(formatting.figure(error, "{:.2%}") for error in errors)])
     apart = [
         element("li", element("bdi", run.label), ": ", note)
         for run in runs
@@ -191,9 +195,9 @@ def _side_by_side(runs: Sequence[RunFacts]) -> list[Html]:
 
 def _estimate(estimate: Estimate | None, form: str, marked: bool) -> Child:
     if estimate is None:
-        return words.NONE
-    value = words.figure(estimate.value, form)
-    between = words.interval(estimate, form)
+        return formatting.NONE
+    value = formatting.figure(estimate.value, form)
+    between = formatting.interval(estimate, form)
     said: Child = element("b", value) if marked else value
     return [said, element("small", element("br"), between) if between else None]
 

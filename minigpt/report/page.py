@@ -15,19 +15,19 @@ from pathlib import Path
 from minigpt.atomic import write_file
 from minigpt.errors import ConfigError
 from minigpt.files import is_dir, is_file, why
-from minigpt.report.commands import commands
+from minigpt.report.collect import Progress, ReportOptions, collect_facts
+from minigpt.report.commands_section import commands
+from minigpt.report.evaluation_section import evaluation
 from minigpt.report.facts import RunFacts
 from minigpt.report.findings import findings
-from minigpt.report.gather import Progress, Wishes, gather
 from minigpt.report.glossary import glossary
 from minigpt.report.html import Html, element, folded, join
-from minigpt.report.measured import evaluation
 from minigpt.report.overview import overview
-from minigpt.report.samples import samples
-from minigpt.report.settings import data, machine, parameters, settings
+from minigpt.report.samples_section import samples
+from minigpt.report.settings_section import data, machine, parameters, settings
 from minigpt.report.svg import SERIES
-from minigpt.report.training import curves, epochs, inside, notes, point_by_point
-from minigpt.run import RunFolder
+from minigpt.report.training_section import curves, epochs, inside, notes, point_by_point
+from minigpt.runs.folder import RunFolder
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 FILE = "report.html"
@@ -58,7 +58,7 @@ def write_report(
     runs: Sequence[Path | str] | Path | str,
     out: Path | str | None = None,
     *,
-    wishes: Wishes = Wishes(),  # noqa: B008
+    wishes: ReportOptions = ReportOptions(),  # noqa: B008
     on_progress: Progress = lambda phase, done, total: None,
     on_left_out: Callable[[str], None] = lambda text: None,
 ) -> Path:
@@ -82,15 +82,15 @@ def write_report(
         raise ConfigError("No run is named", remedy="Name one or more: minigpt report runs/first")
     if len(runs) > len(SERIES):
         remedy = "Compare fewer at once: a picture of more could not be read."
-        raise ConfigError(f"A report compares at most {len(SERIES)} runs", seen=f"{len(runs)} runs", remedy=remedy)
+        raise ConfigError(f"A report compares at most {len(SERIES)} runs", got=f"{len(runs)} runs", remedy=remedy)
     for run in runs:
         RunFolder.open(run)  # what cannot be read is told before what cannot be written
     file = Path(out) if out is not None else Path(runs[0]) / FILE
     with _writing(file):
         if out is not None and not is_dir(file.absolute().parent):
-            raise ConfigError("The report's folder is not there", seen=file.absolute().parent, remedy="Make it first.")
+            raise ConfigError("The report's folder is not there", got=file.absolute().parent, remedy="Make it first.")
         _check_place(file)
-    known = gather(runs, wishes, on_progress)
+    known = collect_facts(runs, wishes, on_progress)
     for facts in known:
         for text in facts.missing:
             on_left_out(f"{facts.label}: {text}" if len(known) > 1 else text)
@@ -106,15 +106,13 @@ def _writing(file: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError(
-            "The report cannot be written there", seen=f"{file}: {why(error)}", remedy=ELSEWHERE
-        ) from None
+        raise ConfigError("The report cannot be written there", got=f"{file}: {why(error)}", remedy=ELSEWHERE) from None
 
 
 def _check_place(file: Path) -> None:
     """Raises ConfigError if something else than a report stands there, OSError if no file can: before the work."""
     if is_dir(file):
-        raise ConfigError("A folder is where the report would be written", seen=file, remedy=ELSEWHERE)
+        raise ConfigError("A folder is where the report would be written", got=file, remedy=ELSEWHERE)
     try:
         os.lstat(file)  # too long a name is an error now, not after the work
     except FileNotFoundError:
@@ -122,8 +120,8 @@ def _check_place(file: Path) -> None:
     else:
         if not (is_file(file) and _is_html(file)):
             what = "A file that is no HTML page is where the report would be written, and is left as it is"
-            raise ConfigError(what, seen=file, remedy=ELSEWHERE)
-    if is_dir(file.parent):  # else it is no run, and `gather` says so
+            raise ConfigError(what, got=file, remedy=ELSEWHERE)
+    if is_dir(file.parent):  # else it is no run, and `collect_facts` says so
         tempfile.TemporaryFile(dir=file.parent).close()
 
 

@@ -102,7 +102,7 @@ def course(runs: Sequence[RunFacts]) -> list[Html]:
 def _small(runs: Sequence[RunFacts], name: str, title: str, label: str, scale: float, logarithmic: bool) -> Html:
     ends = [(run.label, [value for value in column(run.steps, name) if math.isfinite(value)]) for run in runs]
     told = "; ".join(f"{who} from {v[0] * scale:.4g} to {v[-1] * scale:.4g}" for who, v in ends if v)
-    clip = runs[0].config.train.clip if name == "grad_norm" and len(runs) == 1 else 0
+    clip = runs[0].config.train.grad_clip if name == "grad_norm" and len(runs) == 1 else 0
     hint = "Dotted: larger ones are clipped." if clip else ""
     with drawing(f"course-{name.replace('_', '-')}", title, f"{told}.", hint, width=4.4, height=2.7) as made:
         axes = made.figure.subplots()
@@ -129,8 +129,8 @@ def _small(runs: Sequence[RunFacts], name: str, title: str, label: str, scale: f
 def inside(run: RunFacts, key: str) -> list[Html]:
     """Gradients and updates of each part of the model over the steps."""
     curves = (
-        ("gradient", "Gradient of each part", "norm before clipping (log scale)"),
-        ("update", "Change of each part in one step", "share of the weights' norm (log scale)"),
+        ("grad_norm", "Gradient of each part", "norm before clipping (log scale)"),
+        ("update_ratio", "Change of each part in one step", "share of the weights' norm (log scale)"),
     )
     made = []
     for name, title, label in curves:
@@ -171,9 +171,9 @@ def _parts(run: RunFacts, name: str) -> dict[str, tuple[list[float], list[float]
     """Returns steps and values of each part of the model."""
     series: dict[str, tuple[list[float], list[float]]] = {}
     for record in run.health:
-        for part in record["parts"]:
-            if isinstance(part, dict) and isinstance(part.get("part"), str):
-                steps, values = series.setdefault(shown(part["part"]), ([], []))
+        for part in record["modules"]:
+            if isinstance(part, dict) and isinstance(part.get("module"), str):
+                steps, values = series.setdefault(shown(part["module"]), ([], []))
                 steps.append(record["step"])
                 values.append(number(part.get(name)))
     return series
@@ -204,7 +204,7 @@ def _yardsticks(axes: Any, run: RunFacts) -> None:
     """Draws what simple models reach, as lines that bear their names."""
     if run.evaluation is None:
         return
-    for name, estimate in run.evaluation.figures.yardsticks.items():
+    for name, estimate in run.evaluation.metrics.yardsticks.items():
         axes.axhline(estimate.value, color=MUTED, linestyle=":", lw=1)
         axes.annotate(
             name,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from minigpt.evaluation.figures import Figures, Group
+from minigpt.evaluation.metrics import Bucket, EvalMetrics
 from minigpt.report.facts import RunFacts, one_tokenizer
 from minigpt.report.html import Html
 from minigpt.report.svg import DASHES, MARKERS, MUTED, SERIES, drawing, engineering, legend
@@ -23,13 +23,13 @@ HINTS = {
 MOST_DOCUMENTS = 1_000
 """Points of a run; of more documents, as many are drawn, evenly spaced by their loss."""
 
-Measured = Sequence[tuple[str, Figures]]
+Measured = Sequence[tuple[str, EvalMetrics]]
 
 
 def evaluation_plots(runs: Sequence[RunFacts]) -> list[Html]:
     """Loss by context, by token frequency and by document, and calibration; between tokenizers only this."""
     there = [run for run in runs if run.evaluation]
-    found = [(run.label, run.evaluation.figures) for run in there if run.evaluation]
+    found = [(run.label, run.evaluation.metrics) for run in there if run.evaluation]
     if not found or not one_tokenizer(there):
         return [_calibration(found)] if found else []
     made = [_by_context(found)]
@@ -61,7 +61,7 @@ def _by_frequency(found: Measured) -> Html:
     return made.html
 
 
-def _groups(axes: Any, runs: Sequence[tuple[str, tuple[Group, ...]]], bound: Any) -> None:
+def _groups(axes: Any, runs: Sequence[tuple[str, tuple[Bucket, ...]]], bound: Any) -> None:
     """Draws the loss of each group; for a single run the bigram's beside it."""
     names = sorted({group.name for _, groups in runs for group in groups}, key=_numbers)
     for place, (label, groups) in enumerate(runs):
@@ -124,7 +124,7 @@ def _by_document(found: Measured) -> Html:
     return made.html
 
 
-def _spread(documents: Sequence[Group]) -> Sequence[Group]:
+def _spread(documents: Sequence[Bucket]) -> Sequence[Bucket]:
     """Returns at most MOST_DOCUMENTS, evenly spaced by their loss, the easiest and the hardest among them."""
     if len(documents) <= MOST_DOCUMENTS:
         return documents

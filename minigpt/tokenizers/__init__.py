@@ -1,7 +1,7 @@
 """Tokenizers: text to ids and back.
 
 `make_tokenizer` makes one from what the user wrote (`gpt2`, `char`, `byte`, `bpe:8192`), `load_tokenizer`
-reads the one that was saved beside a data set or a run. The table `KINDS` at the bottom lists them all.
+reads the one that was saved beside a data set or a run. The table `TOKENIZER_TYPES` at the bottom lists them all.
 """
 
 from __future__ import annotations
@@ -24,38 +24,38 @@ from minigpt.tokenizers.base import (
     Ids,
     OnNote,
     Tokenizer,
-    safe_cut,
+    last_safe_split,
     usable_cores,
     utf8,
 )
-from minigpt.tokenizers.bpe import load_bpe, train_bpe
-from minigpt.tokenizers.bytepairs import BytePairTokenizer
+from minigpt.tokenizers.bpe import BytePairTokenizer
+from minigpt.tokenizers.bpe_train import load_bpe, train_bpe
+from minigpt.tokenizers.byte_char import ByteTokenizer, CharTokenizer
 from minigpt.tokenizers.gpt2 import gpt2_tokenizer
-from minigpt.tokenizers.simple import ByteTokenizer, CharTokenizer
 
 __all__ = [
     "CONFIG_FILE",
     "END_OF_TEXT",
-    "KINDS",
+    "TOKENIZER_TYPES",
     "UNKNOWN",
     "BytePairTokenizer",
     "ByteTokenizer",
     "CharTokenizer",
     "Ids",
-    "Kind",
     "OnNote",
     "Tokenizer",
+    "TokenizerType",
+    "last_safe_split",
     "load_tokenizer",
     "make_tokenizer",
     "reads_training_text",
-    "safe_cut",
     "usable_cores",
     "utf8",
 ]
 
 
 @dataclass(frozen=True)
-class Kind:
+class TokenizerType:
     """A kind of tokenizer.
 
     Args:
@@ -78,7 +78,7 @@ def make_tokenizer(spec: str, training_text: Iterable[str] = (), on_note: OnNote
     """Makes the tokenizer that a spec names.
 
     Args:
-        spec: a key of `KINDS`, for `bpe` followed by a colon and the number of ids: `bpe:8192`; or the folder of a run
+        spec: a key of `TOKENIZER_TYPES`, for `bpe` followed by a colon and the number of ids: `bpe:8192`; or the folder of a run
             or data set, whose tokenizer it then is.
         training_text: pieces of text; only the kinds that `reads_text` look at it, and they read it once.
         on_note: told what of that text was not taken as it is.
@@ -117,28 +117,28 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
         if config["format"] > FORMAT:
             raise TokenizerError(
                 f"{path / CONFIG_FILE} was written by a newer Mini-GPT",
-                seen=f"format {config['format']}",
+                got=f"format {config['format']}",
                 remedy=f"Update Mini-GPT; this version reads formats up to {FORMAT}.",
             )
         for name, sha256 in config["files"].items():
             if hashlib.sha256(read_bytes(path / Path(name).name)).hexdigest() != sha256:
                 raise ValueError(f"{name} is not the file that was saved")
-        kind = KINDS[config["kind"]]
+        kind = TOKENIZER_TYPES[config["kind"]]
         if not re.fullmatch(config["kind"] + r":[0-9]{1,7}" * kind.takes_size, config["spec"]):
             raise ValueError("its spec is none of its kind", config["spec"])
         tokenizer = kind.load(path, config)
         saved = config["identity"]
     except OSError as error:
         what = f"A tokenizer's file {'is missing' if is_missing(error) else 'cannot be read'}"
-        raise TokenizerError(what, seen=f"{error.filename!r}: {why(error)}", remedy=remedy) from error
+        raise TokenizerError(what, got=f"{error.filename!r}: {why(error)}", remedy=remedy) from error
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         if isinstance(error, TokenizerError):
             raise
-        raise TokenizerError(f"The tokenizer in {path} is damaged", seen=why(error)[:200], remedy=remedy) from error
+        raise TokenizerError(f"The tokenizer in {path} is damaged", got=why(error)[:200], remedy=remedy) from error
     if tokenizer.identity != saved:
         raise TokenizerError(
             f"The tokenizer in {path} is not the one that was saved there",
-            seen=f"identity {tokenizer.identity[:12]}..., saved {str(saved)[:12]!r}...",
+            got=f"identity {tokenizer.identity[:12]}..., saved {str(saved)[:12]!r}...",
             remedy=remedy,
         )
     return tokenizer
@@ -150,42 +150,42 @@ def _saved_in(spec: str) -> Path | None:
     return next((place for place in places if is_file(place / CONFIG_FILE)), None)
 
 
-def _parse(spec: str) -> tuple[Kind, int]:
+def _parse(spec: str) -> tuple[TokenizerType, int]:
     name, colon, size = spec.partition(":")
-    if name not in KINDS:
+    if name not in TOKENIZER_TYPES:
         raise TokenizerError(
             "There is no such tokenizer",
-            seen=spec,
-            remedy=f"{did_you_mean(name, KINDS)}There are: {', '.join(KINDS)}:N, or the folder of a run.",
+            got=spec,
+            remedy=f"{did_you_mean(name, TOKENIZER_TYPES)}There are: {', '.join(TOKENIZER_TYPES)}:N, or the folder of a run.",
         )
-    kind = KINDS[name]
+    kind = TOKENIZER_TYPES[name]
     if kind.takes_size and not (size.isascii() and size.isdigit() and len(size) < 8):
         raise TokenizerError(
-            f"{name} needs the number of ids behind a colon", seen=spec, remedy=f"For instance {name}:8192."
+            f"{name} needs the number of ids behind a colon", got=spec, remedy=f"For instance {name}:8192."
         )
     if colon and not kind.takes_size:
-        raise TokenizerError(f"{name} takes no number", seen=spec, remedy=f"Write just {name}.")
+        raise TokenizerError(f"{name} takes no number", got=spec, remedy=f"Write just {name}.")
     return kind, int(size) if kind.takes_size else 0
 
 
-KINDS: dict[str, Kind] = {
-    "gpt2": Kind(
+TOKENIZER_TYPES: dict[str, TokenizerType] = {
+    "gpt2": TokenizerType(
         "GPT-2's 50,257 ids; works offline",
         make=lambda size, text, on_note: gpt2_tokenizer(),
         load=lambda folder, config: gpt2_tokenizer(),
     ),
-    "char": Kind(
+    "char": TokenizerType(
         "the characters of the training text",
         make=lambda size, text, on_note: CharTokenizer.from_text(text),
         load=lambda folder, config: CharTokenizer(config["characters"]),
         reads_text=True,
     ),
-    "byte": Kind(
+    "byte": TokenizerType(
         "the 256 bytes",
         make=lambda size, text, on_note: ByteTokenizer(),
         load=lambda folder, config: ByteTokenizer(),
     ),
-    "bpe": Kind(
+    "bpe": TokenizerType(
         "N ids learned from the training text",
         make=train_bpe,
         load=lambda folder, config: load_bpe(config["spec"], folder),

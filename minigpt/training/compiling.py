@@ -15,15 +15,15 @@ import torch
 
 from minigpt.config import Config
 from minigpt.data import Batch
-from minigpt.device import COMPILE_MODES, Machine, synchronise
 from minigpt.model import GPT
-from minigpt.training.gradients import Gradients
+from minigpt.runtime import COMPILE_MODES, Runtime, synchronise
+from minigpt.training.accumulate import GradientAccumulator
 
 STEPS = 5
 """Steps that a trial is timed over."""
 
 
-def decide_compiling(machine: Machine, config: Config, steps: int) -> Machine:
+def decide_compile(machine: Runtime, config: Config, steps: int) -> Runtime:
     """Returns the machine with `compiled` and its reason decided, for a run of so many steps.
 
     The global random state is left as it was.
@@ -39,7 +39,7 @@ def decide_compiling(machine: Machine, config: Config, steps: int) -> Machine:
         return _try(machine, config, steps, modes, eager_too=setting == "auto")
 
 
-def _try(machine: Machine, config: Config, steps: int, modes: tuple[str, ...], eager_too: bool) -> Machine:
+def _try(machine: Runtime, config: Config, steps: int, modes: tuple[str, ...], eager_too: bool) -> Runtime:
     """Times each mode, and returns the machine with the one that ends the run first."""
     results: dict[str, tuple[float, float]] = {"off": _trial(machine, config)} if eager_too else {}
     failure = ""
@@ -60,11 +60,11 @@ def _try(machine: Machine, config: Config, steps: int, modes: tuple[str, ...], e
     return replace(machine, compiled=best, compiled_reason=reason + (f"; {failure}" if failure else ""))
 
 
-def _trial(machine: Machine, config: Config) -> tuple[float, float]:
+def _trial(machine: Runtime, config: Config) -> tuple[float, float]:
     """Returns how long the first step of a model of this shape takes beyond the others, and how long those take."""
-    shape, rows = config.model, config.train.batch_size // config.train.accumulate
+    shape, rows = config.model, config.train.batch_size // config.train.grad_accum_steps
     model = GPT(shape).to(machine.device)
-    gradients = Gradients(model, machine, torch.amp.GradScaler(machine.device.type, enabled=False), rows)
+    gradients = GradientAccumulator(model, machine, torch.amp.GradScaler(machine.device.type, enabled=False), rows)
     ids = np.random.default_rng(0).integers(shape.vocab_size, size=(rows, shape.block_size))
     times = []
     for step in range(STEPS + 2):

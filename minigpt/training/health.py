@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from minigpt.config import IGNORE_INDEX
-from minigpt.data import Batch, Batches
-from minigpt.device import Machine
+from minigpt.data import Batch, BatchLoader
 from minigpt.model import GPT
 from minigpt.model.hooks import Watcher, hooked
+from minigpt.runtime import Runtime
 
 PROBE_TOKENS = 1024
 """The hidden units and heads are watched on so many tokens: on few, a healthy unit may be silent by chance."""
@@ -33,7 +33,7 @@ SATURATED = 0.99
 """A head is saturated if its queries give this share of their weight to one token, on average."""
 
 
-class Look:
+class HealthProbe:
     """A look at one step: made when its gradients are there, read when they are applied.
 
     Args:
@@ -42,22 +42,22 @@ class Look:
         machine: where and in which precision it is trained.
     """
 
-    def __init__(self, model: GPT, probe: np.ndarray[Any, Any], machine: Machine) -> None:
+    def __init__(self, model: GPT, probe: np.ndarray[Any, Any], machine: Runtime) -> None:
         self.model = model
-        self.parts = [{"part": name, **measured} for name, measured in self._by_part(_norms).items()]
+        self.parts = [{"module": name, **measured} for name, measured in self._by_part(_norms).items()]
         self.before = {name: _sample(parameter) for name, parameter in model.named_parameters()}
         dead, saturated = _probe(model, probe, machine)
         for part in self.parts:
-            name = str(part["part"])
+            name = str(part["module"])
             if name in dead:
-                part["dead"] = dead[name]
+                part["dead_unit_ratio"] = dead[name]
             if name in saturated:
-                part["saturated"] = saturated[name]
+                part["saturated_head_ratio"] = saturated[name]
 
     def read(self) -> list[dict[str, Any]]:
-        """Returns each part's figures, after the optimizer's step: see minigpt/metrics.py."""
+        """Returns each part's figures, after the optimizer's step: see minigpt/records.py."""
         updates = self._by_part(self._update)
-        return [{**part, **updates[str(part["part"])]} for part in self.parts]
+        return [{**part, **updates[str(part["module"])]} for part in self.parts]
 
     def _by_part(self, measure: Any) -> dict[str, dict[str, float]]:
         members: dict[str, list[tuple[str, nn.Parameter]]] = {}
@@ -74,7 +74,7 @@ class Look:
             changes.append((now - was).square().sum() * share)
             sizes.append(was.square().sum() * share)
         size = float(torch.stack(sizes).sum())
-        return {"update": _rounded(math.sqrt(float(torch.stack(changes).sum()) / size) if size else 0.0)}
+        return {"update_ratio": _rounded(math.sqrt(float(torch.stack(changes).sum()) / size) if size else 0.0)}
 
 
 def part_of(name: str) -> str:
@@ -92,12 +92,12 @@ def _norms(parameters: list[tuple[str, nn.Parameter]]) -> dict[str, float]:
     gradients = [p.grad.norm() for _, p in parameters if p.grad is not None]
     weights = [p.norm() for _, p in parameters]
     return {
-        "gradient": _rounded(float(torch.stack(gradients).norm()) if gradients else 0.0),
-        "weight": _rounded(float(torch.stack(weights).norm())),
+        "grad_norm": _rounded(float(torch.stack(gradients).norm()) if gradients else 0.0),
+        "weight_norm": _rounded(float(torch.stack(weights).norm())),
     }
 
 
-def probe_ids(batches: Batches, step: int) -> np.ndarray[Any, Any]:
+def probe_ids(batches: BatchLoader, step: int) -> np.ndarray[Any, Any]:
     """Returns sequences of the batches from a step on, so many that they hold PROBE_TOKENS; none with padding."""
     rows: list[np.ndarray[Any, Any]] = []
     wanted = -(-PROBE_TOKENS // batches.block_size)
@@ -115,7 +115,7 @@ def _sample(parameter: Tensor) -> Tensor:
     return flat[:: -(-flat.numel() // SAMPLED)].float().cpu().double()
 
 
-def _probe(model: GPT, probe: np.ndarray[Any, Any], machine: Machine) -> tuple[dict[str, float], dict[str, float]]:
+def _probe(model: GPT, probe: np.ndarray[Any, Any], machine: Runtime) -> tuple[dict[str, float], dict[str, float]]:
     """Returns the shares of dead hidden units and of saturated heads, by part, on the probe."""
     ids = torch.from_numpy(probe).to(machine.device)
     dead: dict[str, float] = {}
@@ -123,7 +123,7 @@ def _probe(model: GPT, probe: np.ndarray[Any, Any], machine: Machine) -> tuple[d
 
     def watch_units(part: str) -> Watcher:
         def watch(units: Tensor) -> None:
-            units = units.float().flatten(0, -2)  # (batch * time, n_hidden)
+            units = units.float().flatten(0, -2)  # (batch * time, n_inner)
             silent = units.abs().amax(0) < SILENT * units.square().mean().sqrt()
             dead[part] = _rounded(float(silent.float().mean()))
 

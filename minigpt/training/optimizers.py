@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from minigpt.config import OptimizerConfig
 from minigpt.model.layers import Kind, parameter_kinds
-from minigpt.weights import misfit
+from minigpt.state_dict import misfit
 
 
 def adam(model: nn.Module, lr: float, config: OptimizerConfig) -> list[Optimizer]:

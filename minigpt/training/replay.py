@@ -10,17 +10,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from minigpt import checkpoint, device
+from minigpt import runtime
 from minigpt.config import IGNORE_INDEX, GPTConfig
 from minigpt.data import Batch
 from minigpt.errors import RunError
 from minigpt.files import is_file
 from minigpt.model import GPT
 from minigpt.model.hooks import Point
-from minigpt.run import MODEL, RunFolder
-from minigpt.training.gradients import Gradients
-from minigpt.training.trouble import Dumped, first_not_finite
-from minigpt.weights import check_size, first_bad_tensor, load_weights, misfit, model_tensors
+from minigpt.runs import checkpoint
+from minigpt.runs.folder import MODEL, RunFolder
+from minigpt.state_dict import check_size, first_bad_tensor, load_weights, misfit, model_tensors
+from minigpt.training.accumulate import GradientAccumulator
+from minigpt.training.step_guard import Dumped, first_not_finite
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ def replay(dump: Path | str) -> Replay:
     """
     dump = Path(dump)
     if not is_file(dump / checkpoint.STATE):
-        raise RunError("This is no dump of a bad step", seen=dump, remedy="They stand in RUN/dumps, as step-000000123.")
+        raise RunError("This is no dump of a bad step", got=dump, remedy="They stand in RUN/dumps, as step-000000123.")
     folder = RunFolder.open(dump.resolve().parent.parent)
     config = folder.config()
-    machine = device.choose_again(folder.environment(), config.machine)
+    machine = runtime.restore_runtime(folder.environment(), config.machine)
     values: Dumped = checkpoint.load_values(dump, Dumped)
     batch = checkpoint.load_tensors(dump, "batch")
     weights = checkpoint.load_tensors(dump, MODEL, machine.device)
@@ -72,8 +73,8 @@ def replay(dump: Path | str) -> Replay:
         if not isinstance(part, Point):  # a watched one would lead the step another way
             part.register_forward_hook(_noting(name, outputs))
     tokens = int((batch["y"] != IGNORE_INDEX).sum())
-    rows = config.train.batch_size // config.train.accumulate
-    gradients = Gradients(model, machine, torch.amp.GradScaler(machine.device.type, enabled=False), rows)
+    rows = config.train.batch_size // config.train.grad_accum_steps
+    gradients = GradientAccumulator(model, machine, torch.amp.GradScaler(machine.device.type, enabled=False), rows)
     x, y = (batch[name].cpu().numpy() for name in ("x", "y"))
     loss_sum = float(gradients.add(Batch(x, y), values["seed"], values["step"] - 1)[0])
     bad_gradient = any(p.grad is not None and not p.grad.isfinite().all() for p in model.parameters())

@@ -9,9 +9,9 @@ from typing import Any
 from minigpt.data import Dataset
 from minigpt.doctor import LiveDoctor, new_evidence
 from minigpt.errors import MiniGPTError
-from minigpt.metrics import MetricsFile, Record, Watcher, read_metrics
-from minigpt.run import RunFolder
-from minigpt.training.picture import draw_curves
+from minigpt.records import Callback, MetricsFile, Record, read_metrics
+from minigpt.runs.folder import RunFolder
+from minigpt.training.loss_plot import draw_curves
 
 SECONDS_BETWEEN_PICTURES = 10.0
 """A picture takes half a second; it is drawn no more often than this, and at the end."""
@@ -28,16 +28,16 @@ class Reports:
     """
 
     def __init__(
-        self, folder: RunFolder, dataset: Dataset, watchers: Sequence[Watcher], tell: Callable[..., None]
+        self, folder: RunFolder, dataset: Dataset, callbacks: Sequence[Callback], tell: Callable[..., None]
     ) -> None:
         self.folder, self.dataset, self.tell = folder, dataset, tell
-        self.watchers: list[Watcher] = [MetricsFile(folder.metrics_file), *watchers]
+        self.callbacks: list[Callback] = [MetricsFile(folder.metrics_file), *callbacks]
         self.drawn = time.perf_counter()
         self.excused: set[str] = set()
 
     def __call__(self, record: Record) -> None:
         """Tells everybody; after a validation, the curves are drawn again."""
-        for watcher in self.watchers:
+        for watcher in self.callbacks:
             watcher(record)
         if record["kind"] == "validation" and time.perf_counter() - self.drawn > SECONDS_BETWEEN_PICTURES:
             self.draw()
@@ -55,7 +55,7 @@ class Reports:
             return
         doctor = LiveDoctor(evidence, say=say, complain=lambda text: self.tell("message", text=text))
         doctor.remember(read_metrics(self.folder.metrics_file))
-        self.watchers.append(doctor)
+        self.callbacks.append(doctor)
 
     def draw(self) -> None:
         """Draws the curves. Whatever goes wrong there, of the disk, a name or a font, is a note: it ends no run."""

@@ -1,6 +1,6 @@
 """Learning-rate schedules: each a function from progress to a share of the peak rate.
 
-`rate` is what the loop calls. A schedule is given `done`, the share of all steps that is behind, and `start`, the share
+`lr_factor` is what the loop calls. A schedule is given `done`, the share of all steps that is behind, and `start`, the share
 at which the warm-up ends; the warm-up itself is the same straight line for all but one-cycle. Each reaches its end,
 `final`, one step after the last (as in Hugging Face's schedules), so that a final of 0 leaves no step without a rate.
 A new schedule is a function and a line in `SCHEDULES`.
@@ -20,17 +20,19 @@ def constant(done: float, start: float, config: ScheduleConfig) -> float:
 
 def linear(done: float, start: float, config: ScheduleConfig) -> float:
     """Falls to `final` in a straight line."""
-    return 1.0 + (config.final - 1.0) * max(0.0, done - start) / (1.0 - start)
+    return 1.0 + (config.min_lr_ratio - 1.0) * max(0.0, done - start) / (1.0 - start)
 
 
 def cosine(done: float, start: float, config: ScheduleConfig) -> float:
     """Falls to `final` along half a cosine (Loshchilov and Hutter 2017)."""
-    return config.final + (1.0 - config.final) * 0.5 * (1.0 + math.cos(math.pi * (done - start) / (1.0 - start)))
+    return config.min_lr_ratio + (1.0 - config.min_lr_ratio) * 0.5 * (
+        1.0 + math.cos(math.pi * (done - start) / (1.0 - start))
+    )
 
 
 def wsd(done: float, start: float, config: ScheduleConfig) -> float:
     """Warm-up, stable, decay (Hu et al. 2024): flat, then a straight line to `final` over the last `decay` of all."""
-    return linear(done, max(start, 1.0 - config.decay), config)
+    return linear(done, max(start, 1.0 - config.decay_ratio), config)
 
 
 def one_cycle(done: float, start: float, config: ScheduleConfig) -> float:
@@ -47,7 +49,7 @@ SCHEDULES = {
 }
 
 
-def rate(step: int, total: int, config: ScheduleConfig) -> float:
+def lr_factor(step: int, total: int, config: ScheduleConfig) -> float:
     """Returns the share of the peak rate for one step.
 
     Args:

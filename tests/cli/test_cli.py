@@ -8,9 +8,9 @@ import re
 import pytest
 
 from minigpt.cli.app import main
-from minigpt.cli.live import duration
+from minigpt.cli.train_view import duration
 from minigpt.config import preset_names
-from minigpt.metrics import read_metrics
+from minigpt.records import read_metrics
 from tests.conftest import tiny
 
 TINY = [
@@ -18,7 +18,7 @@ TINY = [
     "--model.n-layer=1",
     "--model.n-head=2",
     "--model.n-embd=16",
-    "--model.n-hidden=32",
+    "--model.n-inner=32",
     "--train.batch-size=4",
     "--train.lr=1e-2",
     "--machine.device=cpu",
@@ -200,7 +200,7 @@ def test_a_disk_that_is_full_is_one_message(call, data_folder, tmp_path, monkeyp
     def refuse(self, record):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("minigpt.metrics.MetricsFile.__call__", refuse)
+    monkeypatch.setattr("minigpt.records.MetricsFile.__call__", refuse)
     code, _, err = call("train", "--data", data_folder, "--run", tmp_path / "run", *TINY)
     assert code == 2
     assert "the disk is full" in err
@@ -213,17 +213,17 @@ def test_too_little_memory_is_one_message(call, data_folder, tmp_path, monkeypat
     def fail(*arguments, **settings):
         raise error
 
-    monkeypatch.setattr("minigpt.training.loop.Training.step", fail)
+    monkeypatch.setattr("minigpt.training.trainer.Training.step", fail)
     code, _, err = call("train", "--data", data_folder, "--run", tmp_path / "run", *TINY)
     assert code == 2
-    assert "--train.accumulate" in err
+    assert "--train.grad-accum-steps" in err
 
 
 def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
     def fail(*arguments, **settings):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("minigpt.run.load", fail)
+    monkeypatch.setattr("minigpt.runs.folder.load", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["generate", "anything"])
 
@@ -245,7 +245,9 @@ def test_a_training_is_planned_by_changing_one_word(call, data_folder, run_folde
     assert re.search(r"^  checkpoints +1 ", out, re.M)
     assert "in all" in out
     assert not (tmp_path / "run").exists()
-    code, out, _ = call("plan", "--init", run_folder, "--data", data_folder, "--steps", "3", "--machine.device=cpu")
+    code, out, _ = call(
+        "plan", "--init-from", run_folder, "--data", data_folder, "--steps", "3", "--machine.device=cpu"
+    )
     assert code == 0
     assert re.search(r"^  steps +3 ", out, re.M)
     code, out, _ = call("plan")
@@ -283,7 +285,18 @@ def test_a_plan_says_what_does_not_fit_the_length_of_the_run(call, data_folder):
 
 def test_what_does_not_fit_is_said_before_a_run_begins_or_becomes_longer(call, data_folder, tmp_path):
     run = tmp_path / "run"
-    words = ("train", "--data", data_folder, "--run", run, *TINY, "--train.samples", 0, "--train.validate-every", 4)
+    words = (
+        "train",
+        "--data",
+        data_folder,
+        "--run",
+        run,
+        *TINY,
+        "--train.sample-prompts",
+        0,
+        "--train.validate-every",
+        4,
+    )
     out = call(*words, "--steps", 3)[1]
     assert "--train.validate-every 4 is more than the run's 3 steps: it adds no validation. Try" in out
     assert out.index("it adds no validation") < out.index("step 1/3")

@@ -17,8 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 import minigpt
-from minigpt.characters import UNSEEN, shell_line, shell_word, visible, words_of
 from minigpt.cli.console import Console, print_json, styled
+from minigpt.text_utils import UNSEEN, escape_control, shell_line, shell_word, words_of
 
 EVIL = "a\x1b[2J\x07\r\x9b31m\u202eb\u200b\udcff\ud800"
 SHOWN = "a␛[2J␇␍\ufffd31m<U+202E>b<U+200B>\\xff\ufffd"
@@ -83,8 +83,8 @@ def test_json_is_ascii_and_says_the_same(capsys):
 
 
 def test_visible_text_stays_what_it_is():
-    assert visible(visible(EVIL)) == visible(EVIL) == SHOWN
-    assert visible("ü\U0001f600\n\tא") == "ü\U0001f600\n\tא"
+    assert escape_control(escape_control(EVIL)) == escape_control(EVIL) == SHOWN
+    assert escape_control("ü\U0001f600\n\tא") == "ü\U0001f600\n\tא"
 
 
 PRODUCTS = {
@@ -115,7 +115,7 @@ def test_no_other_module_prints(file):
 def test_a_printed_word_is_the_word_that_a_shell_takes(word):
     line = shell_line(["minigpt", word, "end"])
     assert words_of(line) == ["minigpt", word, "end"]
-    assert visible(line) == line
+    assert escape_control(line) == line
     if shell := shutil.which("bash"):
         command, environment = f"printf %s {shell_word(word)}", {"LC_ALL": "C.UTF-8", "HOME": "/"}
         said = subprocess.run([shell, "-c", command], capture_output=True, env=environment, check=True).stdout

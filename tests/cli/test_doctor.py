@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 
-from minigpt.run import RunFolder
+from minigpt.runs.folder import RunFolder
 from minigpt.training import train
 from tests.conftest import tiny
 from tests.test_docs import wrong_in

@@ -13,15 +13,15 @@ import sys
 import pytest
 
 import minigpt
-from minigpt.characters import visible
+from minigpt.cli.generate_options import ShownOptions, TextOptions, token_id, token_name
+from minigpt.cli.generate_views import make_view, percent
 from minigpt.cli.interactive import Conversation
-from minigpt.cli.text_options import ShownOptions, TextOptions, token_id, token_name
-from minigpt.cli.text_views import make_view, percent
 from minigpt.errors import ConfigError
-from minigpt.generation import Piece, sample, stream_pieces
+from minigpt.generation import TextPiece, sample, stream_pieces
 from minigpt.generation.engine import Step
+from minigpt.generation.inference_weights import choose_dtype
 from minigpt.generation.search import beam_search, best_of
-from minigpt.generation.weights import choose
+from minigpt.text_utils import escape_control
 from minigpt.tokenizers import make_tokenizer
 
 BYTES = make_tokenizer("byte", [])
@@ -118,7 +118,7 @@ def test_probabilities_stand_behind_the_tokens_where_there_are_no_colours(say, l
 def test_a_new_line_is_marked_before_its_probability(capsys):
     view = make_view(BYTES, ShownOptions(show_probabilities=True), {"weights": "float32"}, many=False, context=8)
     for text, share in (("a", 0.5), (".\n  ", 0.25), ("b", 0.004)):
-        view.add(Piece(text, Step(0, 1, math.log(share))))
+        view.add(TextPiece(text, Step(0, 1, math.log(share))))
     assert capsys.readouterr().out == "a[50%].⏎[25%]\n  b[<1%]"
 
 
@@ -164,7 +164,7 @@ def test_an_end_of_line_of_windows_is_one(say, monkeypatch, capsys):
     assert say(*options)[1] == "a\nb\n"
     view = make_view(BYTES, ShownOptions(), {"weights": "float32"}, many=False, context=8)
     for text in ("x\r", "\ny", "\r", "z"):
-        view.add(Piece(text, Step(0, 1, 0.0)))
+        view.add(TextPiece(text, Step(0, 1, 0.0)))
     assert capsys.readouterr().out == "x\ny␍z"
 
 
@@ -212,9 +212,9 @@ def test_texts_that_can_come_again_are_made_with_exact_weights(call, run_folder,
 
     def note(model, kind="auto", rows=1):
         asked.append(kind)
-        return choose(model, "float32", rows)
+        return choose_dtype(model, "float32", rows)
 
-    monkeypatch.setattr("minigpt.generation.weights.choose", note)
+    monkeypatch.setattr("minigpt.generation.inference_weights.choose", note)
     for options in (["--seed", 1], ["--temperature", 0], ["--beams", 2], ["--weights", "bfloat16", "--seed", 1], []):
         assert call("generate", run_folder, "--max-new-tokens", 1, *options)[0] == 0
     assert asked == ["float32", "float32", "float32", "bfloat16", "auto"]
@@ -248,13 +248,13 @@ def test_tokens_are_named_by_text_or_number():
         (["--interactive", "--json"], ["--interactive and --json"]),
         (["--beams", "2", "--explain"], ["--beams and --explain"]),
         (["--beams", "2", "--temperature", "0.5"], ["draws nothing", "temperature"]),
-        (["--beams", "0", "--seed", "none"], ["number of beams", "seen: 0", "1 to 1,000"]),
-        (["--beams", "-1", "--seed", "none"], ["beams", "seen: -1"]),
+        (["--beams", "0", "--seed", "none"], ["number of beams", "got: 0", "1 to 1,000"]),
+        (["--beams", "-1", "--seed", "none"], ["beams", "got: -1"]),
         (["--beams", "100000", "--seed", "none"], ["beams", "1 to 1,000"]),
         (["--beams", "2", "--length-penalty", "1000"], ["length penalty", "-10 to 10"]),
         (["--length-penalty", "2"], ["--length-penalty is for --beams"]),
         (["--best-of", "10001"], ["texts", "1 to 10,000"]),
-        (["--best-of", "0"], ["texts", "seen: 0", "1 to 10,000"]),
+        (["--best-of", "0"], ["texts", "got: 0", "1 to 10,000"]),
         (["--samples", "0"], ["samples", "1 to 10,000"]),
         (["--best-of", "2", "--samples", "3"], ["1 to 2, as many as are made"]),
         (["--prompts", "nowhere.txt"], ["nowhere.txt", "no such file"]),
@@ -267,8 +267,8 @@ def test_tokens_are_named_by_text_or_number():
         (["--top-p", "2"], ["top-p", "2.0"]),
         (["--stop", ""], ["stop string", "empty"]),
         (["--ban", "two"], ["3", "#116 't'"]),
-        (["--ban", r"\q"], [r"seen: \q", r"\uNNNN"]),
-        (["--stop", r"a\8"], ["escape", r"seen: a\8", r"Write \\ for a backslash"]),
+        (["--ban", r"\q"], [r"got: \q", r"\uNNNN"]),
+        (["--stop", r"a\8"], ["escape", r"got: a\8", r"Write \\ for a backslash"]),
         (["--stop", r"\xe9"], ["--stop takes a text", r"\u00e9"]),
         (["--bias", "the"], ["bias", "TOKEN=NUMBER"]),
         (["--bias", "t=x"], ["bias", "TOKEN=NUMBER"]),
@@ -297,9 +297,9 @@ def test_mistakes_get_one_message_and_exit_code_2(say, tmp_path, options, words)
 
 
 def test_a_terminal_is_not_steered_by_what_a_model_says():
-    assert visible("a\x1b[31mb\tc\nd\x07\x7f\x9b") == "a␛[31mb\tc\nd␇␡�"
-    assert visible("a\u202eb\u200b\u2066\ufeff\u200d") == "a<U+202E>b<U+200B><U+2066><U+FEFF>\u200d"
-    assert visible("a\r\nb\rc") == "a\nb␍c"
+    assert escape_control("a\x1b[31mb\tc\nd\x07\x7f\x9b") == "a␛[31mb\tc\nd␇␡�"
+    assert escape_control("a\u202eb\u200b\u2066\ufeff\u200d") == "a<U+202E>b<U+200B><U+2066><U+FEFF>\u200d"
+    assert escape_control("a\r\nb\rc") == "a\nb␍c"
     names = {0x1B: r"\x1b", 0xE6: r"\xe6", 0x20: " ", 0x0D: r"\r", 0x5C: "\\\\", BYTES.end_of_text: "<|endoftext|>"}
     assert {token: token_name(BYTES, token) for token in names} == names
     assert [token_id(BYTES, token_name(BYTES, token)) for token in range(257)] == list(range(257))

@@ -8,10 +8,10 @@ import stat
 
 import pytest
 
-from minigpt import checkpoint
-from minigpt.data.folder import new_folder
+from minigpt.data.atomic_directory import atomic_directory
 from minigpt.errors import CheckpointError, DataError, RunError, TokenizerError, UnreadableError
-from minigpt.run import RunFolder, load
+from minigpt.runs import checkpoint
+from minigpt.runs.folder import RunFolder, load
 from minigpt.tokenizers import load_tokenizer
 from minigpt.training import resume, train
 from tests.conftest import tiny
@@ -29,7 +29,7 @@ READING = {
     "import": ["PATH", "--run", "OUT"],
     "replay": ["PATH"],
     "train": ["--data", "PATH", "--run", "OUT"],
-    "train --init": ["--init", "PATH", "--run", "OUT"],
+    "train --init-from": ["--init-from", "PATH", "--run", "OUT"],
     "train --config": ["--data", "DATA", "--run", "OUT", "--config", "PATH"],
     "plan": ["--data", "PATH"],
     "generate --prompts": ["RUN", "--prompts", "PATH"],
@@ -144,16 +144,16 @@ def test_a_file_of_a_data_set_that_may_not_be_read_is_named(call, data_folder, t
 
 def test_a_tokenizer_that_may_not_be_read_is_not_called_damaged(own_run, forbid):
     forbid("tokenizer_config.json")
-    with pytest.raises(TokenizerError, match=r"cannot be read \(seen: .*tokenizer_config.json': the system does not"):
+    with pytest.raises(TokenizerError, match=r"cannot be read \(got: .*tokenizer_config.json': the system does not"):
         load_tokenizer(own_run.tokenizer_folder)
 
 
 def test_of_a_new_folder_only_what_concerns_it_is_a_writing_error(tmp_path):
-    with pytest.raises(DataError, match="cannot be written"), new_folder(tmp_path / "out") as made:
+    with pytest.raises(DataError, match="cannot be written"), atomic_directory(tmp_path / "out") as made:
         raise PermissionError(13, "Permission denied", str(made / "train.tokens"))
-    with pytest.raises(DataError, match="disk is full"), new_folder(tmp_path / "out"):
+    with pytest.raises(DataError, match="disk is full"), atomic_directory(tmp_path / "out"):
         raise OSError(28, "No space left on device")
-    with pytest.raises(PermissionError), new_folder(tmp_path / "out"):
+    with pytest.raises(PermissionError), atomic_directory(tmp_path / "out"):
         raise PermissionError(13, "Permission denied", str(tmp_path / "source.txt"))
     assert list(tmp_path.iterdir()) == []
 
@@ -190,7 +190,9 @@ def test_a_run_may_have_any_name_that_the_system_takes(call, data_folder, tmp_pa
         run.mkdir()
     except OSError:
         pytest.skip("this system takes names in UTF-8 only")
-    code, printed, _ = call("train", "--data", data_folder, "--run", run, *["--steps", "3", "--train.samples", "1"])
+    code, printed, _ = call(
+        "train", "--data", data_folder, "--run", run, *["--steps", "3", "--train.sample-prompts", "1"]
+    )
     assert (code, (run / "training_metrics.png").exists(), (run / "samples.jsonl").exists()) == (0, True, True)
     assert not {"\x1b", "\udcff"} & set(printed)
     assert "run\\xff␛" in printed
@@ -204,7 +206,7 @@ def test_a_run_may_have_any_name_that_the_system_takes(call, data_folder, tmp_pa
         ("export", run, "--out", out),
         ("import", out, "--run", made),
         ("generate", made, "--max-new-tokens", 3),
-        ("train", "--init", run, "--data", data_folder, "--run", tmp_path / "next\udcff", "--steps", 1),
+        ("train", "--init-from", run, "--data", data_folder, "--run", tmp_path / "next\udcff", "--steps", 1),
     ):
         code, printed, err = call(*command)
         assert (code, "Traceback" in err) == (0, False), (command, err)

@@ -81,7 +81,7 @@ def test_text_for_a_runs_tokenizer_is_measured_whole_or_trained_on(
     tokens = Dataset.open("letters").report.tokens
     assert json.loads(capsys.readouterr().out)["tokens"] == tokens - 2  # all but the first of each split
     with pytest.raises(SystemExit) as ended:
-        main([*training, "--steps", "2", "--train.samples", "0"])
+        main([*training, "--steps", "2", "--train.sample-prompts", "0"])
     assert not ended.value.code, capsys.readouterr().err
     # a data set's tokenizer is no run: then there is nothing to measure with
     assert run(text, "--out", "more", "--tokenizer", "letters") == 0

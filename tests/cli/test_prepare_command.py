@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from minigpt import prepare
-from minigpt.data import Report
+from minigpt.data import DatasetCard
 from minigpt.source_options import SourceOptions
 
 
@@ -54,13 +54,13 @@ def test_what_a_folder_leaves_out_is_said_and_can_be_taken_as_said(call, notes: 
     again = run(call, *patterns, notes, "--out", tmp_path / "b")
     assert "documents 16 " in again
     assert "To read them too" not in again
-    assert Report.load(tmp_path / "b").left_out == ("1 .html (0 kB)", "1 hidden file")
+    assert DatasetCard.load(tmp_path / "b").left_out == ("1 .html (0 kB)", "1 hidden file")
 
 
 def test_what_was_asked_for_is_kept_and_makes_the_same_data_set(call, notes: Path, tmp_path: Path):
     options = ["--pattern", "*.t?x", "--pattern", "*.html", "--exclude", "1.*", "--format", "text", "--split-lines"]
     run(call, notes, *options, "--out", tmp_path / "a")
-    report = Report.load(tmp_path / "a")
+    report = DatasetCard.load(tmp_path / "a")
     assert report.reading == SourceOptions(
         pattern=("*.t?x", "*.html"), exclude=("1.*",), format="text", split_lines=True
     )
@@ -75,7 +75,7 @@ def test_a_separator_is_typed_with_escapes(call, tmp_path: Path):
     text.write_text("\n---\n".join(map(story, range(20))))
     said = run(call, text, "--split-at", r"\n---\n", "--out", tmp_path / "a")
     assert "documents 20 " in said
-    assert Report.load(tmp_path / "a").reading.split_at == "\n---\n"
+    assert DatasetCard.load(tmp_path / "a").reading.split_at == "\n---\n"
     text.write_text("<|endoftext|>".join(map(story, range(20))))
     said = run(call, text, "--out", tmp_path / "b")
     assert "<|endoftext|> occurs 19 times in the text" in said
@@ -88,11 +88,11 @@ def test_names_need_not_be_utf8(call, tmp_path: Path):
     name = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")
     Path(name).write_text("".join(map(story, range(20))))
     assert "caf" in run(call, name, "--out", tmp_path / "a")
-    assert Report.load(tmp_path / "a").sources == (f"{tmp_path}/caf\ufffd.txt",)
+    assert DatasetCard.load(tmp_path / "a").sources == (f"{tmp_path}/caf\ufffd.txt",)
     Path(name.replace(".txt", ".\udcff")).write_text("words")  # its suffix stands in the report
     found = run(call, tmp_path, "--out", tmp_path / "b", "--exclude", "a", "--exclude", "no\udce9")
     assert "fits nothing" in found
-    assert "1 .\ufffd (0 kB)" in Report.load(tmp_path / "b").left_out
+    assert "1 .\ufffd (0 kB)" in DatasetCard.load(tmp_path / "b").left_out
     run(call, name, "--out", os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
 
 

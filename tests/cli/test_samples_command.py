@@ -8,9 +8,9 @@ import shutil
 import pytest
 
 import minigpt
-from minigpt.convert import export_hugging_face
-from minigpt.generation.history import read_history
-from minigpt.run import RunFolder
+from minigpt.export import export_hugging_face
+from minigpt.generation.sample_log import read_sample_log
+from minigpt.runs.folder import RunFolder
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def test_the_history_is_shown_prompt_by_prompt_and_epoch_by_epoch(call, run):
     before = (run / "samples.jsonl").read_bytes()
     code, out, err = call("samples", run)
     assert (code, err) == (0, "")
-    kept = [one for one in read_history(RunFolder(run)) if one.temperature == 0.7]
+    kept = [one for one in read_sample_log(RunFolder(run)) if one.temperature == 0.7]
     assert len(kept) == 2
     assert out.count(kept[0].prompt + "   temperature 0.7\n") == 1
     assert out.index("\n    1    41  ") < out.index("\n    2    82  ")
@@ -47,7 +47,7 @@ def test_own_prompts_are_continued_and_kept(call, run):
     code, out, err = call("samples", run, *options[:2], "--prompt=- a", *options[4:])
     assert (code, err) == (0, "")
     assert out.count("temperature 0\n") == 2
-    kept = [one for one in read_history(RunFolder(run)) if one.source == "own"]
+    kept = [one for one in read_sample_log(RunFolder(run)) if one.source == "own"]
     assert [(one.step, one.prompt) for one in kept] == [(41, "the cat"), (41, "- a"), (82, "the cat"), (82, "- a")]
     text = minigpt.generate(*minigpt.load(run, "82"), "the cat", temperature=0, max_new_tokens=6)
     assert kept[2].text == text
@@ -58,7 +58,7 @@ def test_own_prompts_are_continued_and_kept(call, run):
 
 
 def test_another_temperature_is_made_for_the_same_passages(call, run):
-    passages = {one.prompt for one in read_history(RunFolder(run))}
+    passages = {one.prompt for one in read_sample_log(RunFolder(run))}
     code, out, _ = call("samples", run, "--temperature", 0.3, "--tokens", 5, "--checkpoint", "best", "--json")
     made = [json.loads(line) for line in out.splitlines()]
     assert code == 0

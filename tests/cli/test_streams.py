@@ -16,7 +16,7 @@ needs_a_shell = pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell"
 LINES = {
     "--version >&-": (0, ""),
     "--version <&- >&- 2>&-": (0, ""),
-    "--help >/dev/full": (2, "error: Something cannot be written\n  seen: the output: the disk is full\n"),
+    "--help >/dev/full": (2, "error: Something cannot be written\n  got: the output: the disk is full\n"),
     "--help >/dev/full 2>/dev/full": (2, ""),
     "plan --steps x 2>&-": (2, ""),
     "plan --steps x 2>/dev/full": (2, ""),

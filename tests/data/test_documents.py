@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minigpt.data.chunks import ChunkOrigin
 from minigpt.data.documents import DocumentsWriter, read_documents, title
-from minigpt.data.pieces import Origin
 from minigpt.errors import DataError
 
 names = st.one_of(st.sampled_from(["a.txt", "b.jsonl", "b.jsonl:1", "", '"', "1", "1 2", "x\n5"]), st.text(max_size=9))
-origins = st.builds(Origin, names, st.sampled_from([0, 0, 1, 2, 3, 4, 5, 10**12]))
+origins = st.builds(ChunkOrigin, names, st.sampled_from([0, 0, 1, 2, 3, 4, 5, 10**12]))
 
 
-def write(path: Path, documents: list[Origin]) -> None:
+def write(path: Path, documents: list[ChunkOrigin]) -> None:
     path.unlink(missing_ok=True)
     with DocumentsWriter(path) as writer:
         for origin in documents:
@@ -28,7 +28,7 @@ def write(path: Path, documents: list[Origin]) -> None:
 
 @given(documents=st.lists(origins, max_size=30))
 @settings(max_examples=300, deadline=None)
-def test_what_is_written_is_what_is_read(tmp_path_factory: pytest.TempPathFactory, documents: list[Origin]):
+def test_what_is_written_is_what_is_read(tmp_path_factory: pytest.TempPathFactory, documents: list[ChunkOrigin]):
     path = tmp_path_factory.getbasetemp() / "any.documents"
     write(path, documents)
     found = read_documents(path, len(documents))
@@ -41,20 +41,20 @@ def test_what_is_written_is_what_is_read(tmp_path_factory: pytest.TempPathFactor
 
 
 def test_it_can_be_looked_into(tmp_path: Path):
-    rows = [Origin("s.jsonl", row) for row in (17, 21, 22, 23)]
-    write(tmp_path / "d", [Origin("notes/ä.txt"), *rows, Origin("b.txt"), Origin("b.txt")])
+    rows = [ChunkOrigin("s.jsonl", row) for row in (17, 21, 22, 23)]
+    write(tmp_path / "d", [ChunkOrigin("notes/ä.txt"), *rows, ChunkOrigin("b.txt"), ChunkOrigin("b.txt")])
     expected = '"notes/\\u00e4.txt"\n"s.jsonl"\n17\n21 3\n"b.txt"\n"b.txt"\n'
     assert (tmp_path / "d").read_text() == expected
 
 
 def test_many_records_take_two_bytes_each(tmp_path: Path):
-    write(tmp_path / "train", [Origin("s.jsonl", row) for row in range(1, 100_000) if row % 10])
-    write(tmp_path / "val", [Origin("s.jsonl", row) for row in range(10, 100_000, 10)])
+    write(tmp_path / "train", [ChunkOrigin("s.jsonl", row) for row in range(1, 100_000) if row % 10])
+    write(tmp_path / "val", [ChunkOrigin("s.jsonl", row) for row in range(10, 100_000, 10)])
     assert sum((tmp_path / side).stat().st_size for side in ("train", "val")) < 2 * 100_000
 
 
 def test_names_of_any_bytes_become_text(tmp_path: Path):
-    write(tmp_path / "d", [Origin("caf\udce9.txt"), Origin("half \ud800")])
+    write(tmp_path / "d", [ChunkOrigin("caf\udce9.txt"), ChunkOrigin("half \ud800")])
     assert list(read_documents(tmp_path / "d", 2) or ()) == ["caf?.txt", "half ?"]
 
 

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt.data import Shard, ShardWriter
-from minigpt.data import overlap as module
-from minigpt.data.overlap import WINDOW, overlap, window_hashes
+from minigpt.data import TokenFile, TokenFileWriter
+from minigpt.data import contamination as module
+from minigpt.data.contamination import WINDOW, overlap, window_hashes
 
 
-def shard(path: Path, ids: np.ndarray) -> Shard:
-    with ShardWriter(path, 1000, "0" * 64) as writer:
+def shard(path: Path, ids: np.ndarray) -> TokenFile:
+    with TokenFileWriter(path, 1000, "0" * 64) as writer:
         writer.append(ids)
-    return Shard.open(path)
+    return TokenFile.open(path)
 
 
 def naive(train: np.ndarray, val: np.ndarray) -> tuple[float, int]:
@@ -65,7 +65,7 @@ def test_progress_ends_with_all_tokens(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(module, "CHUNK", 100)
     tokens = np.random.default_rng(0).integers(0, 1000, 1000)
     both = shard(tmp_path / "train", tokens)
-    seen: list[int] = []
+    got: list[int] = []
     assert overlap(both, both, seen.append) == (1.0, 31)
     assert seen == sorted(seen)
     assert seen[-1] == 1000

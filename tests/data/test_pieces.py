@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt.data import pieces
-from minigpt.data.pieces import Origin, Piece, decode_utf8, pieces_of, record_pieces, split_at, split_lines
+from minigpt.data import chunks
+from minigpt.data.chunks import ChunkOrigin, TextChunk, decode_utf8, record_pieces, split_at, split_lines, text_chunks
 from minigpt.errors import DataError
 
 any_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=200)
@@ -20,26 +20,26 @@ any_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces of a few characters, so that small texts have many."""
-    monkeypatch.setattr(pieces, "PIECE_CHARACTERS", 16)
-    monkeypatch.setattr(pieces, "MAX_PIECE_CHARACTERS", 64)
+    monkeypatch.setattr(chunks, "PIECE_CHARACTERS", 16)
+    monkeypatch.setattr(chunks, "MAX_PIECE_CHARACTERS", 64)
 
 
 @given(chunks=st.lists(any_text, max_size=10))
 @settings(max_examples=200, deadline=None)
 def test_pieces_are_the_text_and_end_once(chunks: list[str]):
-    found = list(pieces_of(chunks))
+    found = list(text_chunks(chunks))
     assert "".join(piece.text for piece in found) == "".join(chunks)
     assert [piece.last for piece in found] == [False] * (len(found) - 1) + [True]
 
 
 def test_pieces_stay_small_and_are_cut_before_white_space():
-    found = list(pieces_of("some words " * 20))
+    found = list(text_chunks("some words " * 20))
     assert max(len(piece.text) for piece in found) <= 17
     assert all(piece.text.startswith(" ") for piece in found[1:])
 
 
 def test_text_without_any_safe_place_is_cut_all_the_same():
-    found = list(pieces_of("x" * 1000))
+    found = list(text_chunks("x" * 1000))
     assert max(len(piece.text) for piece in found) == 63
     assert "".join(piece.text for piece in found) == "x" * 1000
 
@@ -48,10 +48,10 @@ def test_a_large_record_is_cut_too():
     found = list(record_pieces("some words " * 100, "here"))
     assert max(len(piece.text) for piece in found) <= 32
     assert "".join(piece.text for piece in found) == "some words " * 100
-    assert list(record_pieces("", "here")) == [Piece("", True)]
+    assert list(record_pieces("", "here")) == [TextChunk("", True)]
 
 
-def joined(pieces: Iterable[Piece]) -> list[tuple[Origin, str]]:
+def joined(pieces: Iterable[TextChunk]) -> list[tuple[ChunkOrigin, str]]:
     """The documents whole, with where they come from; of no document is the end missing."""
     found, held, origins = [], "", set()
     for text, last, origin in pieces:
@@ -71,9 +71,9 @@ documents = st.lists(st.lists(few_letters, max_size=6), min_size=1, max_size=3)
 @given(chunks=documents, separator=st.sampled_from(["a", "ab", "aa", "aba", "\n", "\n\n", "b\na", " "]))
 @settings(max_examples=300, deadline=None)
 def test_splitting_chunks_is_splitting_the_whole(chunks: list[list[str]], separator: str):
-    pieces = (piece for number, each in enumerate(chunks) for piece in pieces_of(each, Origin(f"file {number}")))
+    pieces = (piece for number, each in enumerate(chunks) for piece in text_chunks(each, ChunkOrigin(f"file {number}")))
     wanted = [
-        (Origin(f"file {number}", place), part)
+        (ChunkOrigin(f"file {number}", place), part)
         for number, each in enumerate(chunks)
         for place, part in enumerate("".join(each).split(separator), start=1)
     ]
@@ -83,11 +83,11 @@ def test_splitting_chunks_is_splitting_the_whole(chunks: list[list[str]], separa
 @given(chunks=documents)
 @settings(max_examples=300, deadline=None)
 def test_lines_are_documents_without_their_ends_and_blanks(chunks: list[list[str]]):
-    pieces = (piece for number, each in enumerate(chunks) for piece in pieces_of(each, Origin(f"file {number}")))
+    pieces = (piece for number, each in enumerate(chunks) for piece in text_chunks(each, ChunkOrigin(f"file {number}")))
     lines = [
         (n, i, line) for n, each in enumerate(chunks) for i, line in enumerate(re.split("\r\n|\r|\n", "".join(each)), 1)
     ]
-    wanted = [(Origin(f"file {n}", i), line) for n, i, line in lines if line.strip()]
+    wanted = [(ChunkOrigin(f"file {n}", i), line) for n, i, line in lines if line.strip()]
     found = [
         (origin, line) for origin, line in joined(split_lines(pieces)) if line.strip()
     ]  # a long blank is passed on
@@ -96,11 +96,11 @@ def test_lines_are_documents_without_their_ends_and_blanks(chunks: list[list[str
 
 def test_what_is_split_stays_in_small_pieces():
     text = "some words " * 20 + "<|end|>" + "x" * 200 + "<|end|>"
-    found = list(split_at(pieces_of(text[i : i + 5] for i in range(0, len(text), 5)), "<|end|>"))
+    found = list(split_at(text_chunks(text[i : i + 5] for i in range(0, len(text), 5)), "<|end|>"))
     assert [document for _, document in joined(found)] == ["some words " * 20, "x" * 200, ""]
     assert max(len(piece.text) for piece in found) <= 128
     blank = "\n".join(["a", " " * 1000, "b"])
-    found = list(split_lines(pieces_of(blank[i : i + 5] for i in range(0, len(blank), 5))))
+    found = list(split_lines(text_chunks(blank[i : i + 5] for i in range(0, len(blank), 5))))
     assert [line for _, line in joined(found) if line.strip()] == ["a", "b"]
     assert max(len(piece.text) for piece in found) <= 128
 
@@ -153,7 +153,7 @@ def test_a_record_that_is_not_a_string_is_refused(value: object):
 
 
 def test_nothing_is_an_empty_document():
-    assert list(record_pieces(None, "line 7")) == [Piece("", True)]
+    assert list(record_pieces(None, "line 7")) == [TextChunk("", True)]
 
 
 def test_half_a_surrogate_pair_is_refused():

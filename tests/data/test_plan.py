@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minigpt.data.chunks import TextChunk
 from minigpt.data.pack import planned_parts
-from minigpt.data.pieces import Piece
-from minigpt.data.plan import LEFT_OUT, TRAIN, VAL, Corpus, choose_documents, plan_split, read_corpus
 from minigpt.data.sources import Source
+from minigpt.data.split import LEFT_OUT, TRAIN, VAL, Corpus, assign_split, choose_documents, read_corpus
 from minigpt.errors import DataError
 
 
@@ -20,7 +20,7 @@ def source(texts: list[str], size: int = 10**6) -> Source:
     def read():
         for text in texts:
             starts = range(0, max(len(text), 1), size)
-            yield from (Piece(text[i : i + size], i == starts[-1]) for i in starts)
+            yield from (TextChunk(text[i : i + size], i == starts[-1]) for i in starts)
 
     return Source("texts", "test", read)
 
@@ -65,7 +65,7 @@ def test_the_choice_cannot_be_bettered_by_one_document_more(sizes: list[int], fr
 def test_every_document_is_on_one_side(sizes: list[int], fraction: float, seed: int):
     texts = [f"{number:02d} " + "x" * size for number, size in enumerate(sizes)]
     corpus = corpus_of([*texts, texts[0]])
-    plan = plan_split(corpus, fraction, seed)
+    plan = assign_split(corpus, fraction, seed)
     assert plan.sides[-1] == LEFT_OUT
     assert set(plan.sides[:-1].tolist()) <= {TRAIN, VAL}
     total = corpus.text_bytes
@@ -83,13 +83,13 @@ def test_every_document_is_on_one_side(sizes: list[int], fraction: float, seed: 
 
 def test_a_split_follows_from_its_seed():
     corpus = corpus_of([f"document {number}" for number in range(100)])
-    plans = [plan_split(corpus, 0.1, seed).sides.tobytes() for seed in (0, 0, 1)]
+    plans = [assign_split(corpus, 0.1, seed).sides.tobytes() for seed in (0, 0, 1)]
     assert plans[0] == plans[1] != plans[2]
 
 
 def test_one_giant_among_small_ones_makes_it_the_tail():
     corpus = corpus_of(["x" * 100_000, *(f"small {number}" for number in range(20))])
-    assert plan_split(corpus, 0.1, 0).split == "tail"
+    assert assign_split(corpus, 0.1, 0).split == "tail"
 
 
 @given(
@@ -102,7 +102,7 @@ def test_the_tail_is_cut_once_and_nothing_is_lost(texts: list[str], fraction: fl
     corpus = corpus_of(texts)
     if not corpus.n_documents:
         return
-    plan = plan_split(corpus, fraction, 0)
+    plan = assign_split(corpus, fraction, 0)
     parts = list(planned_parts([source(texts, size)], corpus, plan))
     kept = [text for text in texts if text.strip()]
     assert "".join(part.text for part in parts) == "".join(kept)
@@ -114,7 +114,7 @@ def test_the_tail_is_cut_once_and_nothing_is_lost(texts: list[str], fraction: fl
 def test_the_cut_is_at_a_safe_place_near_the_share():
     text = "some words of text\n" * 1000
     corpus = corpus_of([text])
-    train, val = planned_parts([source([text])], corpus, plan_split(corpus, 0.1, 0))
+    train, val = planned_parts([source([text])], corpus, assign_split(corpus, 0.1, 0))
     assert (train.side, val.side) == (TRAIN, VAL)
     assert not train.text[-1].isspace()
     assert val.text[0].isspace()
@@ -125,4 +125,4 @@ def test_the_cut_is_at_a_safe_place_near_the_share():
 def test_text_that_changes_between_the_readings_is_refused(later: list[str]):
     corpus = corpus_of(["one", "two"])
     with pytest.raises(DataError, match="changed while it was being read"):
-        list(planned_parts([source(later)], corpus, plan_split(corpus, 0.1, 0)))
+        list(planned_parts([source(later)], corpus, assign_split(corpus, 0.1, 0)))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minigpt.data import Batches, Dataset, Report, ShardWriter, prepare
+from minigpt.data import BatchLoader, Dataset, DatasetCard, TokenFileWriter, prepare
 from minigpt.errors import ConfigError, DataError, TokenizerError
 from minigpt.tokenizers import make_tokenizer
 
@@ -57,7 +57,7 @@ def test_every_document_is_on_one_side_and_nothing_is_lost(stories: Path, tmp_pa
     assert report.val.text_bytes == sum(len(text.encode()) for text in val)
     assert 0.05 < report.val.text_bytes / report.text_bytes < 0.15
     assert report.train.tokens == dataset.train.n_tokens
-    assert report.train.sequences == Batches(dataset.train, 64, 1).n_sequences
+    assert report.train.sequences == BatchLoader(dataset.train, 64, 1).n_sequences
     assert report.vocab_in_train == len(np.unique(dataset.train.tokens))
     assert report.disk_bytes == sum((tmp_path / "out" / f).stat().st_size for f in ("train.tokens", "val.tokens"))
     assert report.unknown_characters == 0
@@ -189,7 +189,7 @@ def test_sequences_are_drawn_from_the_packed_tokens(stories: Path, tmp_path: Pat
     assert sorted(train + val) == sorted(rows)
     assert len(val) == round(0.25 * n_whole)
     assert dataset.train.tokens[len(train) * 32 :].tolist() == packed[n_whole * 32 :].tolist()
-    assert dataset.train.seam == dataset.val.seam == 32
+    assert dataset.train.segment_length == dataset.val.segment_length == 32
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         *("meta.json", "tokenizer_config.json", "train.tokens", "val.tokens"),
     ]
@@ -199,7 +199,7 @@ def test_sequences_are_drawn_from_the_packed_tokens(stories: Path, tmp_path: Pat
 
 
 def test_a_long_document_in_pieces_gives_the_ids_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("minigpt.data.pieces.PIECE_CHARACTERS", 50)
+    monkeypatch.setattr("minigpt.data.chunks.PIECE_CHARACTERS", 50)
     monkeypatch.setattr("minigpt.data.opening.CHUNK_BYTES", 33)
     monkeypatch.setattr("minigpt.data.pack.JOB_BYTES", 200)
     folder = tmp_path / "text"
@@ -284,10 +284,10 @@ def test_stopped_at_any_time_it_leaves_nothing(stories: Path, tmp_path: Path, ph
 
 
 def test_a_full_disk_is_named_and_leaves_nothing(stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def full(self: ShardWriter, *arguments: object, **options: object) -> None:
+    def full(self: TokenFileWriter, *arguments: object, **options: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(ShardWriter, "append", full)
+    monkeypatch.setattr(TokenFileWriter, "append", full)
     with pytest.raises(DataError, match="disk is full"):
         prepare(str(stories), tmp_path / "out", block_size=64)
     assert list(tmp_path.iterdir()) == [stories]
@@ -329,7 +329,7 @@ def test_a_damaged_report_is_refused(stories: Path, tmp_path: Path, change, word
     meta = tmp_path / "out" / "meta.json"
     meta.write_bytes(change(meta.read_bytes()))
     with pytest.raises(DataError, match=words):
-        Report.load(tmp_path / "out")
+        DatasetCard.load(tmp_path / "out")
 
 
 def test_neither_torch_nor_the_extras_are_imported():

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt.data import opening, records
-from minigpt.data.pieces import Piece
-from minigpt.data.records import READERS, read_csv, read_json_array, read_json_lines, read_tsv
+from minigpt.data import opening, record_files
+from minigpt.data.chunks import TextChunk
+from minigpt.data.record_files import READERS, read_csv, read_json_array, read_json_lines, read_tsv
 from minigpt.errors import DataError
 
 TEXTS = ["first\nlines\r\n", "zweite Größe", "", 'he said "no", and left; so\tthere', "третий <|endoftext|>"]
@@ -27,7 +27,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def documents(
-    reader: Callable[[IO[bytes], str, str, str], Iterator[Piece]], content: bytes, column: str = "text"
+    reader: Callable[[IO[bytes], str, str, str], Iterator[TextChunk]], content: bytes, column: str = "text"
 ) -> list[str]:
     found, held = [], ""
     for piece in reader(io.BytesIO(content), "file", "shown", column):
@@ -236,7 +236,7 @@ def test_in_tsv_quotes_are_characters():
     ],
 )
 def test_a_record_without_an_end_is_not_a_bomb(reader: Any, content: bytes, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(records, "MAX_RECORD", 1000)
+    monkeypatch.setattr(record_files, "MAX_RECORD", 1000)
     monkeypatch.setattr(opening, "CHUNK_BYTES", 100)
     file = io.BytesIO(content)
     with pytest.raises(DataError, match=r"too long|larger than field limit"):

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt.data import Shard, ShardWriter
-from minigpt.data.shards import HEADER_BYTES
+from minigpt.data import TokenFile, TokenFileWriter
+from minigpt.data.token_file import HEADER_BYTES
 from minigpt.errors import DataError
 
 IDENTITY = hashlib.sha256(b"a tokenizer").hexdigest()
 
 
 def write(path: Path, ids: list[int], vocab_size: int = 50257) -> Path:
-    with ShardWriter(path, vocab_size, IDENTITY) as writer:
+    with TokenFileWriter(path, vocab_size, IDENTITY) as writer:
         writer.append(ids[:2])
         writer.append(ids[2:], n_documents=3, n_bytes=99)
     return path
@@ -30,7 +30,7 @@ def write(path: Path, ids: list[int], vocab_size: int = 50257) -> Path:
 def test_what_was_written_is_read(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, vocab_size: int):
     ids = data.draw(st.lists(st.integers(0, vocab_size - 1), max_size=50))
     path = write(tmp_path_factory.mktemp("shard") / "x.tokens", ids, vocab_size)
-    shard = Shard.open(path)
+    shard = TokenFile.open(path)
     assert shard.tokens.tolist() == ids
     assert shard.tokens.itemsize == (2 if vocab_size <= 65_536 else 4)
     assert (shard.n_documents, shard.n_bytes, shard.vocab_size, shard.identity) == (3, 99, vocab_size, IDENTITY)
@@ -56,7 +56,7 @@ def test_any_changed_byte_is_refused(tmp_path: Path):
             changed[place] ^= bit
             broken.write_bytes(changed)
             with pytest.raises(DataError, match=r"broken\.tokens"):
-                Shard.open(broken)
+                TokenFile.open(broken)
 
 
 def test_any_other_length_is_refused(tmp_path: Path):
@@ -65,10 +65,10 @@ def test_any_other_length_is_refused(tmp_path: Path):
     for length in range(len(content)):
         broken.write_bytes(content[:length])
         with pytest.raises(DataError, match=r"broken\.tokens"):
-            Shard.open(broken)
+            TokenFile.open(broken)
     broken.write_bytes(content + b"\0\0")
     with pytest.raises(DataError, match="138 bytes, not 136"):
-        Shard.open(broken)
+        TokenFile.open(broken)
 
 
 def test_a_newer_version_says_so(tmp_path: Path):
@@ -78,25 +78,25 @@ def test_a_newer_version_says_so(tmp_path: Path):
     content[124:128] = struct.pack("<I", zlib.crc32(content[:124]))
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"newer Mini-GPT.*version 2"):
-        Shard.open(path)
+        TokenFile.open(path)
 
 
 def test_a_writer_that_was_interrupted_leaves_no_valid_file(tmp_path: Path):
     path = tmp_path / "x.tokens"
-    writer = ShardWriter(path, 10, IDENTITY)
+    writer = TokenFileWriter(path, 10, IDENTITY)
     writer.append([1, 2, 3])
     writer.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     with pytest.raises(DataError, match="not a finished token file"):
-        Shard.open(path)
+        TokenFile.open(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path):
     with pytest.raises(DataError, match=r"nothing\.tokens cannot be read"):
-        Shard.open(tmp_path / "nothing.tokens")
+        TokenFile.open(tmp_path / "nothing.tokens")
 
 
 def test_the_tokens_cannot_be_changed(tmp_path: Path):
-    shard = Shard.open(write(tmp_path / "x.tokens", [1, 2, 3]))
+    shard = TokenFile.open(write(tmp_path / "x.tokens", [1, 2, 3]))
     with pytest.raises(ValueError, match="read-only"):
         shard.tokens[0] = 5
 
@@ -107,10 +107,10 @@ def test_an_id_outside_of_the_vocabulary_is_named_where_the_checksum_was_not_ask
     content[HEADER_BYTES + 5] ^= 1  # the third id, 3, becomes 259
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"outside of its vocabulary.*259 of 10"):
-        Shard.open(path, verify=False).read(0, 4)
+        TokenFile.open(path, verify=False).read(0, 4)
 
 
 def test_ids_that_no_model_knows_are_refused_though_the_checksum_is_theirs(tmp_path: Path):
     path = write(tmp_path / "x.tokens", [1, 2, 3, 99], vocab_size=10)  # its writer does not look
     with pytest.raises(DataError, match="outside of its vocabulary"):
-        Shard.open(path)
+        TokenFile.open(path)

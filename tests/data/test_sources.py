@@ -16,8 +16,8 @@ from typing import Any, get_args
 import pytest
 
 from minigpt.data import opening
-from minigpt.data.pieces import Origin
-from minigpt.data.records import READERS
+from minigpt.data.chunks import ChunkOrigin
+from minigpt.data.record_files import READERS
 from minigpt.data.sources import FORMAT_OF_SUFFIX, SEPARATORS, SOURCES, open_sources, source_notes
 from minigpt.errors import ConfigError, DataError
 from minigpt.shape import typed
@@ -45,7 +45,7 @@ def documents(*names: str | Path, **options: Any) -> list[str]:
     return readings[0]
 
 
-def origins(name: str | Path, **options: Any) -> list[Origin]:
+def origins(name: str | Path, **options: Any) -> list[ChunkOrigin]:
     """Where each document of a source comes from."""
     with open_sources([str(name)], SourceOptions(**options)) as (source,):
         return [piece.origin for piece in source.read() if piece.last]
@@ -78,7 +78,7 @@ def test_a_text_file_is_one_document_byte_for_byte(tmp_path: Path):
     file = tmp_path / "a.txt"
     file.write_bytes(b"\xef\xbb\xbf" + TEXTS[0].encode())
     assert documents(file) == [TEXTS[0]]
-    assert origins(file) == [Origin("a.txt")]
+    assert origins(file) == [ChunkOrigin("a.txt")]
     other = tmp_path / "no.extension.at-all"
     other.write_bytes(TEXTS[1].encode())
     assert documents(other) == [TEXTS[1]]
@@ -115,9 +115,9 @@ def test_records_are_read_by_what_they_are_if_their_name_says_that_they_are_some
     ]:
         (tmp_path / name).write_bytes(content)
         assert (kind(tmp_path / name), documents(tmp_path / name)) == (form, wanted), name
-    assert origins(tmp_path / "a.jsonl") == [Origin("a.jsonl", line) for line in (1, 2)]
-    assert origins(tmp_path / "c.json") == [Origin("c.json", element) for element in (1, 2)]
-    assert origins(tmp_path / "d.csv") == [Origin("d.csv", line) for line in (2, 3)]
+    assert origins(tmp_path / "a.jsonl") == [ChunkOrigin("a.jsonl", line) for line in (1, 2)]
+    assert origins(tmp_path / "c.json") == [ChunkOrigin("c.json", element) for element in (1, 2)]
+    assert origins(tmp_path / "d.csv") == [ChunkOrigin("d.csv", line) for line in (2, 3)]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_parquet_is_a_document_a_row_under_any_name(tmp_path: Path, monkeypatch:
     file = tmp_path / "a.parquet"
     parquet.write_table(pa.table({"id": range(200), "body": TEXTS * 50}), file, row_group_size=7)
     assert documents(file, text_column="body") == TEXTS * 50
-    assert origins(file, text_column="body") == [Origin("a.parquet", row) for row in range(1, 201)]
+    assert origins(file, text_column="body") == [ChunkOrigin("a.parquet", row) for row in range(1, 201)]
     give(monkeypatch, file.read_bytes())
     assert documents("-", text_column="body") == TEXTS * 50
 
@@ -210,7 +210,7 @@ def test_a_folder_is_its_files_and_says_what_it_leaves_out(tmp_path: Path):
     (tmp_path / "d.tex").write_text("words")
     assert documents(tmp_path) == ["b", "record", "a"]
     places = [("b.txt", 0), ("c.jsonl", 1), ("sub/a.md.gz", 0)]
-    assert origins(tmp_path) == [Origin(f"{tmp_path.name}/{name}", row) for name, row in places]
+    assert origins(tmp_path) == [ChunkOrigin(f"{tmp_path.name}/{name}", row) for name, row in places]
     with open_sources([str(tmp_path)]) as (source,):
         assert (source.kind, source.findings.left_out) == ("folder", ("1 .tex (0 kB)",))
     assert "To read them too: --pattern '*.txt' --pattern '*.jsonl' --pattern '*.md.gz' --pattern '*.tex'" in said(
@@ -230,7 +230,7 @@ def test_the_same_files_are_read_twice_though_others_come(tmp_path: Path):
 def test_standard_input_is_one_document(monkeypatch: pytest.MonkeyPatch):
     give(monkeypatch, "über\r\n".encode())
     assert documents("-") == ["über\r\n"]
-    assert origins("-") == [Origin("standard input")]
+    assert origins("-") == [ChunkOrigin("standard input")]
     give(monkeypatch, gzip.compress(b"packed"))
     assert documents("-") == ["packed"]
 
@@ -260,7 +260,7 @@ def test_a_local_folder_through_the_hub(tmp_path: Path, monkeypatch: pytest.Monk
     datasets = pytest.importorskip("datasets")
     (tmp_path / "train.jsonl").write_bytes(b'{"text": "one", "id": 1}\n{"text": null, "id": 2}\n')
     assert documents(f"hf:{tmp_path}") == ["one", ""]
-    assert origins(f"hf:{tmp_path}") == [Origin(tmp_path.name, row) for row in (1, 2)]
+    assert origins(f"hf:{tmp_path}") == [ChunkOrigin(tmp_path.name, row) for row in (1, 2)]
     with pytest.raises(DataError, match=r"has no column 'body'.*text, id"):
         documents(f"hf:{tmp_path}", text_column="body")
     with pytest.raises(DataError, match=r"row 1 is not a string.*int 1.*--text-column"):
@@ -285,8 +285,8 @@ def test_every_kind_of_source_is_split(tmp_path: Path, monkeypatch: pytest.Monke
     give(monkeypatch, text.encode())
     numbers = ["one", "two", "three"]
     assert documents(tmp_path / "a.txt", tmp_path / "b.jsonl", "-", **options) == [*numbers, *numbers, "four", *numbers]
-    assert origins(tmp_path / "a.txt", **options) == [Origin("a.txt", part) for part in (1, 2, 3)]
-    assert origins(tmp_path / "b.jsonl", **options) == [Origin("b.jsonl", line) for line in (1, 1, 1, 2)]
+    assert origins(tmp_path / "a.txt", **options) == [ChunkOrigin("a.txt", part) for part in (1, 2, 3)]
+    assert origins(tmp_path / "b.jsonl", **options) == [ChunkOrigin("b.jsonl", line) for line in (1, 1, 1, 2)]
 
 
 def test_separators_within_texts_are_counted_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -399,7 +399,7 @@ def test_every_format_of_records_has_a_reader_and_a_name():
 def test_every_kind_is_described():
     assert all(entry.summary for entry in SOURCES.values())
     assert kind("pylib-code") == "pylib-code"
-    assert Origin("textwrap") in origins("pylib")
+    assert ChunkOrigin("textwrap") in origins("pylib")
 
 
 def test_files_of_one_name_are_told_apart(tmp_path: Path):

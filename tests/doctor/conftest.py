@@ -12,24 +12,24 @@ import pytest
 
 from minigpt.config import resolve
 from minigpt.data import prepare
-from minigpt.doctor import Diagnosis, Evidence, Finding, examine, read_evidence
+from minigpt.doctor import Diagnosis, Evidence, Finding, diagnose, read_snapshot
 from minigpt.errors import MiniGPTError
-from minigpt.metrics import read_metrics
+from minigpt.records import read_metrics
 from minigpt.training import train
-from minigpt.training.loop import Training
-from minigpt.training.start import start
+from minigpt.training.api import start
+from minigpt.training.trainer import Trainer
 
 SMALL: dict[str, Any] = {
     "model.block_size": 32,
     "model.n_layer": 2,
     "model.n_head": 2,
     "model.n_embd": 32,
-    "model.n_hidden": 64,
+    "model.n_inner": 64,
     "model.dropout": 0.0,
     "train.batch_size": 8,
     "train.log_every": 5,
     "train.health_every": 20,
-    "train.samples": 0,
+    "train.sample_prompts": 0,
     "machine.device": "cpu",
     "machine.precision": "float32",
 }
@@ -87,7 +87,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def evidence(trained: Path) -> Evidence:
-    return read_evidence(trained)
+    return read_snapshot(trained)
 
 
 class Patient:
@@ -109,7 +109,7 @@ class Patient:
         return [finding.check for finding in self.said]
 
     def diagnosis(self, **arguments: Any) -> Diagnosis:
-        return examine(read_evidence(self.run), **arguments)
+        return diagnose(read_snapshot(self.run), **arguments)
 
     @property
     def validations(self) -> list[dict[str, Any]]:
@@ -127,20 +127,20 @@ def treat(data: Path, tmp_path: Path) -> Callable[..., Patient]:
     def run(
         on: Path = data,
         preset: str = "seed",
-        before: Callable[[Training], Any] = lambda training: None,
-        after_step: Callable[[Training], Any] = lambda training: False,
+        before: Callable[[Trainer], Any] = lambda training: None,
+        after_step: Callable[[Trainer], Any] = lambda training: False,
         name: str = "run",
         diverges: bool = False,
         **changes: Any,
     ) -> Patient:
         patient = Patient(tmp_path / name)
         settings = {**SMALL, **{key.replace("__", "."): value for key, value in changes.items()}}
-        trainings: list[Training] = []
+        trainings: list[Trainer] = []
         training = start(
             on,
             patient.run,
             resolve(preset, overrides=settings),
-            watchers=[patient.watch],
+            callbacks=[patient.watch],
             should_stop=lambda: bool(after_step(trainings[0])),
         )
         trainings.append(training)

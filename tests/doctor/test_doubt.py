@@ -11,15 +11,15 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from minigpt.characters import counted
 from minigpt.config import Optimizer, resolve
 from minigpt.data import Dataset
-from minigpt.doctor import LiveDoctor, examine, inner_checks, loss_checks, read_evidence, references, text_checks
+from minigpt.doctor import LiveDoctor, diagnose, inner_checks, loss_checks, read_snapshot, references, text_checks
 from minigpt.doctor import evidence as evidence_module
 from minigpt.doctor.evidence import ngram_loss, unigram_loss
 from minigpt.doctor.references import collect, higher_rate, lower_rate
-from minigpt.metrics import read_metrics
+from minigpt.records import read_metrics
 from minigpt.source_options import SourceOptions
+from minigpt.text_utils import pluralize
 from tests.test_docs import wrong_in
 
 
@@ -67,9 +67,9 @@ def validations(evidence: Any, losses: list[float], per_epoch: int = 1) -> None:
         {"kind": "step", "step": 60, "epoch": 0.2},
         {"kind": "validation", "step": 60, "epoch": 1.0},
         {"kind": "validation", "step": 60, "epoch": 1.0, "val_loss": 1.0},
-        {"kind": "health", "step": 60, "epoch": 1.0, "parts": "none"},
-        {"kind": "health", "step": 60, "epoch": 1.0, "parts": [{"part": "h.0.attn"}]},
-        {"kind": "health", "step": 60, "epoch": 1.0, "parts": [3]},
+        {"kind": "health", "step": 60, "epoch": 1.0, "modules": "none"},
+        {"kind": "health", "step": 60, "epoch": 1.0, "modules": [{"module": "h.0.attn"}]},
+        {"kind": "health", "step": 60, "epoch": 1.0, "modules": [3]},
         {"kind": "note", "step": 60, "epoch": 1.0},
         {"kind": "plan", "step": 60, "epoch": 1.0},
         {"step": 60},
@@ -80,9 +80,9 @@ def test_odd_records_count_for_nothing(trained, tmp_path, odd):
     shutil.copytree(trained, run)
     with (run / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(odd) + "\n" + json.dumps({"kind": "note", "step": 60, "epoch": 1.0, "text": "-"}) + "\n")
-    assert set(examine(read_evidence(run)).left_out.values()) == {"it has one validation"}
+    assert set(diagnose(read_snapshot(run)).left_out.values()) == {"it has one validation"}
     complaints: list[str] = []
-    doctor = LiveDoctor(read_evidence(trained), lambda finding: None, complaints.append)
+    doctor = LiveDoctor(read_snapshot(trained), lambda finding: None, complaints.append)
     doctor.remember([odd])
     doctor(odd)
     assert complaints == []
@@ -94,7 +94,7 @@ def test_a_run_of_steps_that_lack_their_norm(evidence):
     for number in range(60, 100):
         evidence.add({**whole, "step": number, "grad_norm": 1.0 if number % 2 else None})
     assert len(evidence.steps) == 20
-    assert set(examine(evidence).left_out.values()) == {"it has one validation"}
+    assert set(diagnose(evidence).left_out.values()) == {"it has one validation"}
 
 
 def test_a_rate_that_came_back(evidence):
@@ -102,7 +102,7 @@ def test_a_rate_that_came_back(evidence):
     lines(evidence, [*np.linspace(3, 1, 50), *[1.4] * 50], rates)
     assert inner_checks.rate_too_high(evidence) is None
     lines(evidence, [*np.linspace(3, 1, 50), *[1.4] * 50], [1.0] * 100)
-    assert "risen to 1.400" in inner_checks.rate_too_high(evidence).seen
+    assert "risen to 1.400" in inner_checks.rate_too_high(evidence).observation
 
 
 def test_noise_is_no_rise(evidence):
@@ -133,10 +133,10 @@ def test_validations_that_waver(evidence, losses, found):
 def test_the_remedies_of_overfitting(evidence):
     validations(evidence, [2.0, 1.1, 1.2, 1.3])
     evidence.config = replace(evidence.config, train=replace(evidence.config.train, steps=None, epochs=4))
-    assert "--model.dropout 0.1`; 2 epochs" in loss_checks.overfitting(evidence).remedy
-    assert "--epochs 2`" in loss_checks.overfitting(evidence).remedy
+    assert "--model.dropout 0.1`; 2 epochs" in loss_checks.overfitting(evidence).fix
+    assert "--epochs 2`" in loss_checks.overfitting(evidence).fix
     evidence.config = replace(evidence.config, model=replace(evidence.config.model, dropout=0.5))
-    assert "--model.dropout" not in loss_checks.overfitting(evidence).remedy
+    assert "--model.dropout" not in loss_checks.overfitting(evidence).fix
 
 
 @pytest.mark.parametrize(
@@ -154,14 +154,14 @@ def test_epochs_are_judged_together(evidence, losses, epoch):
     finding = loss_checks.repetition(evidence)
     assert (finding and finding.epoch) == epoch
     if finding:
-        assert f"--steps {3 * evidence.steps_per_epoch}`" in finding.remedy  # the run's own --steps would win
+        assert f"--steps {3 * evidence.steps_per_epoch}`" in finding.fix  # the run's own --steps would win
 
 
 def test_a_line_is_compared_over_all_of_it(treat, monkeypatch):
     monkeypatch.setattr(references, "_decisive", lambda config: {})
     patient = treat(train__lr=1e-3, train__steps=300)
     reference = collect(patient.run, "letters")
-    evidence = read_evidence(patient.run)
+    evidence = read_snapshot(patient.run)
     first, *others = evidence.steps
     evidence.steps = [first] + [
         {**some[-1], "loss": float(np.mean([line["loss"] for line in some]))}
@@ -169,17 +169,17 @@ def test_a_line_is_compared_over_all_of_it(treat, monkeypatch):
     ]
     for end in range(2, len(evidence.steps)):
         here = replace(evidence, steps=evidence.steps[: end + 1])
-        assert examine(here, references=[reference]).normality.verdict in ("normal", "unknown", "roughly")
-    assert examine(evidence, references=[reference]).normality.verdict == "normal"
+        assert diagnose(here, references=[reference]).normality.verdict in ("normal", "unknown", "roughly")
+    assert diagnose(evidence, references=[reference]).normality.verdict == "normal"
 
 
 def heads(evidence: Any, saturated: float, gradient: float) -> None:
     for record in evidence.health:
-        record["parts"] = [
-            {**part, "saturated": saturated, "gradient": gradient * part["gradient"]}
-            if part["part"] == "h.0.attn"
+        record["modules"] = [
+            {**part, "saturated_head_ratio": saturated, "grad_norm": gradient * part["grad_norm"]}
+            if part["module"] == "h.0.attn"
             else part
-            for part in record["parts"]
+            for part in record["modules"]
         ]
 
 
@@ -197,39 +197,39 @@ def test_few_heads_and_heads_that_learn(evidence):
 
 
 def test_units_must_be_dead_twice(evidence):
-    for part in evidence.health[-1]["parts"]:
-        part["dead"] = 0.5
+    for part in evidence.health[-1]["modules"]:
+        part["dead_unit_ratio"] = 0.5
     assert inner_checks.dead_units(evidence) is None
     for record in evidence.health:
-        for part in record["parts"]:
-            part["dead"] = 0.5
+        for part in record["modules"]:
+            part["dead_unit_ratio"] = 0.5
     assert inner_checks.dead_units(evidence) is not None
     evidence.origin = "elsewhere"  # they were dead when they came
     assert inner_checks.dead_units(evidence) is None
-    for part in evidence.health[0]["parts"]:
-        part["dead"] = 0.0
-    assert "--model" not in inner_checks.dead_units(evidence).remedy
+    for part in evidence.health[0]["modules"]:
+        part["dead_unit_ratio"] = 0.0
+    assert "--model" not in inner_checks.dead_units(evidence).fix
 
 
 def test_weights_that_were_large_from_the_beginning(evidence):
     for record in evidence.health:
-        record["parts"] = [{**part, "weight": 50 * part["weight"]} for part in record["parts"]]
+        record["modules"] = [{**part, "weight_norm": 50 * part["weight_norm"]} for part in record["modules"]]
     assert inner_checks.rate_too_high(evidence) is not None
     evidence.origin = "elsewhere"
     assert inner_checks.rate_too_high(evidence) is None
 
 
 def test_a_first_step_as_large_as_many_weights(evidence):
-    for part in evidence.health[0]["parts"]:
-        part["update"] = 5.0  # of their size, which is a tenth of what is usual between layers
+    for part in evidence.health[0]["modules"]:
+        part["update_ratio"] = 5.0  # of their size, which is a tenth of what is usual between layers
     assert inner_checks.rate_too_high(evidence) is None
-    for part in evidence.health[0]["parts"]:
-        part["update"] = 1e8
+    for part in evidence.health[0]["modules"]:
+        part["update_ratio"] = 1e8
     finding = inner_checks.rate_too_high(evidence)
     assert finding.step == 1
-    assert finding.seen == "The layers' weights were more than a million times their first size after 1 step."
-    for part in evidence.health[0]["parts"]:
-        part.update(update=1.0, weight=50 * part["weight"])  # large, and not by this step
+    assert finding.observation == "The layers' weights were more than a million times their first size after 1 step."
+    for part in evidence.health[0]["modules"]:
+        part.update(update_ratio=1.0, weight_norm=50 * part["weight_norm"])  # large, and not by this step
     del evidence.health[1:]
     assert inner_checks.rate_too_high(evidence) is None
 
@@ -264,11 +264,11 @@ def test_bad_steps_here_and_there_end_no_run(evidence):
             for step in bad
         ]
         assert loss_checks.diverged(evidence) is None
-        assert [finding.check for finding in examine(evidence).findings] == ["bad steps"]
+        assert [finding.check for finding in diagnose(evidence).findings] == ["bad steps"]
 
 
 def test_one_of_a_thing():
-    assert [counted(number, "step") for number in (0, 1, 2000)] == ["0 steps", "1 step", "2,000 steps"]
+    assert [pluralize(number, "step") for number in (0, 1, 2000)] == ["0 steps", "1 step", "2,000 steps"]
 
 
 @pytest.mark.parametrize(
@@ -297,23 +297,23 @@ def test_bad_steps_before_a_rewind(evidence):
         )
     text = "went back from step 64 to step 40, and on with the data in another order"
     evidence.add({"kind": "note", "step": 40, "epoch": 0.1, "text": text})
-    assert "went back from step 64 to step 40." in loss_checks.bad_steps(evidence).seen
+    assert "went back from step 64 to step 40." in loss_checks.bad_steps(evidence).observation
 
 
 def test_how_to_prepare_anew(evidence, text, tmp_path):
     evidence.report = replace(evidence.report, val_fraction=0.15, seed=3, sources=(str(text), "-"))
-    assert "`" not in text_checks.small_validation(low(evidence)).remedy  # nobody knows what came through the pipe
+    assert "`" not in text_checks.small_validation(low(evidence)).fix  # nobody knows what came through the pipe
     evidence.report = replace(evidence.report, sources=(str(text),), reading=SourceOptions(split_lines=True))
     evidence.data = {**evidence.data, "folder": str(tmp_path / "data")}
     (tmp_path / "data-more-val").mkdir()
-    remedy = text_checks.small_validation(low(evidence)).remedy
+    remedy = text_checks.small_validation(low(evidence)).fix
     command = shlex.split(remedy.split("`")[1])
     assert wrong_in(command[1:]) == ""
     assert str(tmp_path / "data-more-val2") in command
     assert remedy.endswith("--split-lines --tokenizer char --val-fraction 0.3 --block-size 32 --seed 3`")
     own = {"val_sources": (str(text),), "val_fraction": None, "split": "files"}  # then no share can be larger
     evidence.report = replace(evidence.report, **own, overlap=0.5, overlap_windows=1000)
-    assert "--val" not in text_checks.small_validation(low(evidence)).remedy
+    assert "--val" not in text_checks.small_validation(low(evidence)).fix
     assert "--val" in text_checks._prepared(evidence, "more", tokenizer="byte")
     assert wrong_in(shlex.split(text_checks._prepared(evidence, "more", tokenizer="byte").strip("`"))[1:]) == ""
 
@@ -324,7 +324,7 @@ def test_preparing_anew_is_advised_where_it_changes_something(evidence, text, sp
     evidence.report = replace(
         evidence.report, overlap=0.5, overlap_windows=100, split_by=split_by, split=split_by, sources=sources
     )
-    remedy = text_checks.overlap(evidence).remedy
+    remedy = text_checks.overlap(evidence).fix
     assert ("minigpt prepare" in remedy) == command
     assert ("--split-by document" in remedy) == command
 
@@ -338,9 +338,9 @@ def low(evidence: Any) -> Any:
 def test_a_smaller_model_that_rope_can_turn(evidence):
     evidence.validations = [{**evidence.validations[-1], "val_loss": loss} for loss in (1.0, 1.1, 1.1)]
     evidence.config = replace(
-        evidence.config, model=replace(evidence.config.model, n_embd=2000, n_head=80, n_hidden=9000)
+        evidence.config, model=replace(evidence.config.model, n_embd=2000, n_head=80, n_inner=9000)
     )
-    width = int(text_checks.too_little_text(evidence).remedy.split("--model.n-embd ")[1].rstrip("`"))
+    width = int(text_checks.too_little_text(evidence).fix.split("--model.n-embd ")[1].rstrip("`"))
     replace(evidence.config, model=replace(evidence.config.model, n_embd=width, position="rope")).check()
     assert width < 2000
 
@@ -351,20 +351,20 @@ def test_a_smaller_model_that_rope_can_turn(evidence):
 )
 def test_live_and_afterwards_one_opinion_of_too_little_text(evidence, losses, said):
     evidence.validations = [{**evidence.validations[-1], "val_loss": loss} for loss in losses]
-    evidence.config = replace(evidence.config, model=replace(evidence.config.model, n_embd=2000, n_hidden=9000))
+    evidence.config = replace(evidence.config, model=replace(evidence.config.model, n_embd=2000, n_inner=9000))
     for evidence.last_step in (30, 60):
         assert (text_checks.too_little_text(evidence) is not None) == said
     evidence.validations = evidence.validations[:1]
-    assert "too little text" in examine(evidence).left_out
+    assert "too little text" in diagnose(evidence).left_out
 
 
 def test_the_range_of_curves_is_told(evidence, trained, monkeypatch):
     monkeypatch.setattr(references, "_decisive", lambda config: {})
     reference = collect(trained, "letters")
     other = replace(reference, sha256="another", points=((10_000_000, 3.0, 3.0), (20_000_000, 2.0, 2.0)))
-    text = examine(evidence, [other]).normality.text
+    text = diagnose(evidence, [other]).normality.text
     assert "cover 10.00 to 20.00 M tokens, not 0.0" in text
-    assert "there is none of preset" in examine(evidence, []).normality.text
+    assert "there is none of preset" in diagnose(evidence, []).normality.text
 
 
 def test_the_command_of_a_reference_runs(trained, monkeypatch):

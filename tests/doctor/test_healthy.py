@@ -8,9 +8,9 @@ import pytest
 
 from minigpt.config import preset_names, resolve
 from minigpt.data import prepare
-from minigpt.doctor import examine, read_evidence
+from minigpt.doctor import diagnose, read_snapshot
 from minigpt.training import train
-from minigpt.training.start import resume
+from minigpt.training.api import resume
 from tests.doctor.conftest import SMALL
 
 
@@ -23,7 +23,7 @@ def test_of_each_preset_in_small_nothing_is_said(treat, preset):
     )
     assert patient.said == []
     diagnosis = patient.diagnosis()
-    assert [finding.seen for finding in diagnosis.findings] == []
+    assert [finding.observation for finding in diagnosis.findings] == []
     assert diagnosis.left_out == {}
     assert diagnosis.made >= 20
 
@@ -55,12 +55,12 @@ def test_a_run_that_begins_with_anothers_weights(treat, data, tmp_path):
     said = []
     watch = [lambda record: said.append(record) if record["kind"] == "finding" else None]
     model = resolve(overrides=SMALL | {"train.lr": 1e-3, "train.steps": 60, "model.vocab_size": 23})
-    train(data, tmp_path / "child", model, init=parent.run, watchers=watch)
+    train(data, tmp_path / "child", model, init_from=parent.run, callbacks=watch)
     assert said == []
-    assert {finding.severity for finding in examine(read_evidence(tmp_path / "child")).findings} <= {"hint"}
+    assert {finding.severity for finding in diagnose(read_snapshot(tmp_path / "child")).findings} <= {"hint"}
 
 
 def test_a_run_that_is_made_longer(treat):
     patient = treat(preset="laptop", train__lr=1e-2, train__steps=150)
-    resume(patient.run, steps=400, watchers=[patient.watch])
+    resume(patient.run, steps=400, callbacks=[patient.watch])
     assert patient.said == []

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from minigpt.doctor import Evidence, examine
+from minigpt.doctor import Evidence, diagnose
 from minigpt.doctor.inner_checks import exploding
 from minigpt.doctor.machine_checks import out_of_memory
 from minigpt.model.accounting import flops_per_token
@@ -16,15 +16,15 @@ from minigpt.model.accounting import flops_per_token
 def on_gpu(evidence: Evidence, flops: float, **changes: Any) -> Evidence:
     """As if it had run for minutes on a GPU that does 100 TFLOP/s in matrix products, and this share of them here."""
     speed = flops * 1e14 / sum(flops_per_token(evidence.config.model).values())
-    usual = {"tokens_per_second": speed, "use": 0.97, "data_wait": 0.01, **changes}
+    usual = {"tokens_per_second": speed, "device_util": 0.97, "data_wait_ratio": 0.01, **changes}
     evidence.steps = [{**line, **usual, "seconds": 10.0 * number} for number, line in enumerate(evidence.steps)]
     evidence.environment = {**evidence.environment, "device": "cuda"}
-    evidence.plan = {**(evidence.plan or {}), "matrix_rate": 1e14, "step_seconds": None}
+    evidence.plan = {**(evidence.plan or {}), "matmul_flops": 1e14, "step_seconds": None}
     return evidence
 
 
 def found(evidence: Evidence) -> set[str]:
-    return {finding.check for finding in examine(evidence).findings} - {"ended too early"}
+    return {finding.check for finding in diagnose(evidence).findings} - {"ended too early"}
 
 
 def test_a_gpu_that_is_well_used(evidence):
@@ -32,18 +32,18 @@ def test_a_gpu_that_is_well_used(evidence):
 
 
 def test_a_gpu_that_waits_for_launches(evidence):
-    sick = on_gpu(evidence, flops=0.02, use=0.3)
+    sick = on_gpu(evidence, flops=0.02, device_util=0.3)
     assert found(sick) == {"launch-bound"}
-    (finding,) = [f for f in examine(sick).findings if f.check == "launch-bound"]
-    assert "30% of the time" in finding.seen
-    assert "--train.batch-size 32" in finding.remedy  # compile = "auto" has measured that it does not pay
+    (finding,) = [f for f in diagnose(sick).findings if f.check == "launch-bound"]
+    assert "30% of the time" in finding.observation
+    assert "--train.batch-size 32" in finding.fix  # compile = "auto" has measured that it does not pay
     sick.config = replace(sick.config, machine=replace(sick.config.machine, compile="off"))
-    (finding,) = [f for f in examine(sick).findings if f.check == "launch-bound"]
-    assert "--machine.compile on" in finding.remedy
+    (finding,) = [f for f in diagnose(sick).findings if f.check == "launch-bound"]
+    assert "--machine.compile on" in finding.fix
 
 
 def test_a_gpu_that_waits_for_data(evidence):
-    assert found(on_gpu(evidence, flops=0.02, use=0.3, data_wait=0.6)) == {"data-bound"}
+    assert found(on_gpu(evidence, flops=0.02, device_util=0.3, data_wait_ratio=0.6)) == {"data-bound"}
 
 
 def test_a_gpu_that_moves_numbers(evidence):
@@ -65,13 +65,13 @@ def test_memory_that_ran_out(evidence, batch, rows, parts, tmp_path):
         text = f"out of memory in step 1: sequences at once {n} from here on."
         evidence.add({"kind": "note", "step": 60, "epoch": 0.1, "text": text})
     finding = out_of_memory(evidence)
-    assert f"--train.accumulate {parts}`" in finding.remedy
-    replace(evidence.config, train=replace(evidence.config.train, accumulate=parts)).check()
+    assert f"--train.grad-accum-steps {parts}`" in finding.fix
+    replace(evidence.config, train=replace(evidence.config.train, grad_accum_steps=parts)).check()
     text = "out of memory with one sequence: activations are recomputed from here on, which takes longer"
     evidence.add({"kind": "note", "step": 60, "epoch": 0.1, "text": text})
     finding = out_of_memory(evidence)
-    assert "computed twice" in finding.seen
-    assert f"--train.accumulate {batch}`" in finding.remedy
+    assert "computed twice" in finding.observation
+    assert f"--train.grad-accum-steps {batch}`" in finding.fix
 
 
 def test_a_machine_that_is_busy_with_something_else(evidence):
@@ -91,7 +91,7 @@ def test_a_machine_that_is_busy_with_something_else(evidence):
 
 
 def test_short_runs_are_not_judged_by_the_clock(evidence):
-    sick = on_gpu(evidence, flops=0.02, use=0.3, data_wait=0.6)
+    sick = on_gpu(evidence, flops=0.02, device_util=0.3, data_wait_ratio=0.6)
     sick.steps = [{**line, "seconds": 1.0} for line in sick.steps]
     assert found(sick) == set()
 
@@ -99,7 +99,7 @@ def test_short_runs_are_not_judged_by_the_clock(evidence):
 def test_what_is_missing_silences_its_checks(evidence):
     evidence.health, evidence.report, evidence.unigram = [], None, None
     evidence.absent = {"health": "nobody looked", "report": "it is away"}
-    diagnosis = examine(evidence)
+    diagnosis = diagnose(evidence)
     assert diagnosis.left_out["vanishing gradient"] == "nobody looked"
     assert [name for name, why in diagnosis.left_out.items() if why == "it is away"] == ["overlap", "vocabulary"]
     assert "not checked, since it is away: overlap, vocabulary" in diagnosis.not_checked()

@@ -12,7 +12,7 @@ from minigpt.config import preset_names, resolve
 from minigpt.doctor import references
 from minigpt.doctor.references import add, collect, nearest_preset, preset_of, read_references, usual_rate
 from minigpt.errors import RunError
-from minigpt.metrics import read_metrics
+from minigpt.records import read_metrics
 
 
 def test_the_packages_curves_are_whole():

@@ -8,8 +8,8 @@ import shutil
 import pytest
 
 from minigpt.cli.doctor import standing
-from minigpt.doctor import examine, read_evidence
-from minigpt.run import RunFolder
+from minigpt.doctor import diagnose, read_snapshot
+from minigpt.runs.folder import RunFolder
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def run(trained, tmp_path):
 
 
 def found(run):
-    return {finding.check: finding for finding in examine(read_evidence(run.path)).findings}
+    return {finding.check: finding for finding in diagnose(read_snapshot(run.path)).findings}
 
 
 def damage(folder):
@@ -38,8 +38,8 @@ def test_a_run_of_which_nothing_is_left(run, gone):
         shutil.rmtree(folder) if gone else damage(folder)
     finding = found(run)["no checkpoint"]
     assert finding.severity == "problem"
-    assert "60 steps" in finding.seen
-    assert ("SHA-256" in finding.seen) == (not gone)
+    assert "60 steps" in finding.observation
+    assert ("SHA-256" in finding.observation) == (not gone)
     assert finding.command == f"minigpt resume {run.path}"
 
 
@@ -50,10 +50,10 @@ def test_a_run_that_was_killed_before_its_first_step(run):
         assert found(run) == {}  # it may just begin
     (finding,) = found(run).values()
     assert (finding.check, finding.severity) == ("nothing saved", "problem")
-    assert finding.seen == "The run never took a step of its 60; nobody is training it."
+    assert finding.observation == "The run never took a step of its 60; nobody is training it."
     assert finding.command == f"minigpt resume {run.path}"
     run.origin_file.write_text(json.dumps({"kind": "run", "folder": "elsewhere", "checkpoint": "step-000000001"}))
-    assert "--init elsewhere" in found(run)["nothing saved"].command  # resume needs what it began with
+    assert "--init-from elsewhere" in found(run)["nothing saved"].command  # resume needs what it began with
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint(run):
@@ -63,7 +63,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint(run):
     run.metrics_file.write_text("".join(json.dumps(record) + "\n" for record in kept))
     (finding,) = found(run).values()
     assert finding.check == "nothing saved"
-    assert "has taken 1 step and saved none" in finding.seen
+    assert "has taken 1 step and saved none" in finding.observation
     assert finding.command == f"minigpt resume {run.path}"
 
 
@@ -82,17 +82,17 @@ def test_a_newest_checkpoint_that_is_damaged(run):
     run.mark_best(40, 1.0)
     damage(newest)
     finding = found(run)["damaged checkpoint"]
-    assert "The newest checkpoint" in finding.seen
-    assert "step 40" in finding.remedy
+    assert "The newest checkpoint" in finding.observation
+    assert "step 40" in finding.fix
     assert finding.command == f"minigpt resume {run.path}"
     newest.rename(run.path / "elsewhere")
     assert "damaged checkpoint" not in found(run)
     (run.path / "elsewhere").rename(newest)
     damage(newest)  # as it was
     damage(run.checkpoint_folder(40))
-    assert "The best checkpoint" in found(run)["damaged checkpoint"].seen
+    assert "The best checkpoint" in found(run)["damaged checkpoint"].observation
     shutil.rmtree(run.checkpoint_folder(40))
-    assert "it is not there" in found(run)["damaged checkpoint"].seen
+    assert "it is not there" in found(run)["damaged checkpoint"].observation
 
 
 def test_a_run_in_training_looks_after_its_checkpoints_itself(run):
@@ -105,7 +105,7 @@ def test_steps_behind_the_last_line_count(run):
     lines = run.metrics_file.read_text().splitlines()
     kept = [line for line in lines if json.loads(line)["step"] <= 50]
     run.metrics_file.write_text("".join(line + "\n" for line in kept))
-    evidence = read_evidence(run.path)
+    evidence = read_snapshot(run.path)
     assert evidence.last_step == 60
     assert "60 of 60 steps" in standing(evidence)
     assert "not yet validated" in standing(evidence)
@@ -114,8 +114,8 @@ def test_steps_behind_the_last_line_count(run):
 @pytest.mark.parametrize("empty", [True, False])
 def test_metrics_that_are_lost(run, empty):
     run.metrics_file.write_text("") if empty else run.metrics_file.unlink()
-    evidence = read_evidence(run.path)
-    diagnosis = examine(evidence)
+    evidence = read_snapshot(run.path)
+    diagnosis = diagnose(evidence)
     assert "60 of 60 steps" in standing(evidence)
     assert "no metrics" in [finding.check for finding in diagnosis.findings]
     assert "no records of the loss" in diagnosis.normality.text

@@ -14,12 +14,12 @@ import pytest
 
 from minigpt.config import resolve
 from minigpt.data import Dataset, prepare
-from minigpt.doctor import examine, loss_checks, read_evidence
+from minigpt.doctor import diagnose, loss_checks, read_snapshot
 from minigpt.doctor.evidence import ngram_loss, pairs_loss
 from minigpt.doctor.references import read_references
-from minigpt.evaluation import measure
-from minigpt.report.kept import measured
-from minigpt.run import RunFolder
+from minigpt.evaluation import evaluate
+from minigpt.report.cache import measured
+from minigpt.runs.folder import RunFolder
 
 
 @pytest.fixture(scope="session")
@@ -40,10 +40,10 @@ def ordered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ({"schedule__warmup_steps": 100}, "warm-up", "problem", "--schedule.warmup-steps 2"),
         (
-            {"schedule__name": "wsd", "schedule__warmup_steps": 8, "schedule__decay": 0.9},
+            {"schedule__name": "wsd", "schedule__warmup_steps": 8, "schedule__decay_ratio": 0.9},
             "decay",
             "hint",
-            "--schedule.decay 0.3",
+            "--schedule.decay_ratio-ratio 0.3",
         ),
         ({"train__batch_size": 64}, "batch", "hint", "--train.batch-size 4"),
     ],
@@ -54,19 +54,19 @@ def test_what_does_not_fit_is_said_before_the_run_and_found_after_it(
     patient = treat(on=little_data, train__steps=20, **{"train__lr": 1e-3, **changes})
     finding = patient.found[name]
     assert finding.severity == severity
-    assert option in finding.remedy
-    assert any(text.startswith(finding.seen) and option in text for text in patient.texts)
+    assert option in finding.fix
+    assert any(text.startswith(finding.observation) and option in text for text in patient.texts)
 
 
 def test_a_run_shorter_than_its_warm_up_is_not_judged_by_its_rate(treat):
     """Its rate is low because it rises, not because it has come to its end."""
     patient = treat(train__steps=60, train__validate_every=20, train__lr=3e-3, schedule__warmup_steps=200)
     found = patient.found
-    assert "60 steps" not in found["warm-up"].seen
-    assert "200 steps and the run has 60" in found["warm-up"].seen
+    assert "60 steps" not in found["warm-up"].observation
+    assert "200 steps and the run has 60" in found["warm-up"].observation
     assert not {"ended too early", "learning rate too low", "bigram"} & found.keys()
     assert "no look inside was at the peak" in patient.diagnosis().left_out["learning rate too low"]
-    evidence = read_evidence(patient.run)
+    evidence = read_snapshot(patient.run)
     assert not evidence.decayed
     assert "minigpt resume" in loss_checks._longer(evidence, 2)
 
@@ -82,25 +82,28 @@ def test_a_model_that_counting_pairs_beats(treat, ordered):
     patient = treat(on=ordered, train__steps=12, train__validate_every=6, train__lr=3e-3)
     finding = patient.found["bigram"]
     assert finding.severity == "problem"
-    assert finding.remedy == f"Go on with it: `minigpt resume {patient.run} --steps 48`"
+    assert finding.fix == f"Go on with it: `minigpt resume {patient.run} --steps 48`"
     assert "ended too early" not in patient.found
     assert "bigram" not in patient.live  # until it has ended, each model is worse than that
-    evidence = read_evidence(patient.run)
+    evidence = read_snapshot(patient.run)
     lowest = min(record["val_loss"] for record in evidence.validations)
-    assert f"{lowest:.3f}; counting which token follows which in training gives {evidence.pairs:.3f}" in finding.seen
+    assert (
+        f"{lowest:.3f}; counting which token follows which in training gives {evidence.pairs:.3f}"
+        in finding.observation
+    )
     evidence.pairs = lowest + 1e-3
     assert loss_checks.bigram(evidence) is None
     evidence.pairs, evidence.last_step = 0.1, 11
     assert loss_checks.bigram(evidence) is None  # it was stopped
     evidence.last_step = 12
     evidence.validations[-1]["train_loss"] = 0.05
-    assert "more text helps" in loss_checks.bigram(evidence).remedy
+    assert "more text helps" in loss_checks.bigram(evidence).fix
 
 
 def test_a_model_that_has_learned_more_than_pairs(treat, ordered):
     patient = treat(on=ordered, train__steps=160, train__lr=1e-2)
     assert "bigram" not in patient.found
-    evidence = read_evidence(patient.run)
+    evidence = read_snapshot(patient.run)
     assert evidence.validations[-1]["val_loss"] < evidence.pairs < evidence.unigram
 
 
@@ -114,24 +117,24 @@ def test_where_pairs_are_all_there_is_nobody_need_do_better(data, ordered):
 
 def test_the_loss_of_pairs_is_the_evaluations(run_folder, dataset, tmp_path):
     run = shutil.copytree(run_folder, tmp_path / "run")
-    exact = measure(run, machine=RunFolder(run).config().machine).figures.yardsticks["bigram"].value
+    exact = evaluate(run, machine=RunFolder(run).config().machine).metrics.yardsticks["bigram"].value
     assert pairs_loss(dataset) == pytest.approx(exact, abs=1e-5)
     folder = RunFolder(run)
     measured(folder, "best", dataset, folder.config().machine, lambda *_: None)
     content = json.loads(folder.evaluation_file.read_text())
     content["evaluation"]["figures"]["yardsticks"]["bigram"]["value"] = 1.25  # of a text too long to count here
     folder.evaluation_file.write_text(json.dumps(content))
-    assert read_evidence(run).pairs == 1.25
+    assert read_snapshot(run).pairs == 1.25
     content["made_of"]["val"] = "another text"
     folder.evaluation_file.write_text(json.dumps(content))
-    assert read_evidence(run).pairs == pytest.approx(exact, abs=1e-5)
+    assert read_snapshot(run).pairs == pytest.approx(exact, abs=1e-5)
 
 
 def test_without_the_data_set_the_check_is_left_out(evidence, trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
     data = json.loads((run / "data.json").read_text())
     (run / "data.json").write_text(json.dumps({**data, "folder": str(tmp_path / "gone")}))
-    assert "its data set is not at hand" in examine(read_evidence(run)).left_out["bigram"]
+    assert "its data set is not at hand" in diagnose(read_snapshot(run)).left_out["bigram"]
 
 
 def like(evidence: Any, preset: str, reference: Any, **changes: Any) -> Any:
@@ -159,10 +162,20 @@ def like(evidence: Any, preset: str, reference: Any, **changes: Any) -> Any:
             {"model.block_size": 32},
             "nearest, shakespeare, has other values of model.block_size 32, not 64.",
         ),
-        ("laptop", {"model.n_layer": 6, "train.clip": 0.5}, "model.n_layer 6, not 4; train.clip 0.5, not 1.0."),
         (
             "laptop",
-            {"model.n_layer": 6, "model.mlp": "gelu", "train.clip": 2.0, "optimizer.beta2": 0.9, "train.batch_size": 2},
+            {"model.n_layer": 6, "train.grad_clip": 0.5},
+            "model.n_layer 6, not 4; train.grad_clip 0.5, not 1.0.",
+        ),
+        (
+            "laptop",
+            {
+                "model.n_layer": 6,
+                "model.mlp": "gelu",
+                "train.grad_clip": 2.0,
+                "optimizer.beta2": 0.9,
+                "train.batch_size": 2,
+            },
             "and 1 more.",
         ),
     ],
@@ -170,12 +183,12 @@ def like(evidence: Any, preset: str, reference: Any, **changes: Any) -> Any:
 def test_what_differs_from_the_reference_is_said(evidence, preset, changes, words):
     every = read_references()
     reference = next(one for one in every if (one.preset, one.corpus) == ("shakespeare", "tinyshakespeare"))
-    assert words in examine(like(evidence, preset, reference, **changes), every).normality.text
+    assert words in diagnose(like(evidence, preset, reference, **changes), every).normality.text
 
 
 def test_a_text_that_only_other_presets_were_trained_on(evidence):
     every = [one for one in read_references() if one.preset != "deep"]
-    text = examine(like(evidence, "deep", every[0]), every).normality.text
+    text = diagnose(like(evidence, "deep", every[0]), every).normality.text
     assert text.startswith(f"On this text ({every[0].corpus}) only other presets have reference runs (laptop, seed")
 
 

@@ -13,10 +13,10 @@ import torch
 
 from minigpt.config import resolve
 from minigpt.data import Batch, prepare
-from minigpt.doctor import examine, loss_checks, machine_checks, read_evidence, references
+from minigpt.doctor import diagnose, loss_checks, machine_checks, read_snapshot, references
 from minigpt.doctor.references import collect
-from minigpt.metrics import read_metrics
-from minigpt.training.start import resume
+from minigpt.records import read_metrics
+from minigpt.training.api import resume
 from tests.doctor.conftest import write_texts
 
 
@@ -29,8 +29,8 @@ def test_a_first_loss_too_high(treat):
     assert patient.live == ["first loss"]
     finding = patient.found["first loss"]
     assert finding.severity == "problem"
-    assert "too large" in finding.means
-    assert "ln(vocabulary) = 3.135" in finding.seen
+    assert "too large" in finding.explanation
+    assert "ln(vocabulary) = 3.135" in finding.observation
     assert finding.step == 1
 
 
@@ -44,7 +44,7 @@ def test_a_first_loss_too_low(treat):
             training.model.wte.weight.mul_(20)
 
     patient = treat(before=leak, train__steps=1)
-    assert "see its targets" in patient.found["first loss"].means
+    assert "see its targets" in patient.found["first loss"].explanation
 
 
 def test_a_loss_that_does_not_move(treat):
@@ -52,7 +52,7 @@ def test_a_loss_that_does_not_move(treat):
     assert "not moving" in patient.live
     finding = patient.found["not moving"]
     assert finding.severity == "problem"
-    assert "--train.lr 0.0005" in finding.remedy
+    assert "--train.lr 0.0005" in finding.fix
 
 
 def test_a_loss_that_stands_where_counting_brings_it(treat, monkeypatch):
@@ -65,7 +65,7 @@ def test_a_loss_that_stands_where_counting_brings_it(treat, monkeypatch):
     monkeypatch.setattr(loss_checks, "PLATEAU_STEPS", 150)
     patient = treat(before=shuffle, train__lr=1e-2, train__steps=200, model__n_layer=1)
     assert "not moving" in patient.live
-    assert "how often each token occurs" in patient.found["not moving"].seen
+    assert "how often each token occurs" in patient.found["not moving"].observation
 
 
 @pytest.mark.parametrize("preset", ["seed", "laptop"])
@@ -74,17 +74,17 @@ def test_a_learning_rate_far_too_high(treat, preset):
     assert patient.live == ["learning rate too high"]
     assert list(patient.found) == ["learning rate too high"]
     finding = patient.found["learning rate too high"]
-    assert "times their first size" in finding.seen
-    assert f"--train.lr {resolve(preset).train.lr:g}`" in finding.remedy
+    assert "times their first size" in finding.observation
+    assert f"--train.lr {resolve(preset).train.lr:g}`" in finding.fix
 
 
 def test_a_loss_that_rises_again(treat):
     """No look inside: the loss alone tells it."""
     patient = treat(
-        train__lr=3.0, train__clip=0.0, train__steps=100, train__health_every=0, schedule__warmup_steps=1000
+        train__lr=3.0, train__grad_clip=0.0, train__steps=100, train__health_every=0, schedule__warmup_steps=1000
     )
     finding = patient.found["learning rate too high"]
-    assert "has risen" in finding.seen
+    assert "has risen" in finding.observation
     assert finding.step < 90
 
 
@@ -92,7 +92,7 @@ def test_a_learning_rate_far_too_low(treat):
     patient = treat(train__lr=1e-6, train__steps=120)
     assert "learning rate too low" in patient.live
     assert "not moving" not in patient.found
-    assert "--train.lr 0.0005" in patient.found["learning rate too low"].remedy
+    assert "--train.lr 0.0005" in patient.found["learning rate too low"].fix
 
 
 def test_overfitting(treat, little_data):
@@ -105,7 +105,7 @@ def test_overfitting(treat, little_data):
     best = min(patient.validations, key=lambda record: record["val_loss"])
     assert (finding.epoch, finding.step) == (best["epoch"], best["step"])
     assert finding.severity == "problem"
-    assert f"at epoch {best['epoch']:g}" in finding.seen
+    assert f"at epoch {best['epoch']:g}" in finding.observation
     assert {"too little text", "small validation"} <= set(patient.found)
 
 
@@ -116,17 +116,17 @@ def test_epochs_that_bring_nothing_more(treat, tmp_path):
     patient = treat(on=tmp_path / "random", train__lr=3e-3, train__epochs=7, model__n_layer=1, model__n_embd=16)
     assert list(patient.found) == ["repetition", "small validation"]
     assert patient.found["repetition"].severity == "hint"
-    assert "--epochs" in patient.found["repetition"].remedy
+    assert "--epochs" in patient.found["repetition"].fix
 
 
 def test_an_end_that_comes_too_early(treat):
     patient = treat(train__lr=3e-3, train__steps=60, train__validate_every=30)
     finding = patient.found["ended too early"]
     assert patient.live == []
-    assert "minigpt resume" in finding.remedy
-    assert "--steps 120" in finding.remedy
+    assert "minigpt resume" in finding.fix
+    assert "--steps 120" in finding.fix
     decayed = treat(name="decayed", train__lr=3e-3, train__steps=60, train__validate_every=30, schedule__name="linear")
-    assert "minigpt train" in decayed.found["ended too early"].remedy
+    assert "minigpt train" in decayed.found["ended too early"].fix
 
 
 def test_a_layer_whose_gradient_is_nothing(treat):
@@ -137,7 +137,7 @@ def test_a_layer_whose_gradient_is_nothing(treat):
 
     patient = treat(before=empty, train__lr=1e-2, train__steps=60, model__bias=False)
     assert patient.live == ["vanishing gradient"]
-    assert "h.1.mlp" in patient.found["vanishing gradient"].seen
+    assert "h.1.mlp" in patient.found["vanishing gradient"].observation
 
 
 def test_a_gradient_that_explodes(treat):
@@ -156,7 +156,7 @@ def test_a_gradient_that_explodes(treat):
     assert "exploding gradient" in patient.live
     finding = patient.found["exploding gradient"]
     assert 150 < finding.step <= 160
-    assert "Most of it is that of" in finding.seen
+    assert "Most of it is that of" in finding.observation
 
 
 def test_dead_units(treat):
@@ -166,7 +166,7 @@ def test_dead_units(treat):
 
     patient = treat(before=kill, train__lr=1e-2, train__steps=60)
     assert patient.live == ["dead units"]
-    assert "50% of the hidden units of h.1.mlp" in patient.found["dead units"].seen
+    assert "50% of the hidden units of h.1.mlp" in patient.found["dead units"].observation
 
 
 def test_saturated_heads(treat):
@@ -174,9 +174,9 @@ def test_saturated_heads(treat):
         with torch.no_grad():
             training.model.h[0].attn.c_attn.weight[: 2 * 32] *= 300  # all queries and keys
 
-    patient = treat(before=saturate, train__lr=1e-3, train__steps=40, train__clip=1e-3, model__n_head=4)
+    patient = treat(before=saturate, train__lr=1e-3, train__steps=40, train__grad_clip=1e-3, model__n_head=4)
     assert "saturated heads" in patient.live
-    assert "100% of the heads of h.0.attn" in patient.found["saturated heads"].seen
+    assert "100% of the heads of h.0.attn" in patient.found["saturated heads"].observation
 
 
 def test_steps_without_a_finite_gradient(treat):
@@ -214,7 +214,7 @@ def test_bad_steps_that_end_a_run_have_one_cause(treat, save_every):
     assert patient.live == []
     (finding,) = patient.diagnosis().findings
     assert (finding.check, finding.step) == ("diverged", 11)
-    assert finding.seen == "The last 5 steps had no finite loss or gradient, and the run ended itself."
+    assert finding.observation == "The last 5 steps had no finite loss or gradient, and the run ended itself."
     assert finding.command.startswith("minigpt train")
     assert finding.command.endswith("--train.lr 0.0005")
 
@@ -222,7 +222,7 @@ def test_bad_steps_that_end_a_run_have_one_cause(treat, save_every):
 def test_a_run_that_was_stopped(treat):
     patient = treat(after_step=lambda training: training.at.step == 30, train__lr=1e-2, train__steps=300)
     assert patient.live == []
-    assert "30 of 300 steps" in patient.found["stopped"].seen
+    assert "30 of 300 steps" in patient.found["stopped"].observation
     assert patient.found["stopped"].command == f"minigpt resume {patient.run}"
 
 
@@ -241,8 +241,8 @@ def test_a_vocabulary_that_is_hardly_used(treat, text, tmp_path):
     prepare([str(text)], tmp_path / "data", tokenizer="gpt2", block_size=32)
     patient = treat(on=tmp_path / "data", train__steps=2)
     assert "vocabulary" in patient.live
-    assert "of 50,257 tokens" in patient.found["vocabulary"].seen.lower()
-    assert "--tokenizer bpe:4096" in patient.found["vocabulary"].remedy
+    assert "of 50,257 tokens" in patient.found["vocabulary"].observation.lower()
+    assert "--tokenizer bpe:4096" in patient.found["vocabulary"].fix
 
 
 def test_a_loader_that_is_slow(treat, monkeypatch):
@@ -271,14 +271,14 @@ def test_a_loss_higher_than_the_references(treat, monkeypatch):
     diagnosis = slow.diagnosis(references=[reference])
     assert diagnosis.normality.verdict == "high"
     assert diagnosis.findings[0].check == "loss"
-    assert "1e-05 is too low" in diagnosis.findings[0].means
+    assert "1e-05 is too low" in diagnosis.findings[0].explanation
 
 
 def test_nothing_is_said_twice_when_a_run_is_resumed(treat, data):
     patient = treat(after_step=lambda training: training.at.step == 60, train__lr=2.0, train__steps=100)
     assert patient.live == ["learning rate too high"]
     later: list[str] = []
-    resume(patient.run, watchers=[lambda r: later.append(r["finding"].check) if r["kind"] == "finding" else None])
+    resume(patient.run, callbacks=[lambda r: later.append(r["finding"].check) if r["kind"] == "finding" else None])
     assert "learning rate too high" not in later
 
 
@@ -298,9 +298,9 @@ def test_a_check_that_fails_ends_no_run(treat, monkeypatch):
 def test_a_look_with_a_norm_that_is_no_number_counts_for_nothing(treat, number):
     patient = treat(train__steps=20, train__health_every=10)
     record = read_metrics(patient.run / "metrics.jsonl", "health")[-1]
-    record["parts"][1]["gradient"] = number
+    record["modules"][1]["grad_norm"] = number
     with (patient.run / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(record) + "\n")
-    evidence = read_evidence(patient.run)
+    evidence = read_snapshot(patient.run)
     assert len(evidence.health) == 3
-    assert examine(evidence).made >= 20
+    assert diagnose(evidence).made >= 20

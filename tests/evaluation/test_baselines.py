@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minigpt.data import Shard, ShardWriter
+from minigpt.data import TokenFile, TokenFileWriter
 from minigpt.evaluation import baselines as module
 from minigpt.evaluation.baselines import baselines
 
@@ -18,10 +18,10 @@ SIZE = 30
 D = 0.75
 
 
-def shard(folder: Path, ids: np.ndarray, seam: int = 0) -> Shard:
-    with ShardWriter(folder / "train.tokens", SIZE, "00" * 32, seam) as writer:
+def shard(folder: Path, ids: np.ndarray, segment_length: int = 0) -> TokenFile:
+    with TokenFileWriter(folder / "train.tokens", SIZE, "00" * 32, segment_length) as writer:
         writer.append(ids.astype(np.uint32), n_documents=1, n_bytes=len(ids))
-    return Shard.open(folder / "train.tokens")
+    return TokenFile.open(folder / "train.tokens")
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +30,9 @@ def ids() -> np.ndarray:
     return np.random.default_rng(0).geometric(0.15, size=400).clip(max=25) - 1
 
 
-def naive(ids: np.ndarray, seam: int = 0):
+def naive(ids: np.ndarray, segment_length: int = 0):
     """The two probabilities as functions, one pair at a time."""
-    pairs = [(int(v), int(w)) for i, (v, w) in enumerate(pairwise(ids), 1) if not seam or i % seam]
+    pairs = [(int(v), int(w)) for i, (v, w) in enumerate(pairwise(ids), 1) if not segment_length or i % segment_length]
     count, pair_count = Counter(ids.tolist()), Counter(pairs)
     behind, before = defaultdict(set), defaultdict(set)
     for v, w in pairs:
@@ -57,12 +57,12 @@ def naive(ids: np.ndarray, seam: int = 0):
 
 @pytest.mark.parametrize("seam", [0, 16])
 @pytest.mark.parametrize(("pairs_at_once", "tokens_at_once"), [(2**23, 2**21), (50, 64), (1, 1)])
-def test_equal_to_the_formulas(ids, tmp_path, monkeypatch, seam, pairs_at_once, tokens_at_once):
+def test_equal_to_the_formulas(ids, tmp_path, monkeypatch, segment_length, pairs_at_once, tokens_at_once):
     monkeypatch.setattr(module, "PAIRS_AT_ONCE", pairs_at_once)
     monkeypatch.setattr(module, "TOKENS_AT_ONCE", tokens_at_once)
     previous, targets = (part.ravel() for part in np.meshgrid(np.arange(SIZE), np.arange(SIZE)))
-    found = baselines(shard(tmp_path, ids, seam), previous, targets)
-    count, unigram, bigram = naive(ids, seam)
+    found = baselines(shard(tmp_path, ids, segment_length), previous, targets)
+    count, unigram, bigram = naive(ids, segment_length)
     for i, (v, w) in enumerate(zip(previous.tolist(), targets.tolist(), strict=True)):
         assert found.count[i] == count[w]
         assert found.unigram[i] == pytest.approx(-math.log(unigram(w)), rel=1e-6)

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import minigpt.evaluation.copying as copying
-import minigpt.evaluation.index_file as index_file
-import minigpt.evaluation.suffixes as suffixes
-from minigpt.data import Shard
-from minigpt.data.shards import ShardWriter
+import minigpt.evaluation.memorization as copying
+import minigpt.evaluation.suffix_array as suffixes
+import minigpt.evaluation.suffix_array_file as index_file
+from minigpt.data import TokenFile
+from minigpt.data.token_file import TokenFileWriter
 from minigpt.errors import DataError
-from minigpt.evaluation.copying import CopyIndex, Run
-from minigpt.evaluation.suffixes import sorted_places
+from minigpt.evaluation.memorization import CopiedRun, CopyIndex
+from minigpt.evaluation.suffix_array import suffix_array
 
 
 @pytest.fixture(autouse=True)
@@ -29,40 +29,40 @@ def _no_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def shard(folder: Path, ids: list[int], vocab_size: int = 5, seam: int = 0) -> Shard:
+def shard(folder: Path, ids: list[int], vocab_size: int = 5, segment_length: int = 0) -> TokenFile:
     path = folder / "train.tokens"
     path.unlink(missing_ok=True)
-    with ShardWriter(path, vocab_size, "00" * 32, seam) as writer:
+    with TokenFileWriter(path, vocab_size, "00" * 32, segment_length) as writer:
         writer.append(np.array(ids, dtype=np.uint32), n_documents=1, n_bytes=len(ids))
-    return Shard.open(path)
+    return TokenFile.open(path)
 
 
-def stretches(ids: list[int], seam: int) -> list[list[int]]:
-    return [ids[i : i + seam] for i in range(0, len(ids), seam)] if seam else [ids]
+def stretches(ids: list[int], segment_length: int) -> list[list[int]]:
+    return [ids[i : i + segment_length] for i in range(0, len(ids), segment_length)] if segment_length else [ids]
 
 
-def stands(text: list[int], wanted: list[int], seam: int) -> bool:
+def stands(text: list[int], wanted: list[int], segment_length: int) -> bool:
     return any(
         part[i : i + len(wanted)] == wanted
-        for part in stretches(text, seam)
+        for part in stretches(text, segment_length)
         for i in range(len(part) - len(wanted) + 1)
     )
 
 
-def naive_longest(text: list[int], sample: list[int], seam: int) -> int:
+def naive_longest(text: list[int], sample: list[int], segment_length: int) -> int:
     best = 0
     for start in range(len(sample)):
-        while start + best < len(sample) and stands(text, sample[start : start + best + 1], seam):
+        while start + best < len(sample) and stands(text, sample[start : start + best + 1], segment_length):
             best += 1
     return best
 
 
-def naive_copies(text: list[int], sample: list[int], seam: int) -> list[tuple[int, int]]:
+def naive_copies(text: list[int], sample: list[int], segment_length: int) -> list[tuple[int, int]]:
     """Start and length of all runs that are in no longer one."""
     found, reach = [], 0
     for start in range(len(sample)):
         end = max(start, reach)
-        while end < len(sample) and stands(text, sample[start : end + 1], seam):
+        while end < len(sample) and stands(text, sample[start : end + 1], segment_length):
             end += 1
         if end > max(start, reach):
             found.append((start, end - start))
@@ -70,9 +70,9 @@ def naive_copies(text: list[int], sample: list[int], seam: int) -> list[tuple[in
     return found
 
 
-def naive_share(text: list[int], sample: list[int], n: int, seam: int) -> float | None:
+def naive_share(text: list[int], sample: list[int], n: int, segment_length: int) -> float | None:
     grams = [sample[i : i + n] for i in range(len(sample) - n + 1)]
-    return sum(stands(text, gram, seam) for gram in grams) / len(grams) if grams else None
+    return sum(stands(text, gram, segment_length) for gram in grams) / len(grams) if grams else None
 
 
 @st.composite
@@ -96,7 +96,7 @@ def cases(draw) -> tuple[list[int], list[int], int]:
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cases(), st.sampled_from([3, 4, 8, 32]), st.integers(1, 10), st.sampled_from([3, 40, 2**21]))
 def test_equal_to_a_look_at_every_place(tmp_path, monkeypatch, case, depth, n, at_once):
-    text, sample, seam = case
+    text, sample, segment_length = case
     monkeypatch.setattr(suffixes, "DEPTH", depth)
     monkeypatch.setattr(suffixes, "PLACES_AT_ONCE", at_once)
     monkeypatch.setattr(suffixes, "TOKENS_AT_ONCE", 5 * at_once)
@@ -104,41 +104,41 @@ def test_equal_to_a_look_at_every_place(tmp_path, monkeypatch, case, depth, n, a
     monkeypatch.setattr(copying, "_QUERIES_AT_ONCE", at_once)
     monkeypatch.setattr(suffixes, "BINS", 2**4)
     # Ids of 22 bits and more: two tokens make a word, so that parts are told apart by several words.
-    train = shard(tmp_path, text, vocab_size=2**22, seam=seam)
+    train = shard(tmp_path, text, vocab_size=2**22, segment_length=segment_length)
     index = CopyIndex.open(train)
     n = min(n, index.depth)
     (start, length, place), share = index.copied(sample, n)
-    assert length == naive_longest(text, sample, seam)
-    assert share == naive_share(text, sample, n, seam)
-    assert (index.longest(sample), index.share(sample, n)) == (Run(start, length, place), share)
+    assert length == naive_longest(text, sample, segment_length)
+    assert share == naive_share(text, sample, n, segment_length)
+    assert (index.longest(sample), index.share(sample, n)) == (CopiedRun(start, length, place), share)
     if length:
         assert text[place : place + length] == sample[start : start + length]
-        assert not seam or place // seam == (place + length - 1) // seam
+        assert not segment_length or place // segment_length == (place + length - 1) // segment_length
     else:
         assert (start, place) == (0, None)
     runs = index.copies(sample, 1)
-    assert [run[:2] for run in runs] == naive_copies(text, sample, seam)
+    assert [run[:2] for run in runs] == naive_copies(text, sample, segment_length)
     assert index.copies(sample, n) == [run for run in runs if run.length >= n]
     for start, length, place in runs:
         assert text[place : place + length] == sample[start : start + length]
-        assert not seam or place // seam == (place + length - 1) // seam
+        assert not segment_length or place // segment_length == (place + length - 1) // segment_length
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.one_of(texts(3), texts(1)), st.sampled_from([0, 1, 7]), st.integers(3, 40), st.sampled_from([4, 2**13]))
-def test_tiny_parts_give_the_order_of_one_part(tmp_path, monkeypatch, text, seam, at_once, bins):
-    train = shard(tmp_path, text, vocab_size=2**22, seam=seam)
-    whole = np.concatenate([np.empty(0, dtype=np.int64), *sorted_places(train, tmp_path)])
+def test_tiny_parts_give_the_order_of_one_part(tmp_path, monkeypatch, text, segment_length, at_once, bins):
+    train = shard(tmp_path, text, vocab_size=2**22, segment_length=segment_length)
+    whole = np.concatenate([np.empty(0, dtype=np.int64), *suffix_array(train, tmp_path)])
     monkeypatch.setattr(suffixes, "PLACES_AT_ONCE", at_once)
     monkeypatch.setattr(suffixes, "TOKENS_AT_ONCE", 100)
     monkeypatch.setattr(suffixes, "BINS", bins)
-    pieces = list(sorted_places(train, tmp_path))
+    pieces = list(suffix_array(train, tmp_path))
     assert all(len(piece) <= max(at_once, 100) for piece in pieces)
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".tokens"]
     np.testing.assert_array_equal(np.concatenate([np.empty(0, dtype=np.int64), *pieces]), whole)
 
     def behind(place: int) -> list[int]:
-        end = min(len(text), (place // seam + 1) * seam) if seam else len(text)
+        end = min(len(text), (place // segment_length + 1) * segment_length) if segment_length else len(text)
         return text[place:end][:32]
 
     assert whole.tolist() == sorted(range(len(text)), key=lambda place: (behind(place), place))
@@ -149,8 +149,8 @@ def test_the_longest_of_many_places_and_starts_far_beyond_the_depth(tmp_path):
     boilerplate = rng.integers(0, 4, size=100).tolist()
     text = [token for length in (60, 90, 80, 100, 70) for token in [*boilerplate[:length], 4]] + [3] * 500
     index = CopyIndex.open(shard(tmp_path, text))
-    assert index.longest(boilerplate) == Run(0, 100, 61 + 91 + 81)
-    assert index.longest([4, 4, *boilerplate[5:95], 4, 4]) == Run(2, 90, 61 + 91 + 81 + 5)
+    assert index.longest(boilerplate) == CopiedRun(0, 100, 61 + 91 + 81)
+    assert index.longest([4, 4, *boilerplate[5:95], 4, 4]) == CopiedRun(2, 90, 61 + 91 + 81 + 5)
     assert index.longest([3] * 400)[:2] == (0, 400)
     assert index.longest([3] * 600)[1] == 500
     assert index.longest([2, 2, 2, *[3] * 300])[1] >= 300
@@ -170,25 +170,25 @@ def test_all_copies_of_a_sample_in_order(tmp_path):
 
 def test_unknown_ids_are_found_nowhere(tmp_path):
     index = CopyIndex.open(shard(tmp_path, [0, 1, 2, 3] * 20))
-    assert index.longest([-1, 5, 99, 2**40]) == Run()
+    assert index.longest([-1, 5, 99, 2**40]) == CopiedRun()
     assert index.longest([9, 1, 2, -1, 3])[:2] == (1, 2)
     assert index.share([0, 1, 2, 3, 4], n=2) == 0.75
     whole = [0, 1, 2, 3] * 20
-    assert index.longest([*whole, -1, -1]) == index.longest([-1, *whole, -1])._replace(start=0) == Run(0, 80, 0)
+    assert index.longest([*whole, -1, -1]) == index.longest([-1, *whole, -1])._replace(start=0) == CopiedRun(0, 80, 0)
 
 
 def test_nothing_in_the_sample_or_in_the_text(tmp_path):
     index = CopyIndex.open(shard(tmp_path, []))
-    assert (index.longest([1]), index.share([1]), index.share([1] * 8)) == (Run(), None, 0.0)
+    assert (index.longest([1]), index.share([1]), index.share([1] * 8)) == (CopiedRun(), None, 0.0)
     index = CopyIndex.open(shard(tmp_path, [1]))
-    assert (index.longest([]), index.share([]), index.longest([1])) == (Run(), None, Run(0, 1, 0))
+    assert (index.longest([]), index.share([]), index.longest([1])) == (CopiedRun(), None, CopiedRun(0, 1, 0))
 
 
 def test_the_document_of_a_place(tmp_path, monkeypatch):
     monkeypatch.setattr(copying, "_PLACES_AT_ONCE", 2)
     index = CopyIndex.open(shard(tmp_path, [0, 1, 2, 4, 3, 3, 3, 3, 4, 2]))
     assert [index.document(place, end_of_text=4) for place in range(10)] == [0, 0, 0, 0, 4, 4, 4, 4, 4, 9]
-    index = CopyIndex.open(shard(tmp_path, [0, 4, 1, 2, 3, 3, 3, 3, 4, 2, 4], seam=5))
+    index = CopyIndex.open(shard(tmp_path, [0, 4, 1, 2, 3, 3, 3, 3, 4, 2, 4], segment_length=5))
     assert [index.document(place, end_of_text=4) for place in range(11)] == [0, 0, 2, 2, 2, 5, 5, 5, 5, 9, 10]
 
 
@@ -231,7 +231,7 @@ def test_an_index_of_other_tokens_is_built_anew(tmp_path):
 
 def test_an_index_of_the_same_tokens_with_seams_is_another(tmp_path):
     assert CopyIndex.open(shard(tmp_path, TEXT)).longest(TEXT[:100])[1] == 100
-    assert CopyIndex.open(shard(tmp_path, TEXT, seam=50)).longest(TEXT[:100])[1] == 50
+    assert CopyIndex.open(shard(tmp_path, TEXT, segment_length=50)).longest(TEXT[:100])[1] == 50
 
 
 def test_a_place_outside_the_text_is_not_believed_whatever_the_checksums(tmp_path):
@@ -306,7 +306,7 @@ def test_every_place_is_looked_at_a_few_times_however_long_the_text(tmp_path, mo
         looks.clear()
         rng = np.random.default_rng(0)
         train = shard(tmp_path, (rng.zipf(1.3, n) % 50_257).tolist(), vocab_size=50_257)
-        assert sum(map(len, sorted_places(train, tmp_path))) == n
+        assert sum(map(len, suffix_array(train, tmp_path))) == n
         assert sum(looks) < 8 * n  # one pass a part would be 20 at 10,000, and 160 at 80,000
 
 
@@ -319,7 +319,7 @@ def test_memory_of_building_is_bounded_however_skewed_the_tokens(tmp_path, monke
     monkeypatch.setattr(suffixes, "TOKENS_AT_ONCE", 5_000)
     monkeypatch.setattr(suffixes, "BINS", 2**12)
     tracemalloc.start()
-    pieces = [len(piece) for piece in sorted_places(train, tmp_path)]
+    pieces = [len(piece) for piece in suffix_array(train, tmp_path)]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert sum(pieces) == 200_000

@@ -11,15 +11,15 @@ import datasets
 import numpy as np
 import pytest
 
-from minigpt.device import choose
 from minigpt.errors import ConfigError, DataError, MissingExtraError
-from minigpt.evaluation import harness, measure
+from minigpt.evaluation import evaluate, harness
+from minigpt.evaluation.eval_text import text_material
 from minigpt.evaluation.harness import HarnessModel, run_harness
-from minigpt.evaluation.material import text_material
 from minigpt.evaluation.scores import score
-from minigpt.run import load
+from minigpt.runs.folder import load
+from minigpt.runtime import detect_runtime
 
-CPU = choose("cpu", "float32")
+CPU = detect_runtime("cpu", "float32")
 
 CHOICE = """
 task: {name}
@@ -107,7 +107,7 @@ def writer(text: str):
 
 
 def by_hand(loaded, tmp_path: Path, text: str, tail: int) -> tuple[float, bool]:
-    """Log-likelihood of the last `tail` bytes of a text, in the windows of `measure`."""
+    """Log-likelihood of the last `tail` bytes of a text, in the windows of `evaluate`."""
     (tmp_path / "x.txt").write_text(text)
     scores = score(loaded[0], text_material([str(tmp_path / "x.txt")], loaded[1]), CPU)
     return -float(scores.nll[-tail:].sum(dtype=np.float64)), bool((scores.rank[-tail:] == 0).all())
@@ -158,11 +158,11 @@ def test_tasks_of_ones_own_run_offline(loaded, run_folder, task, tmp_path):
     assert calls
     assert all(calls)
 
-    # Bits per byte of whole texts: what `measure` says of the same texts.
+    # Bits per byte of whole texts: what `evaluate` says of the same texts.
     (tmp_path / "texts").mkdir()
     for i, record in enumerate(RECORDS):
         (tmp_path / "texts" / f"{i}.txt").write_text(record["text"])
-    ours = measure(run_folder, texts=[str(tmp_path / "texts")]).figures.bits_per_byte.value
+    ours = evaluate(run_folder, texts=[str(tmp_path / "texts")]).metrics.bits_per_byte.value
     assert found["roll", "bits_per_byte,none"].value == pytest.approx(ours, rel=1e-5)
 
     # Accuracy of choices: the likelier of each pair.

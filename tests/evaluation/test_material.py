@@ -9,9 +9,9 @@ import json
 import numpy as np
 import pytest
 
-from minigpt.data import Dataset, Shard, ShardWriter, prepare
+from minigpt.data import Dataset, TokenFile, TokenFileWriter, prepare
 from minigpt.errors import DataError
-from minigpt.evaluation.material import split_material, text_material
+from minigpt.evaluation.eval_text import split_material, text_material
 from minigpt.tokenizers import make_tokenizer
 
 BYTES = make_tokenizer("byte")
@@ -34,16 +34,16 @@ def test_stretches_drawn_by_themselves_are_documents_of_their_own(text_folder, t
     prepare([str(text_folder)], tmp_path / "data", tokenizer="byte", split_by="sequence", block_size=64)
     data = Dataset.open(tmp_path / "data")
     material = split_material(data.val, data.tokenizer)
-    assert data.val.seam == 64
+    assert data.val.segment_length == 64
     assert set(range(0, data.val.n_tokens, 64)) <= set(material.documents.tolist())
 
 
 @pytest.mark.parametrize("ids", [[], [65]])
 def test_a_split_with_nothing_to_predict_is_refused(tmp_path, ids):
-    with ShardWriter(tmp_path / "val.tokens", 257, BYTES.identity) as writer:
+    with TokenFileWriter(tmp_path / "val.tokens", 257, BYTES.identity) as writer:
         writer.append(np.array(ids, dtype=np.uint32), n_documents=1, n_bytes=1)
     with pytest.raises(DataError, match="nothing to predict"):
-        split_material(Shard.open(tmp_path / "val.tokens"), BYTES)
+        split_material(TokenFile.open(tmp_path / "val.tokens"), BYTES)
 
 
 def test_texts_are_read_one_by_one(tmp_path):

@@ -14,20 +14,20 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from minigpt.config import MachineConfig
-from minigpt.convert import export_hugging_face
 from minigpt.data import Dataset, prepare
-from minigpt.device import choose
 from minigpt.errors import CheckpointError, ConfigError, DataError, TokenizerError
-from minigpt.evaluation import measure, split_loss
-from minigpt.evaluation.measure import _finite
-from minigpt.evaluation.picture import check_picture, draw_evaluation
-from minigpt.run import load
+from minigpt.evaluation import evaluate, split_loss
+from minigpt.evaluation.eval_plots import check_picture, draw_evaluation
+from minigpt.evaluation.evaluate import _finite
+from minigpt.export import export_hugging_face
+from minigpt.runs.folder import load
+from minigpt.runtime import detect_runtime
 
 
 def test_the_loss_is_that_of_the_whole_split(run_folder, dataset: Dataset):
     model, _ = load(run_folder)
-    reference = split_loss(model, dataset.val, choose("cpu", "float32"))
-    found = measure(run_folder).figures
+    reference = split_loss(model, dataset.val, detect_runtime("cpu", "float32"))
+    found = evaluate(run_folder).metrics
     assert found.loss.value == pytest.approx(reference.loss, rel=1e-6)
     assert found.bits_per_byte.value == pytest.approx(reference.bits_per_byte, rel=1e-6)
     assert found.perplexity.value == pytest.approx(reference.perplexity, rel=1e-5)
@@ -50,45 +50,45 @@ def test_the_loss_is_what_transformers_computes_on_the_exported_model(run_folder
             logits = theirs(window[None, :-1]).logits[0, done - start - 1 :]
             total += torch.nn.functional.cross_entropy(logits, window[done - start :], reduction="sum").item()
             done, start = start + len(window), start + stride
-    assert measure(run_folder, stride=stride).figures.loss.value == pytest.approx(total / (len(ids) - 1), abs=1e-5)
+    assert evaluate(run_folder, stride=stride).metrics.loss.value == pytest.approx(total / (len(ids) - 1), abs=1e-5)
 
 
 def test_the_same_question_gets_the_same_answer(run_folder):
-    assert measure(run_folder).to_dict() == measure(run_folder).to_dict()
+    assert evaluate(run_folder).to_dict() == evaluate(run_folder).to_dict()
 
 
 def test_more_context_helps_and_every_token_still_counts_once(run_folder):
-    few, many = measure(run_folder), measure(run_folder, stride=4)
-    assert many.figures.tokens == few.figures.tokens
+    few, many = evaluate(run_folder), evaluate(run_folder, stride=4)
+    assert many.metrics.tokens == few.metrics.tokens
     assert many.stride == 4
-    assert [group.name for group in many.figures.by_context[-2:]] == ["9 - 16", "17 - 32"]
-    assert few.figures.by_context[0].tokens > many.figures.by_context[0].tokens == 1
+    assert [group.name for group in many.metrics.by_context[-2:]] == ["9 - 16", "17 - 32"]
+    assert few.metrics.by_context[0].tokens > many.metrics.by_context[0].tokens == 1
 
 
 def test_a_texts_bits_are_of_its_own_bytes(run_folder, tmp_path):
     file = tmp_path / "a.txt"
     file.write_text("the cat sees the dog — éh", encoding="utf-8")
-    found = measure(run_folder, texts=[str(file)])
+    found = evaluate(run_folder, texts=[str(file)])
     assert found.text == str(file)
     n_bytes = len(file.read_bytes())
-    assert found.figures.tokens == n_bytes
-    assert found.figures.bits_per_byte.value == pytest.approx(found.figures.loss.value / math.log(2))
+    assert found.metrics.tokens == n_bytes
+    assert found.metrics.bits_per_byte.value == pytest.approx(found.metrics.loss.value / math.log(2))
     assert "too short for an interval" in found.notes[0]
 
 
 def test_why_training_measured_another_loss(run_folder, text_folder, tmp_path):
-    assert not any("itself" in note for note in measure(run_folder).notes)
+    assert not any("itself" in note for note in evaluate(run_folder).notes)
     run = shutil.copytree(run_folder, tmp_path / "run")
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
         line.update({"val_loss": 9.5} if line["kind"] == "validation" else {})
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    found = measure(run)
+    found = evaluate(run)
     said = f"a validation loss of 9.5000 at step {found.step}"
-    assert f"{said}; the evaluation gives {found.figures.loss.value:.4f}: the last digits" in found.notes[-1]
+    assert f"{said}; the evaluation gives {found.metrics.loss.value:.4f}: the last digits" in found.notes[-1]
     environment = json.loads((run / "environment.json").read_text())
     (run / "environment.json").write_text(json.dumps({**environment, "precision": "bfloat16"}))
-    [note] = [note for note in measure(run, machine=MachineConfig(precision="float32")).notes if "itself" in note]
+    [note] = [note for note in evaluate(run, machine=MachineConfig(precision="float32")).notes if "itself" in note]
     assert f"{said}, in bfloat16; the evaluation gives" in note
     assert note.endswith(", in float32.")
     for other in (
@@ -96,7 +96,7 @@ def test_why_training_measured_another_loss(run_folder, text_folder, tmp_path):
         {"split": "train"},
         {"texts": [str(text_folder / "00.txt")]},
     ):
-        assert not any("itself" in note for note in measure(run, **other).notes)
+        assert not any("itself" in note for note in evaluate(run, **other).notes)
 
 
 def copy_of(run_folder: Path, tmp_path: Path, **data: object) -> Path:
@@ -110,38 +110,40 @@ def copy_of(run_folder: Path, tmp_path: Path, **data: object) -> Path:
 def test_without_the_training_data_the_rest_is_said_all_the_same(run_folder, tmp_path):
     (tmp_path / "a.txt").write_text("the cat sees the dog.")
     run = copy_of(run_folder, tmp_path, folder=str(tmp_path / "gone"))
-    found = measure(run, texts=[str(tmp_path / "a.txt")])
-    assert list(found.figures.yardsticks) == ["uniform"]
-    assert found.figures.by_frequency is None
+    found = evaluate(run, texts=[str(tmp_path / "a.txt")])
+    assert list(found.metrics.yardsticks) == ["uniform"]
+    assert found.metrics.by_frequency is None
     assert "training data is not at hand" in found.notes[0]
     assert "gone" in found.notes[0]
     with pytest.raises(DataError, match="not there"):
-        measure(run)
+        evaluate(run)
 
 
 def test_moved_training_data_is_recognised(run_folder, data_folder, tmp_path):
     moved = shutil.copytree(data_folder, tmp_path / "moved")
     run = copy_of(run_folder, tmp_path, folder=str(tmp_path / "gone"))
-    assert "bigram" in measure(run, data=moved).figures.yardsticks
+    assert "bigram" in evaluate(run, data=moved).metrics.yardsticks
 
 
 def test_other_data_in_the_place_of_the_training_data_is_not_taken_for_it(run_folder, text_folder, tmp_path):
     prepare([str(text_folder)], tmp_path / "other", tokenizer="byte", seed=1)
-    found = measure(copy_of(run_folder, tmp_path, folder=str(tmp_path / "other")))
-    assert "bigram" not in found.figures.yardsticks
+    found = evaluate(copy_of(run_folder, tmp_path, folder=str(tmp_path / "other")))
+    assert "bigram" not in found.metrics.yardsticks
     assert "holds other data now" in found.notes[0]
-    found = measure(copy_of(run_folder, tmp_path / "2"), data=tmp_path / "other")  # compared with its own training data
-    assert "bigram" in found.figures.yardsticks
+    found = evaluate(
+        copy_of(run_folder, tmp_path / "2"), data=tmp_path / "other"
+    )  # compared with its own training data
+    assert "bigram" in found.metrics.yardsticks
 
 
 def test_the_training_split_is_named_as_such(run_folder):
     for split, words in (("train", "This is the training split"), ("all", "The training split is in it")):
-        assert f"{words}: the model" in " ".join(measure(run_folder, split=split).notes)
-    assert "training split" not in " ".join(measure(run_folder).notes)
+        assert f"{words}: the model" in " ".join(evaluate(run_folder, split=split).notes)
+    assert "training split" not in " ".join(evaluate(run_folder).notes)
 
 
 def test_all_of_a_data_set_is_both_splits_each_read_by_itself(run_folder, dataset):
-    val, train, both = (measure(run_folder, split=split).figures for split in ("val", "train", "all"))
+    val, train, both = (evaluate(run_folder, split=split).metrics for split in ("val", "train", "all"))
     assert (both.tokens, both.documents) == (val.tokens + train.tokens, 30)
     assert both.loss.value == pytest.approx(
         (val.loss.value * val.tokens + train.loss.value * train.tokens) / both.tokens, rel=1e-6
@@ -152,17 +154,17 @@ def test_all_of_a_data_set_is_both_splits_each_read_by_itself(run_folder, datase
 
 def test_all_of_a_split_by_sequences_leaves_its_seams_out(run_folder, text_folder, tmp_path):
     prepare([str(text_folder)], tmp_path / "data", tokenizer="byte", split_by="sequence", block_size=64)
-    found = measure(run_folder, data=tmp_path / "data", split="all")
+    found = evaluate(run_folder, data=tmp_path / "data", split="all")
     data = Dataset.open(tmp_path / "data")
     seams = sum((shard.n_tokens - 1) // 64 for shard in (data.val, data.train))
-    assert found.figures.tokens == data.val.n_tokens + data.train.n_tokens - 2 - seams
-    assert not any(one.beginning for one in found.figures.by_document)  # nobody knows their files
+    assert found.metrics.tokens == data.val.n_tokens + data.train.n_tokens - 2 - seams
+    assert not any(one.beginning for one in found.metrics.by_document)  # nobody knows their files
 
 
 def test_text_of_another_data_set_that_was_trained_on_is_said(run_folder, text_folder, tmp_path):
     prepare([str(text_folder)], tmp_path / "data", tokenizer="byte", block_size=32, seed=7)
     for split in ("val", "train"):
-        notes = " ".join(measure(run_folder, data=tmp_path / "data", split=split).notes)
+        notes = " ".join(evaluate(run_folder, data=tmp_path / "data", split=split).notes)
         assert "stand in the training text" in notes
         assert "training split" not in notes  # it is that of another text
 
@@ -170,21 +172,23 @@ def test_text_of_another_data_set_that_was_trained_on_is_said(run_folder, text_f
 def test_few_documents_are_said_to_be_few(run_folder, tmp_path):
     for name in ("a", "b"):
         (tmp_path / f"{name}.txt").write_text("the cat sees the dog.")
-    assert "only 2 documents" in " ".join(measure(run_folder, texts=[str(tmp_path)]).notes)
+    assert "only 2 documents" in " ".join(evaluate(run_folder, texts=[str(tmp_path)]).notes)
 
 
 def test_a_text_that_was_trained_on_is_said_to_be_no_fair_test(run_folder, dataset, tmp_path):
     tokens = dataset.train.tokens
     half = bytes(dataset.tokenizer.decode(tokens[: len(tokens) // 2].tolist()), "utf-8")
     (tmp_path / "seen.txt").write_bytes(half)
-    [note] = [note for note in measure(run_folder, texts=[str(tmp_path / "seen.txt")]).notes if "training text" in note]
+    [note] = [
+        note for note in evaluate(run_folder, texts=[str(tmp_path / "seen.txt")]).notes if "training text" in note
+    ]
     assert int(note.split("%")[0]) > 80  # windows across the end of a document are not there
     (tmp_path / "new.txt").write_text("".join(chr(97 + i * i % 23) for i in range(3000)))
-    assert "training text" not in " ".join(measure(run_folder, texts=[str(tmp_path / "new.txt")]).notes)
+    assert "training text" not in " ".join(evaluate(run_folder, texts=[str(tmp_path / "new.txt")]).notes)
 
 
 def test_plain_values_survive_json(run_folder):
-    plain = measure(run_folder).to_dict()
+    plain = evaluate(run_folder).to_dict()
     assert json.loads(json.dumps(plain, allow_nan=False)) == json.loads(json.dumps(plain))
     for name in ("loss", "perplexity", "bits_per_byte", "accuracy", "top5_accuracy"):
         low, high = plain["intervals"][name]
@@ -208,35 +212,35 @@ def test_plain_values_survive_json(run_folder):
 )
 def test_mistakes_are_named(run_folder, arguments, error, words):
     with pytest.raises(error, match=words):
-        measure(run_folder, **arguments)
+        evaluate(run_folder, **arguments)
 
 
 def test_another_tokenizers_data_is_refused(run_folder, text_folder, tmp_path):
     prepare([str(text_folder)], tmp_path / "char", tokenizer="char")
     with pytest.raises(TokenizerError, match="another tokenizer"):
-        measure(run_folder, data=tmp_path / "char")
+        evaluate(run_folder, data=tmp_path / "char")
 
 
 def test_progress_reaches_its_end(run_folder):
     calls = []
-    measure(run_folder, on_progress=lambda *call: calls.append(call))
+    evaluate(run_folder, on_progress=lambda *call: calls.append(call))
     for phase in ("predicting", "counting", "resampling"):
         done, total = [call[1:] for call in calls if call[0] == phase][-1]
         assert done == total > 0
 
 
 def test_bfloat16_is_close(run_folder):
-    exact = measure(run_folder).figures
-    rough = measure(run_folder, machine=MachineConfig(precision="bfloat16"))
+    exact = evaluate(run_folder).metrics
+    rough = evaluate(run_folder, machine=MachineConfig(precision="bfloat16"))
     assert rough.precision == "bfloat16"
-    assert rough.figures.loss.value == pytest.approx(exact.loss.value, abs=0.01)
-    assert rough.figures.accuracy.value == pytest.approx(exact.accuracy.value, abs=0.01)
+    assert rough.metrics.loss.value == pytest.approx(exact.loss.value, abs=0.01)
+    assert rough.metrics.accuracy.value == pytest.approx(exact.accuracy.value, abs=0.01)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
 def test_a_picture_is_drawn(run_folder, tmp_path, suffix):
     file = tmp_path / f"$x{suffix}"  # a name that is half a formula
-    evaluation = dataclasses.replace(measure(run_folder), run="runs/$x")
+    evaluation = dataclasses.replace(evaluate(run_folder), run="runs/$x")
     check_picture(file)
     draw_evaluation(evaluation, file)
     start = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}[suffix]
@@ -245,9 +249,9 @@ def test_a_picture_is_drawn(run_folder, tmp_path, suffix):
 
 
 def test_a_picture_without_training_data_says_so(run_folder, tmp_path):
-    evaluation = measure(run_folder)
-    found = dataclasses.replace(evaluation.figures, by_frequency=None)
-    draw_evaluation(dataclasses.replace(evaluation, figures=found), tmp_path / "x.svg")
+    evaluation = evaluate(run_folder)
+    found = dataclasses.replace(evaluation.metrics, by_frequency=None)
+    draw_evaluation(dataclasses.replace(evaluation, metrics=found), tmp_path / "x.svg")
     assert "not at hand" in (tmp_path / "x.svg").read_text()
 
 
@@ -265,6 +269,6 @@ def test_unknown_characters_are_counted(text_folder, tmp_path):
     train(tmp_path / "data", tmp_path / "run", tiny(train__epochs=1))
     (tmp_path / "a.txt").write_text("the ÿÿ", encoding="utf-8")
     assert "lacks 2 characters of the text" in " ".join(
-        measure(tmp_path / "run", texts=[str(tmp_path / "a.txt")]).notes
+        evaluate(tmp_path / "run", texts=[str(tmp_path / "a.txt")]).notes
     )
-    assert np.isfinite(measure(tmp_path / "run").figures.loss.value)
+    assert np.isfinite(evaluate(tmp_path / "run").metrics.loss.value)

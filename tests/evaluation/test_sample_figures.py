@@ -12,21 +12,21 @@ import sacrebleu
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import minigpt.evaluation.words as words_module
-from minigpt.data import Dataset, Shard, prepare
-from minigpt.data.shards import ShardWriter
-from minigpt.evaluation.copying import Copied, Run
-from minigpt.evaluation.sample_figures import (
+import minigpt.evaluation.known_words as words_module
+from minigpt.data import Dataset, TokenFile, prepare
+from minigpt.data.token_file import TokenFileWriter
+from minigpt.evaluation.known_words import known_words, pieces, words
+from minigpt.evaluation.memorization import CopiedRun, CopyStats
+from minigpt.evaluation.sample_metrics import (
     distinct,
     longest_loop,
     real_samples,
     repetition,
-    sample_figures,
+    sample_metrics,
     self_bleu,
 )
-from minigpt.evaluation.words import known_words, pieces, words
 from minigpt.tokenizers import Tokenizer
-from minigpt.tokenizers.simple import ByteTokenizer
+from minigpt.tokenizers.byte_char import ByteTokenizer
 
 
 def test_pieces_of_several_scripts():
@@ -45,14 +45,16 @@ def test_words_are_whole_and_no_numbers():
     assert words("th\ufffd and \ufffd") == ["and"]
 
 
-def shard(folder: Path, stretches: list[bytes], seam: int = 0) -> Shard:
+def shard(folder: Path, stretches: list[bytes], segment_length: int = 0) -> TokenFile:
     tokenizer = ByteTokenizer()
     path = folder / "train.tokens"
     path.unlink(missing_ok=True)
-    with ShardWriter(path, tokenizer.vocab_size, tokenizer.identity, seam) as writer:
+    with TokenFileWriter(path, tokenizer.vocab_size, tokenizer.identity, segment_length) as writer:
         for data in stretches:
-            writer.append(np.array([*data, tokenizer.end_of_text][: None if not seam else len(data)], dtype=np.uint32))
-    return Shard.open(path)
+            writer.append(
+                np.array([*data, tokenizer.end_of_text][: None if not segment_length else len(data)], dtype=np.uint32)
+            )
+    return TokenFile.open(path)
 
 
 TEXTS = st.text(alphabet="abé’'_1 \n.我好กี่हि\u0301", max_size=40)
@@ -71,10 +73,13 @@ def test_known_words_are_those_of_the_whole_text(tmp_path, monkeypatch, document
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(TEXTS, st.integers(1, 20), st.integers(1, 30))
-def test_a_seam_cuts_words(tmp_path, monkeypatch, text, seam, at_once):
+def test_a_seam_cuts_words(tmp_path, monkeypatch, text, segment_length, at_once):
     monkeypatch.setattr(words_module, "TOKENS_AT_ONCE", at_once)
-    train = shard(tmp_path, [text.encode()], seam)
-    stretches = [text.encode()[i : i + seam].decode(errors="replace") for i in range(0, len(text.encode()), seam)]
+    train = shard(tmp_path, [text.encode()], segment_length)
+    stretches = [
+        text.encode()[i : i + segment_length].decode(errors="replace")
+        for i in range(0, len(text.encode()), segment_length)
+    ]
     # The first word of all is whole, as is one at the end that a seam does not cut.
     inside = {word for number, part in enumerate(stretches) for word in words("\n" * (number == 0) + part)}
     wanted = {word for word in {*inside, *words(f" {text} ")} if "\ufffd" not in word}
@@ -200,7 +205,7 @@ def test_figures_of_groups(dataset):
         "nothing": [],
         "empty": [[], encode(tokenizer, " ")],
     }
-    figures = sample_figures(groups, dataset, lambda phase, done, total: told.append((phase, done <= total)))
+    figures = sample_metrics(groups, dataset, lambda phase, done, total: told.append((phase, done <= total)))
     assert figures["copies"].longest_copy == figures["copies"].mean_longest_copy == 80
     assert figures["copies"].copied_share == figures["copies"].known_words == 1
     assert figures["copies"].self_bleu == pytest.approx(1)
@@ -217,27 +222,27 @@ def test_figures_of_groups(dataset):
     for name in ("distinct_1", "self_bleu", "repetition", "loop", "known_words", "copied_share"):
         assert getattr(nothing, name) is getattr(empty, name) is None
     assert (nothing.n_samples, nothing.longest_copy, nothing.mean_longest_copy) == (0, None, None)
-    assert (empty.n_samples, empty.n_pieces, empty.copied[0]) == (2, 0, Copied(Run(), None))
+    assert (empty.n_samples, empty.n_pieces, empty.copied[0]) == (2, 0, CopyStats(CopiedRun(), None))
     assert empty.longest_copy == 1  # the space
     assert set(told) == {("indexing", True), ("words", True)}
 
 
 def test_real_samples_are_evenly_spread_and_in_one_piece(tmp_path):
     text = bytes(range(100))
-    samples = real_samples(shard(tmp_path, [text], seam=1000), 4, 10)
+    samples = real_samples(shard(tmp_path, [text], segment_length=1000), 4, 10)
     assert [(sample[0], len(sample)) for sample in samples] == [(0, 10), (30, 10), (60, 10), (90, 10)]
-    samples = real_samples(shard(tmp_path, [text], seam=16), 5, 12)
+    samples = real_samples(shard(tmp_path, [text], segment_length=16), 5, 12)
     assert all(sample == list(range(sample[0], sample[0] + 12)) for sample in samples)
     assert all(sample[0] // 16 == sample[-1] // 16 for sample in samples)
     assert len(samples) == 5
-    assert [len(sample) for sample in real_samples(shard(tmp_path, [text], seam=16), 3, 50)] == [16, 16, 16]
-    assert real_samples(shard(tmp_path, [text], seam=1000), 500, 60) == [list(range(60))]
-    assert real_samples(shard(tmp_path, [], seam=16), 5, 12) == []
+    assert [len(sample) for sample in real_samples(shard(tmp_path, [text], segment_length=16), 3, 50)] == [16, 16, 16]
+    assert real_samples(shard(tmp_path, [text], segment_length=1000), 500, 60) == [list(range(60))]
+    assert real_samples(shard(tmp_path, [], segment_length=16), 5, 12) == []
 
 
 def test_real_text_looks_real(dataset):
     real = real_samples(dataset.val, 5, 60)
-    figures = sample_figures({"real": real}, dataset)["real"]
+    figures = sample_metrics({"real": real}, dataset)["real"]
     assert figures.known_words == 1
     assert figures.loop == 0
     assert 0 < figures.copied_share < 1

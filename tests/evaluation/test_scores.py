@@ -13,16 +13,16 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from minigpt.config import GPTConfig
 from minigpt.data import Dataset
-from minigpt.device import choose
 from minigpt.errors import ConfigError, DeviceError
 from minigpt.evaluation import split_loss
-from minigpt.evaluation.material import Material, split_material, text_material
+from minigpt.evaluation.eval_text import EvalText, split_material, text_material
 from minigpt.evaluation.scores import Scores, TokenScorer, score
 from minigpt.model import GPT
+from minigpt.runtime import detect_runtime
 from tests.model.test_against_transformers import named_as_theirs
 
-CPU = choose("cpu", "float32")
-SHAPE = GPTConfig(vocab_size=257, block_size=16, n_layer=2, n_head=2, n_embd=16, n_hidden=32, dropout=0.1)
+CPU = detect_runtime("cpu", "float32")
+SHAPE = GPTConfig(vocab_size=257, block_size=16, n_layer=2, n_head=2, n_embd=16, n_inner=32, dropout=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def model() -> GPT:
 
 
 @pytest.fixture(scope="module")
-def text(dataset: Dataset) -> Material:
+def text(dataset: Dataset) -> EvalText:
     """300 tokens of a split."""
     shard = dataclasses.replace(dataset.val, tokens=dataset.val.tokens[:300])
     return split_material(shard, dataset.tokenizer)
@@ -105,7 +105,7 @@ def theirs(model: GPT) -> GPT2LMHeadModel:
         n_layer=SHAPE.n_layer,
         n_head=SHAPE.n_head,
         n_embd=SHAPE.n_embd,
-        n_inner=SHAPE.n_hidden,
+        n_inner=SHAPE.n_inner,
         bos_token_id=0,
         eos_token_id=0,
     )
@@ -126,10 +126,10 @@ def test_equal_to_transformers(model, text, stride):
             window = ids[start : start + 17]
             labels = window.clone()
             labels[: done - start] = -100
-            counted = int((labels != -100).sum())
+            pluralize = int((labels != -100).sum())
             logits = other(window[None, :-1]).logits[0]
             total += torch.nn.functional.cross_entropy(logits, labels[1:], reduction="sum").item()
-            done, start = done + counted, start + stride
+            done, start = done + pluralize, start + stride
     scores = score(model, text, CPU, stride=stride)
     assert scores.nll.mean(dtype=np.float64) == pytest.approx(total / 299, rel=1e-5)
     np.testing.assert_array_equal(scores.places, np.arange(1, 300))

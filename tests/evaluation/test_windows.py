@@ -8,20 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigpt.config import IGNORE_INDEX
-from minigpt.data import Batches, Dataset
+from minigpt.data import BatchLoader, Dataset
 from minigpt.errors import ConfigError
-from minigpt.evaluation.material import Material, split_material
+from minigpt.evaluation.eval_text import EvalText, split_material
 from minigpt.evaluation.windows import Windows
 from minigpt.tokenizers import make_tokenizer
 
 BYTES = make_tokenizer("byte")
 
 
-def material(lengths: list[int], leads: list[int] | None = None, seam: int = 0) -> Material:
+def material(lengths: list[int], leads: list[int] | None = None, segment_length: int = 0) -> EvalText:
     """Readings of these lengths; every token is a number of its own, so that a wrong neighbour shows."""
     starts = np.cumsum([0, *lengths])[:-1]
     ones = np.array(leads if leads else [1] * len(lengths))
-    return Material(np.arange(sum(lengths), dtype=np.uint32), starts, ones, starts, None, 1.0, BYTES, seam)
+    return EvalText(np.arange(sum(lengths), dtype=np.uint32), starts, ones, starts, None, 1.0, BYTES, segment_length)
 
 
 @settings(max_examples=100, deadline=None)
@@ -31,10 +31,10 @@ def material(lengths: list[int], leads: list[int] | None = None, seam: int = 0) 
     st.data(),
     st.sampled_from([0, 1, 3, 7]),
 )
-def test_each_token_is_predicted_once_with_enough_context(lengths, block_size, data, seam):
+def test_each_token_is_predicted_once_with_enough_context(lengths, block_size, data, segment_length):
     stride = data.draw(st.integers(1, block_size))
     leads = [data.draw(st.integers(1, length)) for length in lengths]
-    text = material(lengths, leads, seam)
+    text = material(lengths, leads, segment_length)
     windows = Windows(text, block_size, stride)
     predicted = []
     for first in range(0, len(windows), 2):
@@ -54,7 +54,7 @@ def test_each_token_is_predicted_once_with_enough_context(lengths, block_size, d
         start + i
         for start, lead, length in zip(text.readings, leads, lengths, strict=True)
         for i in range(lead, length)
-        if not seam or (start + i) % seam
+        if not segment_length or (start + i) % segment_length
     ]
     assert predicted == targets
 
@@ -62,7 +62,7 @@ def test_each_token_is_predicted_once_with_enough_context(lengths, block_size, d
 @pytest.mark.parametrize("block_size", [32, 7])
 def test_side_by_side_they_are_the_sequences_of_training(dataset: Dataset, block_size):
     windows = Windows(split_material(dataset.val, dataset.tokenizer), block_size, block_size)
-    batches = Batches(dataset.val, block_size, 3)
+    batches = BatchLoader(dataset.val, block_size, 3)
     for number, batch in enumerate(batches.in_order()):
         x, y, _ = windows.rows(3 * number, 3 * number + 3)
         time = x.shape[1]

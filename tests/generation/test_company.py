@@ -9,9 +9,9 @@ import torch
 from test_weights import CONFIGS, check_that_company_changes_no_bit
 from torch import Tensor
 
-from minigpt.generation import weights
-from minigpt.generation.company import ROWS, Form, agreeing_rows, in_any_company
-from minigpt.generation.products import HEADS, KINDS, int8_head
+from minigpt.generation import inference_weights
+from minigpt.generation.quantized_linear import HEADS, KINDS, int8_head
+from minigpt.generation.row_invariant import ROWS, Form, agreeing_rows, is_row_invariant
 
 FORMS = {**KINDS, "int8_head": int8_head}
 SHAPES = [(2100, 66), (66, 2080), (80, 2100), (300, 64), (50, 18), (7, 1), (3, 9)]
@@ -24,7 +24,7 @@ def test_what_a_row_gets_is_the_same_bits_for_any_number_of_rows(kind, shape):
     chance = torch.Generator().manual_seed(0)
     weight, bias = torch.randn(shape, generator=chance), torch.randn(shape[0], generator=chance)
     for offset in (None, bias):
-        product = in_any_company(FORMS[kind], weight, offset)
+        product = is_row_invariant(FORMS[kind], weight, offset)
         x = torch.randn(70, 1, shape[1], generator=chance)
         alone = torch.cat([product(row.clone()) for row in x.split(1)])
         for rows in (2, 3, 5, 8, 11, 17, 31, 32, 33, 70):
@@ -66,7 +66,7 @@ def test_kernels_that_differ_by_the_number_of_rows_are_found_out(turned, expecte
     form = capricious(turned, dtype)
     assert agreeing_rows(form, 100, 66, torch.float32, True, 1) == expected
     weight, bias = torch.randn(100, 66), torch.randn(100)
-    product, x = in_any_company(form, weight, bias), torch.randn(40, 1, 66)
+    product, x = is_row_invariant(form, weight, bias), torch.randn(40, 1, 66)
     alone = torch.cat([product(row) for row in x.split(1)])
     for rows in (2, 3, 7, 13, 33, 40):
         assert torch.equal(product(x[:rows]), alone[:rows])
@@ -75,8 +75,8 @@ def test_kernels_that_differ_by_the_number_of_rows_are_found_out(turned, expecte
 @pytest.mark.parametrize("turned", [lambda place, rows: rows < 5, lambda place, rows: place % 2 == 1])
 def test_a_model_with_such_kernels_still_gives_each_text_the_same_logits(monkeypatch, turned):
     form = capricious(turned, torch.bfloat16)
-    monkeypatch.setattr(weights, "KINDS", {**KINDS, "bfloat16": form})
-    monkeypatch.setattr(weights, "HEADS", {**HEADS, "bfloat16": form})
+    monkeypatch.setattr(inference_weights, "KINDS", {**KINDS, "bfloat16": form})
+    monkeypatch.setattr(inference_weights, "HEADS", {**HEADS, "bfloat16": form})
     check_that_company_changes_no_bit(CONFIGS[2], "bfloat16")
 
 

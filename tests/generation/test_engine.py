@@ -12,15 +12,15 @@ from test_weights import make
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from minigpt.config import MLP, GPTConfig, Norm, Position
-from minigpt.generation import Sampling, stream_steps, with_weights
+from minigpt.generation import Sampling, for_inference, stream_steps
 from minigpt.generation.decoder import Decoder
 from minigpt.generation.engine import CANDIDATES, uniform
 from minigpt.generation.samplers import NONE_LEFT
 from minigpt.model import GPT
 
-SMALL = {"vocab_size": 50, "block_size": 12, "n_layer": 2, "n_embd": 16, "n_head": 2, "n_hidden": 24}
+SMALL = {"vocab_size": 50, "block_size": 12, "n_layer": 2, "n_embd": 16, "n_head": 2, "n_inner": 24}
 VARIANTS = [
-    GPTConfig(position=position, norm=norm, mlp=mlp, tied=tied, **SMALL)
+    GPTConfig(position=position, norm=norm, mlp=mlp, tie_word_embeddings=tied, **SMALL)
     for position, norm, mlp, tied in itertools.product(*map(get_args, (Position, Norm, MLP)), (True, False))
 ] + [GPTConfig(position=position, n_kv_head=1, qk_norm=True, **SMALL) for position in get_args(Position)]
 PROMPTS = [[7], [1, 2, 3], list(range(12)), list(range(25)), [4, 4, 4, 4, 4]]
@@ -55,7 +55,7 @@ def window_of(text: list[int], prompt_length: int, context: int) -> list[int]:
 @pytest.mark.parametrize("config", VARIANTS, ids=lambda c: f"{c.position}-{c.norm}-{c.mlp}-{c.tied}-{c.kv_heads}")
 def test_rows_of_any_length_equal_the_model_without_a_cache_also_past_the_context(config):
     model = make(config)
-    decoder, chance = Decoder(with_weights(model, "float32"), len(PROMPTS)), torch.Generator().manual_seed(1)
+    decoder, chance = Decoder(for_inference(model, "float32"), len(PROMPTS)), torch.Generator().manual_seed(1)
     for prompt in PROMPTS:
         decoder.add(prompt)
     with torch.inference_mode():
@@ -182,7 +182,7 @@ def test_random_numbers_are_spread_evenly_and_stay_below_one(monkeypatch):
 
 
 def test_texts_can_be_copied_dropped_and_reordered_as_beams_need_it(model):
-    decoder = Decoder(with_weights(model, "float32"), 4)
+    decoder = Decoder(for_inference(model, "float32"), 4)
     with torch.inference_mode():
         for prompt in PROMPTS[:3]:
             decoder.add(prompt)

@@ -13,15 +13,23 @@ import torch
 import minigpt
 from minigpt.data import Dataset, prepare
 from minigpt.errors import CheckpointError, ConfigError, DataError, RunError
-from minigpt.generation import history
-from minigpt.generation.history import extend_history, fill_history, keep_history_until, read_history
-from minigpt.generation.kept import NEW_CHARACTERS, NEW_TOKENS, SEED, TEMPERATURES, Kept, continue_prompts, usual_tokens
-from minigpt.generation.passages import MOST_CHARACTERS, fixed_prompts
+from minigpt.generation import sample_log
+from minigpt.generation.fixed_prompts import MOST_CHARACTERS, fixed_prompts
+from minigpt.generation.sample_log import extend_sample_log, fill_sample_log, read_sample_log, truncate_sample_log
+from minigpt.generation.sample_record import (
+    NEW_CHARACTERS,
+    NEW_TOKENS,
+    SEED,
+    TEMPERATURES,
+    SampleRecord,
+    continue_prompts,
+    usual_tokens,
+)
 from minigpt.model.hooks import hooked
-from minigpt.run import RunFolder
+from minigpt.runs.folder import RunFolder
 from minigpt.tokenizers import make_tokenizer
 
-KEPT = Kept(3, 0.5, "own", "the ", (1, 2), 0.7, SEED, "cat\n\u2028漢\x85", (3, 4, 5), False)
+KEPT = SampleRecord(3, 0.5, "own", "the ", (1, 2), 0.7, SEED, "cat\n\u2028漢\x85", (3, 4, 5), False)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +99,7 @@ def test_a_split_without_text_has_no_prompts(dataset):
 def test_a_passage_does_not_reach_over_a_seam(text_folder, tmp_path):
     prepare([str(text_folder)], tmp_path / "data", tokenizer="byte", block_size=32, split_by="sequence")
     dataset = Dataset.open(tmp_path / "data")
-    assert dataset.val.seam == 32
+    assert dataset.val.segment_length == 32
     stretches = [dataset.tokenizer.decode(dataset.val.read(at, at + 32)) for at in range(0, dataset.val.n_tokens, 32)]
     prompts = fixed_prompts(dataset, 5)
     assert prompts
@@ -127,7 +135,7 @@ def test_the_models_end_is_told_and_no_part_of_the_text(loaded):
     model, tokenizer = loaded
     with torch.no_grad():
         before = model.wte.weight[tokenizer.end_of_text].clone()
-        seen: list[torch.Tensor] = []
+        got: list[torch.Tensor] = []
         with hooked(model, {"final": seen.append}):
             model(torch.tensor([list(b"the ")]))
         model.wte.weight[tokenizer.end_of_text] = 100 * seen[0][0, -1]
@@ -161,8 +169,8 @@ def test_texts_are_a_few_lines_in_any_vocabulary():
 
 def test_what_is_kept_comes_back(run):
     write(run, KEPT, replace(KEPT, epoch=None, step=5, source="fixed", prompt='\\"<b>', ended=True))
-    assert [one.step for one in read_history(run)] == [3, 5]
-    assert read_history(run)[0] == KEPT
+    assert [one.step for one in read_sample_log(run)] == [3, 5]
+    assert read_sample_log(run)[0] == KEPT
     assert set(json.loads(KEPT.to_json())) == {
         *("step", "epoch", "source", "prompt", "prompt_ids", "temperature", "seed", "text", "ids", "ended")
     }
@@ -172,9 +180,9 @@ def test_a_line_cut_short_is_passed_over_and_the_next_stands_alone(run):
     whole = KEPT.to_json().encode()
     for cut in (1, len(whole) // 2, len(whole) - 1):
         run.samples_file.write_bytes(whole + whole[:cut])
-        assert read_history(run) == [KEPT]
-        history._append(run, [replace(KEPT, step=9)])
-        assert [one.step for one in read_history(run)] == [3, 9]
+        assert read_sample_log(run) == [KEPT]
+        sample_log._append(run, [replace(KEPT, step=9)])
+        assert [one.step for one in read_sample_log(run)] == [3, 9]
 
 
 @pytest.mark.parametrize(
@@ -197,33 +205,33 @@ def test_a_line_cut_short_is_passed_over_and_the_next_stands_alone(run):
 def test_a_line_that_is_none_is_named(run, line):
     run.samples_file.write_text(KEPT.to_json() + line + "\n" + KEPT.to_json(), "utf-8")
     with pytest.raises(RunError, match=r"samples\.jsonl, line 2"):
-        read_history(run)
-    keep_history_until(run, 99)
-    assert read_history(run) == [KEPT, KEPT]
+        read_sample_log(run)
+    truncate_sample_log(run, 99)
+    assert read_sample_log(run) == [KEPT, KEPT]
 
 
 def test_lines_up_to_a_step_keep_their_bytes(run):
     steps = [replace(KEPT, step=step) for step in (0, 3, 7, 8, 2)]
     write(run, *steps)
-    keep_history_until(run, 7)
+    truncate_sample_log(run, 7)
     assert run.samples_file.read_bytes() == "".join(k.to_json() for k in steps if k.step <= 7).encode()
     run.samples_file.unlink()
-    keep_history_until(run, 7)
-    assert read_history(run) == []
+    truncate_sample_log(run, 7)
+    assert read_sample_log(run) == []
     assert not run.samples_file.exists()
 
 
 def test_several_may_write_at_once_and_no_line_is_lost(run):
     texts = [[replace(KEPT, step=100 * writer + k, text="x" * 3000) for k in range(3)] for writer in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda kept: history._append(run, kept), texts))
-    assert sorted(one.step for one in read_history(run)) == sorted(one.step for kept in texts for one in kept)
+        list(pool.map(lambda kept: sample_log._append(run, kept), texts))
+    assert sorted(one.step for one in read_sample_log(run)) == sorted(one.step for kept in texts for one in kept)
 
 
 def test_two_that_say_the_same_at_once_keep_it_once(run):
-    history._append(run, [KEPT])
-    history._append(run, [KEPT, replace(KEPT, step=9), replace(KEPT, text=KEPT.text + "\n")])
-    assert read_history(run) == [KEPT, replace(KEPT, step=9), replace(KEPT, text=KEPT.text + "\n")]
+    sample_log._append(run, [KEPT])
+    sample_log._append(run, [KEPT, replace(KEPT, step=9), replace(KEPT, text=KEPT.text + "\n")])
+    assert read_sample_log(run) == [KEPT, replace(KEPT, step=9), replace(KEPT, text=KEPT.text + "\n")]
 
 
 # Filling it
@@ -232,19 +240,19 @@ def test_two_that_say_the_same_at_once_keep_it_once(run):
 @pytest.fixture
 def loads(monkeypatch):
     """The steps whose model was loaded."""
-    real, loads = history.load_model, []
+    real, loads = sample_log.load_model, []
 
     def load(config, place, device):
         loads.append(RunFolder.checkpoint_step(place))
         return real(config, place, device)
 
-    monkeypatch.setattr(history, "load_model", load)
+    monkeypatch.setattr(sample_log, "load_model", load)
     return loads
 
 
 def test_own_prompts_are_continued_at_every_checkpoint_once(run, loads):
     asked = {"temperatures": [0.7, 1.0], "tokens": 8}
-    found = fill_history(run, ["the ", "a ", "the "], **asked)
+    found = fill_sample_log(run, ["the ", "a ", "the "], **asked)
     steps = [RunFolder.checkpoint_step(place) for place in run.checkpoint_folders()]
     assert loads == steps
     assert len(steps) == 2
@@ -253,8 +261,8 @@ def test_own_prompts_are_continued_at_every_checkpoint_once(run, loads):
     ]
     assert {kept.source for kept in found} == {"own"}
     assert [kept.epoch for kept in found[:1] + found[-1:]] == [1, 2]
-    assert read_history(run) == found
-    assert fill_history(run, ["a "], checkpoint="latest", **asked) == [k for k in found[4:] if k.prompt == "a "]
+    assert read_sample_log(run) == found
+    assert fill_sample_log(run, ["a "], checkpoint="latest", **asked) == [k for k in found[4:] if k.prompt == "a "]
     assert loads == steps
     model, tokenizer = minigpt.load(run.path, str(steps[0]))
     assert found[0].text == minigpt.generate(
@@ -266,99 +274,99 @@ def test_own_prompts_are_continued_at_every_checkpoint_once(run, loads):
 def test_an_epoch_that_is_no_number_is_passed_over(run, epoch):
     with run.metrics_file.open("a") as file:
         file.write(f'{{"kind": "train", "step": 99, "epoch": {epoch}}}\n')
-    found = fill_history(run, ["the "], temperatures=[0.0], tokens=1)
+    found = fill_sample_log(run, ["the "], temperatures=[0.0], tokens=1)
     assert [kept.epoch for kept in found] == [1, 2]
     run.metrics_file.write_text(f'{{"kind": "train", "step": 99, "epoch": {epoch}}}\n')
-    assert [kept.epoch for kept in fill_history(run, ["a"], temperatures=[0.0], tokens=1)] == [None, None]
+    assert [kept.epoch for kept in fill_sample_log(run, ["a"], temperatures=[0.0], tokens=1)] == [None, None]
 
 
 def test_a_single_text_is_one_prompt(run, dataset):
     told = []
-    found = fill_history(
+    found = fill_sample_log(
         run, "Return", temperatures=[0], tokens=4, on_progress=lambda phase, done, total: told.append((done, total))
     )
     assert [kept.prompt for kept in found] == ["Return"] * 2
     assert told[0] == (0, 8)
     assert max(told) <= (8, 8)
     facts = {"step": 7, "epoch": None, "source": "own", "temperatures": [0], "tokens": 2}
-    made = extend_history(run, lambda: minigpt.load(run.path)[0], dataset.tokenizer, "ab", **facts)
+    made = extend_sample_log(run, lambda: minigpt.load(run.path)[0], dataset.tokenizer, "ab", **facts)
     assert [kept.prompt for kept in made] == ["ab"]
 
 
 def test_only_what_is_missing_is_made(run, loads):
-    fill_history(run, ["the "], temperatures=[1.0], tokens=8)
-    before = read_history(run)
-    fill_history(run, ["the ", "a "], temperatures=[1.0], tokens=8, checkpoint="best")
-    assert read_history(run)[:2] == before
-    assert [kept.prompt for kept in read_history(run)[2:]] == ["a "]
-    assert {len(kept.ids) for kept in fill_history(run, ["the "], temperatures=[1.0], tokens=9)} == {9}
+    fill_sample_log(run, ["the "], temperatures=[1.0], tokens=8)
+    before = read_sample_log(run)
+    fill_sample_log(run, ["the ", "a "], temperatures=[1.0], tokens=8, checkpoint="best")
+    assert read_sample_log(run)[:2] == before
+    assert [kept.prompt for kept in read_sample_log(run)[2:]] == ["a "]
+    assert {len(kept.ids) for kept in fill_sample_log(run, ["the "], temperatures=[1.0], tokens=9)} == {9}
 
 
 def test_a_run_that_kept_none_gets_those_of_its_data_set(run, run_folder, dataset):
-    found = fill_history(run)
+    found = fill_sample_log(run)
     assert {kept.source for kept in found} == {"fixed"}
     assert list(dict.fromkeys(kept.prompt for kept in found)) == fixed_prompts(dataset, 1)
     assert run.samples_file.read_bytes() == (run_folder / "samples.jsonl").read_bytes()
 
 
 def test_kept_texts_outlive_their_checkpoints(run):
-    found = fill_history(run, ["the "], temperatures=[0], tokens=4)
+    found = fill_sample_log(run, ["the "], temperatures=[0], tokens=4)
     shutil.rmtree(run.checkpoint_folders()[0])
-    assert fill_history(run, ["the "], temperatures=[0], tokens=4) == found
-    assert fill_history(run, ["the "], temperatures=[0], tokens=4, checkpoint="latest") == found[1:]
+    assert fill_sample_log(run, ["the "], temperatures=[0], tokens=4) == found
+    assert fill_sample_log(run, ["the "], temperatures=[0], tokens=4, checkpoint="latest") == found[1:]
 
 
 def test_a_damaged_checkpoint_is_noted_and_passed_over(run):
     first, last = run.checkpoint_folders()
     (first / "model.safetensors").write_bytes(b"")
     notes = []
-    found = fill_history(run, ["the "], temperatures=[0], tokens=4, note=notes.append)
+    found = fill_sample_log(run, ["the "], temperatures=[0], tokens=4, note=notes.append)
     assert [kept.step for kept in found] == [RunFolder.checkpoint_step(last)]
     assert [first.name in note for note in notes] == [True]
     with pytest.raises(CheckpointError, match="damaged"):
-        fill_history(run, ["the "], checkpoint=str(RunFolder.checkpoint_step(first)), temperatures=[0], tokens=4)
+        fill_sample_log(run, ["the "], checkpoint=str(RunFolder.checkpoint_step(first)), temperatures=[0], tokens=4)
 
 
 def test_where_nothing_can_be_written_the_texts_are_shown_all_the_same(run, monkeypatch):
     def refuse(folder):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(history, "_writing", refuse)
+    monkeypatch.setattr(sample_log, "_writing", refuse)
     notes = []
-    found = fill_history(run, ["the "], checkpoint="best", temperatures=[0], tokens=4, note=notes.append)
+    found = fill_sample_log(run, ["the "], checkpoint="best", temperatures=[0], tokens=4, note=notes.append)
     assert [kept.prompt for kept in found] == ["the "]
     assert ["not kept" in note and "Permission denied" in note for note in notes] == [True]
-    assert read_history(run) == []
+    assert read_sample_log(run) == []
 
 
 def test_a_training_that_holds_the_run_is_no_obstacle(run):
     with run.lock():
-        assert len(fill_history(run, ["the "], temperatures=[0], tokens=4)) == 2
-    assert len(read_history(run)) == 2
+        assert len(fill_sample_log(run, ["the "], temperatures=[0], tokens=4)) == 2
+    assert len(read_sample_log(run)) == 2
 
 
 def test_half_a_character_in_a_prompt_is_none(run):
-    assert [kept.prompt for kept in fill_history(run, ["\ud83d"], checkpoint="best", temperatures=[0], tokens=2)] == [
-        "\ufffd"
-    ]
+    assert [
+        kept.prompt for kept in fill_sample_log(run, ["\ud83d"], checkpoint="best", temperatures=[0], tokens=2)
+    ] == ["\ufffd"]
 
 
 def test_what_cannot_work_is_said(run):
     with pytest.raises(ConfigError, match="temperature is -1"):
-        fill_history(run, ["the "], temperatures=[-1])
+        fill_sample_log(run, ["the "], temperatures=[-1])
     with pytest.raises(ConfigError, match="temperature is nan"):
-        fill_history(run, ["the "], temperatures=[float("nan")])
+        fill_sample_log(run, ["the "], temperatures=[float("nan")])
     with pytest.raises(CheckpointError, match="no such checkpoint"):
-        fill_history(run, ["the "], checkpoint="5")
-    assert read_history(run) == []
+        fill_sample_log(run, ["the "], checkpoint="5")
+    assert read_sample_log(run) == []
     facts = json.loads(run.data_file.read_text("utf-8"))
     run.data_file.write_text(json.dumps({**facts, "folder": "nowhere"}), "utf-8")
     with pytest.raises(DataError, match="not there"):
-        fill_history(run)
+        fill_sample_log(run)
     for place in run.checkpoint_folders():
         shutil.rmtree(place)
     with pytest.raises(CheckpointError, match="This run has no checkpoints"):
-        fill_history(run, ["the "])
+        fill_sample_log(run, ["the "])
 
 
 def test_the_model_is_not_asked_for_when_nothing_is_missing(run, dataset):
@@ -367,5 +375,5 @@ def test_the_model_is_not_asked_for_when_nothing_is_missing(run, dataset):
 
     write(run, *(replace(KEPT, temperature=temperature) for temperature in TEMPERATURES))
     facts = {"step": 3, "epoch": 0.5, "source": "own", "tokens": 3}
-    assert extend_history(run, model, dataset.tokenizer, ["the "], **facts) == []
-    assert extend_history(run, model, dataset.tokenizer, [], **facts) == []
+    assert extend_sample_log(run, model, dataset.tokenizer, ["the "], **facts) == []
+    assert extend_sample_log(run, model, dataset.tokenizer, [], **facts) == []

@@ -12,7 +12,7 @@ import pytest
 
 from minigpt.data import prepare
 from minigpt.generation.notes import fewest_tokens, notes_of_all, prompt_notes, stop_notes
-from minigpt.generation.text import Request
+from minigpt.generation.text import SamplingRequest
 from minigpt.tokenizers import make_tokenizer
 from minigpt.training import train
 from tests.conftest import story, tiny
@@ -98,7 +98,7 @@ def test_of_several_prompts_the_first_of_each_kind_is_named():
 def test_of_stop_strings(kind, settings, said):
     tokenizer = KINDS[kind]
     model = SimpleNamespace(config=SimpleNamespace(vocab_size=tokenizer.vocab_size))
-    notes = stop_notes(tokenizer, Request.read(model, tokenizer, settings))
+    notes = stop_notes(tokenizer, SamplingRequest.read(model, tokenizer, settings))
     assert (said is None) == (not notes)
     assert said is None or said in notes["never_stops"]
 

@@ -25,9 +25,9 @@ from transformers import (
 )
 
 from minigpt.errors import ConfigError
-from minigpt.generation import samplers, selection
-from minigpt.generation.samplers import NONE_LEFT, Sampling, Settings, draw
-from minigpt.generation.selection import kth_largest, rough_line, within, without_rest
+from minigpt.generation import logit_range, samplers
+from minigpt.generation.logit_range import kth_largest, rough_line, within, without_rest
+from minigpt.generation.samplers import NONE_LEFT, SamplerSettings, Sampling, draw
 
 INFINITY = float("inf")
 NOTHING = torch.zeros(3, 0, dtype=torch.long)
@@ -151,7 +151,7 @@ def test_other_devices_choose_the_same_in_torch_alone(names, scale, monkeypatch)
     logits, chance, history = scale * random_logits(1, 16, 5003), uniforms(1, 16), [[1, 2, 1]] * 16
     expected = sampling.pick(logits, history, chance), sampling.filtered(logits, history)
     greedy = Sampling(temperature=0).pick(logits, history, chance)
-    for module in (samplers, selection):
+    for module in (samplers, logit_range):
         monkeypatch.setattr(module, "on_cpu", lambda values: False)
     assert torch.equal(sampling.pick(logits, history, chance), expected[0])
     assert torch.equal(sampling.filtered(logits, history), expected[1])
@@ -284,4 +284,6 @@ def test_all_mistakes_are_named_at_once():
 
 
 def test_the_keyword_arguments_are_the_fields():
-    assert get_type_hints(Settings) == {field.name: get_type_hints(Sampling)[field.name] for field in fields(Sampling)}
+    assert get_type_hints(SamplerSettings) == {
+        field.name: get_type_hints(Sampling)[field.name] for field in fields(Sampling)
+    }

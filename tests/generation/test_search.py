@@ -116,7 +116,7 @@ SMALL = Numbers(6)
 @pytest.fixture(scope="module")
 def small() -> GPT:
     torch.manual_seed(3)
-    model = GPT(GPTConfig(vocab_size=6, block_size=4, n_layer=1, n_head=1, n_embd=8, n_hidden=8, dropout=0.0))
+    model = GPT(GPTConfig(vocab_size=6, block_size=4, n_layer=1, n_head=1, n_embd=8, n_inner=8, dropout=0.0))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.5)

@@ -14,8 +14,8 @@ from minigpt.config import GPTConfig
 from minigpt.errors import ConfigError, MiniGPTError, TokenizerError
 from minigpt.generation import sample, stream_pieces
 from minigpt.generation import text as text_module
+from minigpt.generation.detokenize import Detokenizer
 from minigpt.generation.engine import Step
-from minigpt.generation.pieces import RowText
 from minigpt.generation.samplers import NONE_LEFT
 from minigpt.model import GPT
 from minigpt.tokenizers import Tokenizer, make_tokenizer
@@ -53,7 +53,7 @@ def say(monkeypatch):
             closings.append(set(closed))
 
         monkeypatch.setattr(text_module, "stream_steps", steps)
-        shape = GPTConfig(vocab_size=tokenizer.vocab_size, block_size=8, n_layer=1, n_head=1, n_embd=4, n_hidden=4)
+        shape = GPTConfig(vocab_size=tokenizer.vocab_size, block_size=8, n_layer=1, n_head=1, n_embd=4, n_inner=4)
         return GPT(shape).eval(), closings
 
     return prepare
@@ -114,7 +114,7 @@ def test_stop_strings_end_a_text_wherever_its_tokens_are_cut(text, stop, cuts):
     data = text.encode()
     places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     parts = [data[start:end] for start, end in itertools.pairwise(places)] or [b""]
-    row = RowText(stop)
+    row = Detokenizer(stop)
     expected, shown, ended = expected_until_stop(text, stop), "", None
     for number, part in enumerate(parts):
         for piece in row.add(Step(0, number, -1.0, "length" if number == len(parts) - 1 else None), part):

@@ -7,11 +7,11 @@ import torch
 
 from minigpt.config import GPTConfig
 from minigpt.errors import ConfigError, DeviceError
-from minigpt.generation import products, weights, with_weights
-from minigpt.generation.company import agreeing_rows
+from minigpt.generation import for_inference, inference_weights, quantized_linear
 from minigpt.generation.decoder import Decoder
-from minigpt.generation.products import KINDS, SMALL
-from minigpt.generation.weights import choose, loss_change, ready
+from minigpt.generation.inference_weights import choose_dtype, loss_change, ready
+from minigpt.generation.quantized_linear import KINDS, SMALL
+from minigpt.generation.row_invariant import agreeing_rows
 from minigpt.model import GPT
 
 
@@ -27,21 +27,21 @@ def make(config: GPTConfig) -> GPT:
 
 def large(**changes) -> GPTConfig:
     """A model with two matrices that are not small: the head and one with more than 1,024 inputs."""
-    shape = {"vocab_size": 2100, "block_size": 40, "n_layer": 1, "n_head": 4, "n_embd": 64, "n_hidden": 2080}
+    shape = {"vocab_size": 2100, "block_size": 40, "n_layer": 1, "n_head": 4, "n_embd": 64, "n_inner": 2080}
     return GPTConfig(**{**shape, **changes})
 
 
 CONFIGS = [
     large(),
-    large(position="rope", norm="rmsnorm", mlp="swiglu", bias=False, tied=False, n_hidden=2100),
+    large(position="rope", norm="rmsnorm", mlp="swiglu", bias=False, tie_word_embeddings=False, n_inner=2100),
     large(n_head=3, n_embd=66, mlp="relu2"),  # rows that begin at odd places
-    GPTConfig(vocab_size=50, block_size=40, n_layer=2, n_head=3, n_embd=18, n_hidden=50, mlp="swiglu"),  # all small
+    GPTConfig(vocab_size=50, block_size=40, n_layer=2, n_head=3, n_embd=18, n_inner=50, mlp="swiglu"),  # all small
 ]
 
 
 def check_that_company_changes_no_bit(config: GPTConfig, kind: str) -> None:
     """Reads texts of many lengths, each alone and all together, and compares their logits."""
-    model, chance = with_weights(make(config), kind), torch.Generator().manual_seed(2)
+    model, chance = for_inference(make(config), kind), torch.Generator().manual_seed(2)
     lengths = [1, 2, 39, 40, 41, 60, 7, 7, 17, 33, 5]  # some renew their window on the way
     prompts = [torch.randint(config.vocab_size, (length,), generator=chance).tolist() for length in lengths]
     together, alone = Decoder(model, len(prompts)), [Decoder(model, 1) for _ in prompts]
@@ -71,7 +71,7 @@ def test_a_rows_logits_are_the_same_bits_alone_and_among_others(config, kind):
 @pytest.mark.parametrize(("kind", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.04), ("int8", 0.1)])
 def test_logits_are_near_the_models_own(config, kind, tolerance):
     model = make(config)
-    fixed = with_weights(model, kind)
+    fixed = for_inference(model, kind)
     ids = torch.randint(config.vocab_size, (3, 30), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected = model(ids)
@@ -93,7 +93,7 @@ def found_out_anew():
 def both_int8_products(request, monkeypatch, found_out_anew):
     """oneDNN's product of bytes, and the one that other machines have."""
     if request.param == "int8":
-        monkeypatch.setattr(products, "_multiplies_bytes", lambda: False)
+        monkeypatch.setattr(quantized_linear, "_multiplies_bytes", lambda: False)
 
 
 @pytest.mark.usefixtures("both_int8_products")
@@ -101,7 +101,9 @@ def both_int8_products(request, monkeypatch, found_out_anew):
 def test_int8_rounds_each_weight_to_half_a_step_of_its_output(n_in):
     weight = torch.randn(SMALL // 64, n_in, generator=torch.Generator().manual_seed(0))
     weight[3] = 0
-    found = products.int8_head(weight, None)(torch.eye(n_in)[:, None])[:, 0].T  # (n_out, n_in): the weights as they act
+    found = quantized_linear.int8_head(weight, None)(torch.eye(n_in)[:, None])[
+        :, 0
+    ].T  # (n_out, n_in): the weights as they act
     step = weight.abs().amax(dim=1, keepdim=True) / 127
     assert ((found - weight).abs() <= step * 0.5 + weight.abs() / 200 + 1e-9).all()
 
@@ -114,14 +116,14 @@ def test_both_int8_products_serve_a_model_row_by_row_and_all_at_once():
 
 def test_a_row_of_zeros_is_no_trouble_for_int8():
     weight, bias = torch.randn(SMALL // 64, 64), torch.randn(SMALL // 64)
-    found = products.int8_head(weight, bias)(torch.zeros(2, 1, 64))
+    found = quantized_linear.int8_head(weight, bias)(torch.zeros(2, 1, 64))
     torch.testing.assert_close(found, bias.expand(2, 1, -1))
 
 
 def test_the_model_that_comes_in_is_left_as_it_is():
-    model = make(large(tied=True))
+    model = make(large(tie_word_embeddings=True))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    fixed = with_weights(model.train(), "bfloat16")
+    fixed = for_inference(model.train(), "bfloat16")
     assert model.training
     assert not fixed.training
     assert ready(fixed) is fixed
@@ -134,7 +136,7 @@ def test_the_model_that_comes_in_is_left_as_it_is():
 
 def test_the_change_in_loss_is_the_difference_of_mean_cross_entropies():
     model = make(large())
-    fixed = with_weights(model, "int8")
+    fixed = for_inference(model, "int8")
     ids = torch.randint(2100, (101,), generator=torch.Generator().manual_seed(1))
     losses = []
     with torch.no_grad():
@@ -149,44 +151,44 @@ def test_the_change_in_loss_is_the_difference_of_mean_cross_entropies():
 
 def test_auto_takes_the_quickest_that_gains_enough(monkeypatch):
     model, seconds = make(large()), {"float32": 1.0, "bfloat16": 0.8, "int8": 0.74}
-    forms = {kind: with_weights(model, kind) for kind in KINDS}
-    monkeypatch.setattr(weights, "with_weights", lambda model, kind: forms[kind])
-    monkeypatch.setattr(weights, "_step_seconds", lambda form, rows: seconds[find(form)])
+    forms = {kind: for_inference(model, kind) for kind in KINDS}
+    monkeypatch.setattr(inference_weights, "for_inference", lambda model, kind: forms[kind])
+    monkeypatch.setattr(inference_weights, "_step_seconds", lambda form, rows: seconds[find(form)])
 
     def find(form: GPT) -> str:
         return next(kind for kind in forms if forms[kind] is form)
 
-    choice = choose(model)
+    choice = choose_dtype(model)
     assert (choice.kind, choice.model) == ("bfloat16", forms["bfloat16"])  # int8 is no 1.1 times as fast as that
     assert "bfloat16 800.00" in choice.reason
     seconds |= {"int8": 0.5}
-    assert choose(model).kind == "int8"
+    assert choose_dtype(model).kind == "int8"
     seconds |= {"bfloat16": 0.96, "int8": 0.92}
-    assert choose(model).kind == "float32"
+    assert choose_dtype(model).kind == "float32"
 
 
 def test_auto_really_measures_and_a_wish_is_a_wish():
     model = make(large())
-    choice = choose(model, rows=3)
+    choice = choose_dtype(model, rows=3)
     assert choice.kind in KINDS
     assert choice.reason.startswith("milliseconds a step: float32 ")
-    assert choose(model, "int8").kind == "int8"
+    assert choose_dtype(model, "int8").kind == "int8"
 
 
 def test_what_does_not_exist_here_is_refused(monkeypatch):
     model = make(large())
     with pytest.raises(ConfigError, match="Did you mean int8"):
-        with_weights(model, "int4")
-    monkeypatch.setattr(products, "_multiplies_bytes", lambda: False)
-    monkeypatch.setattr(products, "_multiplies_int8", lambda device: False)
+        for_inference(model, "int4")
+    monkeypatch.setattr(quantized_linear, "_multiplies_bytes", lambda: False)
+    monkeypatch.setattr(quantized_linear, "_multiplies_int8", lambda device: False)
     with pytest.raises(DeviceError, match="int8"):
-        with_weights(model, "int8")
-    assert choose(model).kind in ("float32", "bfloat16")
+        for_inference(model, "int8")
+    assert choose_dtype(model).kind in ("float32", "bfloat16")
 
 
 @pytest.mark.usefixtures("found_out_anew")
 @pytest.mark.parametrize("config", CONFIGS, ids=["large", "swiglu", "odd", "small"])
 def test_without_onednn_a_row_is_still_the_same_alone(monkeypatch, config):
-    monkeypatch.setattr(products, "_packs", lambda dtype: False)
+    monkeypatch.setattr(quantized_linear, "_packs", lambda dtype: False)
     for kind in ("float32", "bfloat16"):
         check_that_company_changes_no_bit(config, kind)

@@ -9,7 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from minigpt.config import GPTConfig
 from minigpt.model import GPT
 
-CONFIG = GPTConfig(vocab_size=211, block_size=48, n_layer=3, n_head=4, n_embd=32, n_hidden=96, dropout=0.0)
+CONFIG = GPTConfig(vocab_size=211, block_size=48, n_layer=3, n_head=4, n_embd=32, n_inner=96, dropout=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def pair() -> tuple[GPT, GPT2LMHeadModel]:
             n_layer=CONFIG.n_layer,
             n_head=CONFIG.n_head,
             n_embd=CONFIG.n_embd,
-            n_inner=CONFIG.n_hidden,
+            n_inner=CONFIG.n_inner,
             resid_pdrop=0.0,
             embd_pdrop=0.0,
             attn_pdrop=0.0,
@@ -79,7 +79,7 @@ def test_loss_and_gradients(pair, batch):
 
 def test_initialisation_has_the_scales_of_gpt2():
     torch.manual_seed(0)
-    ours = GPT(GPTConfig(vocab_size=1000, block_size=64, n_layer=8, n_head=4, n_embd=128, n_hidden=512))
+    ours = GPT(GPTConfig(vocab_size=1000, block_size=64, n_layer=8, n_head=4, n_embd=128, n_inner=512))
     for name, parameter in ours.named_parameters():
         if name.endswith("bias"):
             assert not parameter.any(), name

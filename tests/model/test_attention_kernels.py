@@ -10,7 +10,7 @@ from minigpt.model import CausalSelfAttention
 from minigpt.model.hooks import hooked
 from minigpt.model.kernels import causal_attention
 from minigpt.model.kernels.attention import BLOCK, blockwise_attention
-from minigpt.model.kernels.dropout import draw_signs
+from minigpt.model.kernels.dropout import dropout_bits
 
 
 def plain(q, k, v, positions=None):
@@ -26,7 +26,7 @@ def plain_with_dropout(q, k, v, dropout):
     kept = torch.zeros(batch, heads, time, time)
     for start in range(0, time, BLOCK):
         upto = min(start + BLOCK, time)
-        signs = draw_signs((batch * heads, upto - start, upto), torch.float32, dropout)
+        signs = dropout_bits((batch * heads, upto - start, upto), torch.float32, dropout)
         kept[:, :, start:upto, :upto] = (signs == 0).view(batch, heads, upto - start, upto).float()
     attention = CausalSelfAttention(GPTConfig(n_head=heads, n_embd=heads * head_dim), layer=0)
     with hooked(attention, {"pattern": lambda pattern: pattern * kept / (1 - dropout)}):

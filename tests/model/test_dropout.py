@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from minigpt.model.kernels.dropout import Dropout, draw_signs
+from minigpt.model.kernels.dropout import Dropout, dropout_bits
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32, torch.float64]
 
@@ -13,7 +13,7 @@ DTYPES = [torch.bfloat16, torch.float16, torch.float32, torch.float64]
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_signs_are_zero_but_for_the_sign_bit_and_have_the_right_share_at_every_place_of_the_word(dtype):
     torch.manual_seed(0)
-    signs = draw_signs((20_000, 4), dtype, 0.1)
+    signs = dropout_bits((20_000, 4), dtype, 0.1)
     assert signs.element_size() == dtype.itemsize
     assert set(signs.unique().tolist()) == {torch.iinfo(signs.dtype).min, 0}
     torch.testing.assert_close((signs < 0).float().mean(0), torch.full((4,), 0.1), rtol=0, atol=0.01)

@@ -19,9 +19,9 @@ from minigpt.model.hooks import hooked
 from minigpt.model.layers import NORMS, POSITION_EMBEDDINGS, ROTARY, RotaryPositions, parameter_kinds
 
 POSITIONS = get_args(Position)
-SMALL = {"vocab_size": 50, "block_size": 12, "n_embd": 16, "n_head": 2, "n_hidden": 24, "dropout": 0.0}
+SMALL = {"vocab_size": 50, "block_size": 12, "n_embd": 16, "n_head": 2, "n_inner": 24, "dropout": 0.0}
 VARIANTS = [
-    GPTConfig(position=position, norm=norm, mlp=mlp, bias=bias, tied=tied, **SMALL)
+    GPTConfig(position=position, norm=norm, mlp=mlp, bias=bias, tie_word_embeddings=tied, **SMALL)
     for position, norm, mlp, bias, tied in itertools.product(POSITIONS, NORMS, MLPS, (True, False), (True, False))
 ] + [
     GPTConfig(position=position, n_kv_head=n_kv_head, qk_norm=qk_norm, **SMALL)
@@ -31,7 +31,7 @@ VARIANTS = [
 
 def name(config: GPTConfig) -> str:
     heads = f"{config.kv_heads}-{config.qk_norm}"
-    return f"{config.position}-{config.norm}-{config.mlp}-{'bias' if config.bias else 'plain'}-{config.tied}-{heads}"
+    return f"{config.position}-{config.norm}-{config.mlp}-{'bias' if config.bias else 'plain'}-{config.tie_word_embeddings}-{heads}"
 
 
 def make(config: GPTConfig) -> GPT:
@@ -146,7 +146,7 @@ def test_every_parameter_says_what_it_is():
         model = GPT(config)
         for parameter, kind in zip(model.parameters(), parameter_kinds(model).values(), strict=True):
             assert (kind in ("matrix", "embedding")) == (parameter.dim() == 2)
-    kinds = parameter_kinds(GPT(GPTConfig(qk_norm=True, tied=False, **SMALL)))
+    kinds = parameter_kinds(GPT(GPTConfig(qk_norm=True, tie_word_embeddings=False, **SMALL)))
     assert kinds["lm_head.weight"] == kinds["wpe.weight"] == "embedding"
     assert kinds["h.0.attn.q_norm.weight"] == "gain"
     assert kinds["h.0.attn.c_attn.bias"] == "bias"

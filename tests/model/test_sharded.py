@@ -22,7 +22,7 @@ from minigpt.model import GPT
 rank, store = int(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-config = GPTConfig(vocab_size=50, block_size=12, n_embd=16, n_head=2, n_hidden=24, dropout=0.0)
+config = GPTConfig(vocab_size=50, block_size=12, n_embd=16, n_head=2, n_inner=24, dropout=0.0)
 ids = torch.randint(50, (4, 13), generator=torch.Generator().manual_seed(1))
 
 def gradients(model, rows):

@@ -11,21 +11,21 @@ import pytest
 
 from minigpt.cli.commands import app
 from minigpt.config import load_preset, preset_names, resolve
-from minigpt.report import Wishes
-from minigpt.report.commands import commands
+from minigpt.report import ReportOptions
+from minigpt.report.collect import collect_facts
+from minigpt.report.commands_section import commands
 from minigpt.report.facts import RunFacts
 from minigpt.report.findings import findings
-from minigpt.report.gather import gather
 from minigpt.report.overview import overview
-from minigpt.report.settings import nearest_preset, settings
+from minigpt.report.settings_section import nearest_preset, settings
 from tests.printed import mistakes_in, wrong_with
 
-FAST = Wishes(evaluate=False, samples=False)
+FAST = ReportOptions(evaluate=False, samples=False)
 
 
 @pytest.fixture
 def facts(run):
-    [found] = gather([run], FAST)
+    [found] = collect_facts([run], FAST)
     return found
 
 
@@ -79,7 +79,7 @@ def test_each_command_of_the_page_can_be_typed(facts, change):
 
 
 def test_of_many_settings_the_file_is_named(facts):
-    many = {"train__lr": 1.0, "train__seed": 9, "train__clip": 0.5, "train__epochs": 7, "train__batch_size": 4}
+    many = {"train__lr": 1.0, "train__seed": 9, "train__grad_clip": 0.5, "train__epochs": 7, "train__batch_size": 4}
     _, words = train_line(facts, preset="seed", **many)
     assert words == shlex.split("minigpt train --config RUN/config.toml --data DATA --run NEW")
 
@@ -114,7 +114,7 @@ def test_what_the_doctor_advises_says_where_its_words_are_explained(facts):
 
 
 def test_commands_name_what_decides_the_split_and_the_data_of_imported_runs(run):
-    [facts] = gather([run], Wishes(evaluate=False, samples=False))
+    [facts] = collect_facts([run], ReportOptions(evaluate=False, samples=False))
     assert "--split-by document --block-size 32" in commands([facts])[0].text
     usual = replace(facts, prepared=replace(facts.prepared, block_size=512))
     assert "--block-size" not in commands([usual])[0].text

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from minigpt.errors import ConfigError
-from minigpt.evaluation.figures import Estimate, Figures, Group
-from minigpt.report import Wishes, plots, write_report
-from minigpt.report.gather import gather
+from minigpt.evaluation.metrics import Bucket, Estimate, EvalMetrics
+from minigpt.evaluation.paired_bootstrap import beats_bigram, difference, surely_best
+from minigpt.report import ReportOptions, plots, write_report
+from minigpt.report.collect import collect_facts
 from minigpt.report.html import element
 from minigpt.report.overview import _beside, overview
 from minigpt.report.page import page
-from minigpt.report.paired import beats_bigram, difference, surely_best
 from minigpt.report.plots_evaluation import evaluation_plots
 from tests.report.conftest import Page, copied
 
-FAST = Wishes(evaluate=False, samples=False)
+FAST = ReportOptions(evaluate=False, samples=False)
 
 
 @pytest.fixture
@@ -37,9 +37,9 @@ def validated_elsewhere(run):
 def of_documents(losses, tokens=None):
     """Figures of documents with these losses."""
     tokens = [100] * len(losses) if tokens is None else tokens
-    documents = tuple(Group("", int(n), float(loss), 0.5, None) for n, loss in zip(tokens, losses, strict=True))
+    documents = tuple(Bucket("", int(n), float(loss), 0.5, None) for n, loss in zip(tokens, losses, strict=True))
     some = Estimate(float(np.average(losses, weights=tokens)))
-    return Figures(
+    return EvalMetrics(
         tokens=int(sum(tokens)),
         documents=len(documents),
         bytes_per_token=4.0,
@@ -84,7 +84,7 @@ def test_context_is_read_only_where_the_bigram_is_beaten_by_more_than_chance():
 @pytest.mark.usefixtures("sketched")
 def test_points_on_different_texts_are_not_compared_though_both_were_measured_on_one(run, other, data_folder, tmp_path):
     validated_elsewhere(other)
-    wishes = Wishes(samples=False, data=data_folder)
+    wishes = ReportOptions(samples=False, data=data_folder)
     words = Page(write_report([run, other], tmp_path / "two.html", wishes=wishes).read_text("utf-8")).words
     assert "validated on different texts while they trained: their curves cannot be compared." in words
     assert "no point of one says how good another is" in words
@@ -99,7 +99,7 @@ def test_one_measured_run_is_measured_like_no_other(run, other, tmp_path):
     known = json.loads((other / "data.json").read_text("utf-8"))
     (other / "data.json").write_text(json.dumps({**known, "folder": "/nowhere"}), encoding="utf-8")
     words = Page(
-        write_report([run, other], tmp_path / "two.html", wishes=Wishes(samples=False)).read_text("utf-8")
+        write_report([run, other], tmp_path / "two.html", wishes=ReportOptions(samples=False)).read_text("utf-8")
     ).words
     assert "cannot be compared, nor can their figures" in words
 
@@ -131,22 +131,22 @@ def test_nothing_is_best_by_chance_alone():
 
 
 def test_a_better_run_is_bold_and_an_equal_one_is_not(run, other):
-    runs = gather([run, other], Wishes(samples=False))
+    runs = collect_facts([run, other], ReportOptions(samples=False))
     alike = "".join(part.text for part in overview(runs))
     found = runs[1].evaluation
-    better = replace(found.figures, by_document=tuple(replace(g, loss=g.loss - 1) for g in found.figures.by_document),
-                     loss=Estimate(found.figures.loss.value - 1))  # fmt: skip
-    changed = [runs[0], replace(runs[1], evaluation=replace(found, figures=better))]
+    better = replace(found.metrics, by_document=tuple(replace(g, loss=g.loss - 1) for g in found.metrics.by_document),
+                     loss=Estimate(found.metrics.loss.value - 1))  # fmt: skip
+    changed = [runs[0], replace(runs[1], evaluation=replace(found, metrics=better))]
     best = "".join(part.text for part in overview(changed))
     value = element("b", f"{better.loss.value:.4f}").text
-    assert element("b", f"{found.figures.loss.value:.4f}").text not in alike
+    assert element("b", f"{found.metrics.loss.value:.4f}").text not in alike
     assert value in best
     assert "-1.0000" in best
     assert "Another seed" in best
 
 
 def test_losses_of_different_tokens_share_no_picture(run, other):
-    runs = gather([run, other], Wishes(samples=False))
+    runs = collect_facts([run, other], ReportOptions(samples=False))
     runs[1] = replace(runs[1], data={**runs[1].data, "tokenizer": {"identity": "another"}})
     pictures = evaluation_plots(runs)
     assert len(pictures) == 1
@@ -158,7 +158,7 @@ def test_losses_of_different_tokens_share_no_picture(run, other):
 def test_a_name_that_begins_with_an_underscore_stands_in_the_legend(run_folder, data_folder, tmp_path):
     hidden = copied(run_folder, data_folder, tmp_path / "_hidden")
     plain = copied(run_folder, data_folder, tmp_path / "plain")
-    text = plots.loss_curve(gather([hidden, plain], FAST)).text
+    text = plots.loss_curve(collect_facts([hidden, plain], FAST)).text
     assert "_hidden, validation</text>" in text
     assert "plain, validation</text>" in text
     assert "Faint: training" in text
@@ -170,25 +170,25 @@ def test_more_runs_than_can_be_told_apart_are_refused(run):
 
 
 def test_of_many_documents_a_thousand_are_drawn_and_kept_short(run, monkeypatch):
-    from minigpt.report import kept
+    from minigpt.report import cache
 
-    [facts] = gather([run], Wishes(samples=False))
+    [facts] = collect_facts([run], ReportOptions(samples=False))
     few = facts.evaluation
     chance = np.random.default_rng(0)
     groups = tuple(
-        Group(f"document {place}" * 5, 100, float(loss), 0.123456789, 3.123456789)
+        Bucket(f"document {place}" * 5, 100, float(loss), 0.123456789, 3.123456789)
         for place, loss in enumerate(chance.normal(3, 1, 20_000))
     )
-    many = replace(few, figures=replace(few.figures, by_document=groups, documents=len(groups)))
+    many = replace(few, metrics=replace(few.metrics, by_document=groups, documents=len(groups)))
     short = replace(facts, evaluation=many)
     drawn = [picture.text for picture in evaluation_plots([short])]
     assert max(map(len, drawn)) < 300_000
-    monkeypatch.setattr(kept, "measure", lambda *args, **rest: many)
+    monkeypatch.setattr(cache, "measure", lambda *args, **rest: many)
     facts.folder.evaluation_file.unlink()
-    first = gather([run], Wishes(samples=False))[0].evaluation
-    again = gather([run], Wishes(samples=False))[0].evaluation
+    first = collect_facts([run], ReportOptions(samples=False))[0].evaluation
+    again = collect_facts([run], ReportOptions(samples=False))[0].evaluation
     assert first == again
     assert facts.folder.evaluation_file.stat().st_size < 45 * len(groups)
-    ranked = sorted(first.figures.by_document, key=lambda one: one.loss)
+    ranked = sorted(first.metrics.by_document, key=lambda one: one.loss)
     assert all(one.name for one in [*ranked[:5], *ranked[-5:]])
-    assert difference(many.figures, first.figures).value == pytest.approx(0, abs=1e-5)
+    assert difference(many.metrics, first.metrics).value == pytest.approx(0, abs=1e-5)

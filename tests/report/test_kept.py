@@ -10,8 +10,8 @@ import torch
 from minigpt.config import MachineConfig
 from minigpt.data import Dataset, prepare
 from minigpt.errors import CheckpointError, ConfigError
-from minigpt.report import Wishes, gather, kept, write_report
-from minigpt.run import RunFolder
+from minigpt.report import ReportOptions, collect_facts, kept, write_report
+from minigpt.runs.folder import RunFolder
 from tests.report.conftest import Page
 
 
@@ -21,7 +21,7 @@ def measuring(run, monkeypatch):
     folder, steps = RunFolder.open(run), []
     measure = kept.measure
 
-    def counted(*args, **rest):
+    def pluralize(*args, **rest):
         steps.append(int(rest["checkpoint"]))
         return measure(*args, **rest)
 
@@ -29,7 +29,7 @@ def measuring(run, monkeypatch):
         machine = MachineConfig(precision=precision)
         return kept.measured(folder, which, dataset or folder.open_data(), machine, lambda phase, done, total: None)
 
-    monkeypatch.setattr(kept, "measure", counted)
+    monkeypatch.setattr(kept, "measure", pluralize)
     return folder, steps, again
 
 
@@ -39,7 +39,7 @@ def test_another_text_precision_or_setting_is_measured_anew(measuring, text_fold
     assert len(steps) == 1
     prepare([str(text_folder)], tmp_path / "seed", tokenizer="byte", block_size=32, seed=7)
     other = Dataset.open(tmp_path / "seed")
-    assert again(dataset=other).figures.tokens == other.val.n_tokens - 1
+    assert again(dataset=other).metrics.tokens == other.val.n_tokens - 1
     assert len(steps) == 2  # another validation text
     again()
     assert len(steps) == 3
@@ -92,7 +92,7 @@ def test_too_little_memory_ends_no_report(run, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(kept, "measure", fail)
-    for wishes in (Wishes(samples=False), Wishes(samples=False, checkpoint="latest")):
+    for wishes in (ReportOptions(samples=False), ReportOptions(samples=False, checkpoint="latest")):
         words = Page(write_report([run], wishes=wishes).read_text("utf-8")).words
         assert "Nothing was measured: there is not enough memory. Try --device cpu, or leave it out" in words
 
@@ -103,9 +103,9 @@ def test_other_errors_are_not_taken_for_too_little_memory(run, monkeypatch):
 
     monkeypatch.setattr(kept, "measure", fail)
     with pytest.raises(RuntimeError, match="of ours"):
-        write_report([run], wishes=Wishes(samples=False))
+        write_report([run], wishes=ReportOptions(samples=False))
     with pytest.raises(CheckpointError, match="no such checkpoint"):
-        write_report([run], wishes=Wishes(samples=False, checkpoint="77777"))
+        write_report([run], wishes=ReportOptions(samples=False, checkpoint="77777"))
 
 
 def test_a_place_that_cannot_be_written_is_named_before_the_work(run, tmp_path, monkeypatch):
@@ -128,7 +128,7 @@ def test_a_place_that_cannot_be_written_is_named_before_the_work(run, tmp_path, 
 
 @pytest.mark.usefixtures("sketched")
 def test_no_file_but_a_page_is_replaced(run, tmp_path):
-    here, fast = sorted(path.name for path in tmp_path.iterdir()), Wishes(evaluate=False, samples=False)
+    here, fast = sorted(path.name for path in tmp_path.iterdir()), ReportOptions(evaluate=False, samples=False)
     for file in (run / "config.toml", run / "metrics.jsonl", run / ".lock"):
         before = file.read_bytes()
         with pytest.raises(ConfigError, match="no HTML page"):
@@ -148,7 +148,7 @@ def test_a_disk_that_fills_up_leaves_no_part_of_a_page(run, monkeypatch):
 
     monkeypatch.setattr("minigpt.atomic.sync", full)
     with pytest.raises(ConfigError, match="the disk is full"):
-        write_report([run], run / "page.html", wishes=Wishes(evaluate=False, samples=False))
+        write_report([run], run / "page.html", wishes=ReportOptions(evaluate=False, samples=False))
     assert not [path for path in run.iterdir() if "page.html" in path.name]
 
 
@@ -161,22 +161,25 @@ def test_kept_figures_outlive_their_text(measuring, tmp_path):
     folder.evaluation_file.write_text(json.dumps({**content, "made_of": another}), encoding="utf-8")
     (tmp_path / "first-data").rename(tmp_path / "moved")
     said = []
-    [facts] = gather.gather([folder.path], Wishes(samples=False))
+    [facts] = collect_facts.collect_facts([folder.path], ReportOptions(samples=False))
     assert (facts.evaluation, facts.unseen) == (first, True)
-    write_report(folder.path, wishes=Wishes(samples=False), on_left_out=said.append)
+    write_report(folder.path, wishes=ReportOptions(samples=False), on_left_out=said.append)
     assert "the figures are those kept from before" in said[0]
     assert "name it with --data" in said[0]
     assert len(steps) == 1
     for name in ("train", "val", "step", "weights", "figures"):
         changed = {**content, "made_of": {**content["made_of"], name: "another"}}
         folder.evaluation_file.write_text(json.dumps(changed), encoding="utf-8")
-        [facts] = gather.gather([folder.path], Wishes(samples=False))
+        [facts] = collect_facts.collect_facts([folder.path], ReportOptions(samples=False))
         assert facts.evaluation is None
         assert "Nothing was measured: " in facts.missing[0]
 
 
 def test_text_that_may_be_trained_on_is_not_called_unseen(run, text_folder, tmp_path):
     prepare([str(text_folder)], tmp_path / "mixed", tokenizer="byte", block_size=32, seed=7)
-    own, mixed = (gather.gather([run], Wishes(samples=False, data=data))[0] for data in (None, tmp_path / "mixed"))
+    own, mixed = (
+        collect_facts.collect_facts([run], ReportOptions(samples=False, data=data))[0]
+        for data in (None, tmp_path / "mixed")
+    )
     assert own.unseen
     assert not mixed.unseen

@@ -10,21 +10,21 @@ from dataclasses import replace
 
 import pytest
 
-from minigpt import checkpoint
 from minigpt.config import MachineConfig
 from minigpt.data import prepare
 from minigpt.errors import CheckpointError, ConfigError, DataError, MiniGPTError, RunError
-from minigpt.report import Wishes, write_report
-from minigpt.report.gather import gather
+from minigpt.report import ReportOptions, write_report
+from minigpt.report.collect import collect_facts
 from minigpt.report.overview import _training
 from minigpt.report.page import page
-from minigpt.report.training import inside
-from minigpt.run import RunFolder
+from minigpt.report.training_section import inside
+from minigpt.runs import checkpoint
+from minigpt.runs.folder import RunFolder
 from minigpt.training import resume, train
 from tests.conftest import tiny
 from tests.report.conftest import copied
 
-FAST = Wishes(evaluate=False, samples=False)
+FAST = ReportOptions(evaluate=False, samples=False)
 NASTY = "</style><script>alert(1)</script>\"'>\u202e\0 שלום 👋"
 SHOWN = "</style><script>alert(1)</script>\"'><U+202E>␀ שלום 👋"
 
@@ -37,7 +37,7 @@ def rewrite(run, change):
 
 
 def test_a_finished_run_has_every_section(run, read):
-    file = write_report([run], wishes=Wishes(prompts=("the cat",)))
+    file = write_report([run], wishes=ReportOptions(prompts=("the cat",)))
     assert file == run / "report.html"
     found = read(file)
     assert found.wrong == []
@@ -84,9 +84,9 @@ def test_the_same_run_gives_the_same_page(run):
 
 @pytest.mark.usefixtures("sketched")
 def test_figures_are_those_of_evaluate(run, read):
-    from minigpt.evaluation import measure
+    from minigpt.evaluation import evaluate
 
-    found = measure(run).figures
+    found = evaluate(run).metrics
     words = read(write_report([run])).words
     assert f"loss {found.loss.value:.4f}" in words
     assert f"bits per byte {found.bits_per_byte.value:.4f}" in words
@@ -120,7 +120,7 @@ def test_a_stranger_writes_words_and_nothing_else(run, read):
 
 
 def test_a_stranger_names_parts_and_groups(run, read):
-    gather([run], Wishes(samples=False))
+    collect_facts([run], ReportOptions(samples=False))
     kept = json.loads((run / "evaluation.json").read_text("utf-8"))
     kept["evaluation"]["figures"]["by_document"][0][0] = NASTY
     kept["evaluation"]["notes"] = [NASTY]
@@ -128,12 +128,12 @@ def test_a_stranger_names_parts_and_groups(run, read):
 
     def nasty(record):
         if record["kind"] == "health":
-            record["parts"][0]["part"] = NASTY
-            record["parts"] += [{"part": "\ud800", "gradient": 1.0}, "no part"]
+            record["modules"][0]["module"] = NASTY
+            record["modules"] += [{"module": "\ud800", "grad_norm": 1.0}, "no part"]
         return record
 
     rewrite(run, nasty)
-    found = read(write_report([run], wishes=Wishes(samples=False)))
+    found = read(write_report([run], wishes=ReportOptions(samples=False)))
     assert found.wrong == []
     assert found.words.count(SHOWN) >= 3
 
@@ -147,11 +147,11 @@ def test_a_run_named_like_markup(run_folder, data_folder, tmp_path, read):
 
 @pytest.mark.usefixtures("sketched")
 def test_documents_are_named_by_their_files(run, read, text_folder):
-    words = read(write_report([run], wishes=Wishes(samples=False))).words
+    words = read(write_report([run], wishes=ReportOptions(samples=False))).words
     assert words.count(f"{text_folder.name}/") >= 3  # the three documents of validation
     assert re.search(rf"documents begins share .*{text_folder.name}/\d\d\.txt the \w+ \w+", words)
     assert str(text_folder.parent) not in words
-    again = read(write_report([run], wishes=Wishes(samples=False))).words  # from what is kept
+    again = read(write_report([run], wishes=ReportOptions(samples=False))).words  # from what is kept
     assert again == words
 
 
@@ -183,7 +183,7 @@ def test_copied_text_is_marked_and_its_document_named(run, read):
     text = f"@@@@ {copy} @@@@"
     samples[-1]["text"], samples[-1]["ids"] = text, [int(token) for token in dataset.tokenizer.encode(text)]
     (run / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples), encoding="utf-8")
-    found = read(write_report([run], wishes=Wishes(evaluate=False)))
+    found = read(write_report([run], wishes=ReportOptions(evaluate=False)))
     assert any(copy in mark for mark in found.marked)
     assert "tokens in a row stand in training" in found.words
     assert sentence.split()[0] in found.words
@@ -194,7 +194,7 @@ def test_two_runs_are_compared(run, run_folder, data_folder, tmp_path, read):
     config = (other / "config.toml").read_text("utf-8")
     (other / "config.toml").write_text(config.replace("lr = 0.01", "lr = 0.02"), encoding="utf-8")
     rewrite(other, lambda r: {**r, "val_loss": r["val_loss"] - 0.5} if r["kind"] == "validation" else r)
-    found = read(write_report([run, other], tmp_path / "two.html", wishes=Wishes(samples=False)))
+    found = read(write_report([run, other], tmp_path / "two.html", wishes=ReportOptions(samples=False)))
     assert found.wrong == []
     assert "elsewhere/first" in found.words  # two of one name
     assert "Loss against the time" in found.words
@@ -233,7 +233,7 @@ def test_a_point_between_two_validations_is_said_to_be_one(run, run_folder, data
 
 
 def test_three_of_one_name_in_one_folder(run):
-    labels = [facts.label for facts in gather([run, run, run], FAST)]
+    labels = [facts.label for facts in collect_facts([run, run, run], FAST)]
     assert labels == ["first", "first (2)", "first (3)"] or len(set(labels)) == 3
 
 
@@ -296,12 +296,12 @@ def test_numbers_that_are_none_break_nothing(run, read, value):
     def spoilt(record):
         if record["step"] > 5:
             record |= {name: value for name in names if name in record}
-            for part in record.get("parts", []):
-                part["gradient"] = value
+            for part in record.get("modules", []):
+                part["grad_norm"] = value
         return record
 
     rewrite(run, spoilt)
-    text = page(gather([run], FAST))  # the doctor looks at the same records
+    text = page(collect_facts([run], FAST))  # the doctor looks at the same records
     assert "<svg" in text or "A line of the metrics is no record" in text
 
 
@@ -312,7 +312,7 @@ def test_an_imported_run(run, read):
     (run / "data.json").write_text(json.dumps({**known, "folder": "", "splits": {}}), encoding="utf-8")
     (run / "origin.json").write_text(json.dumps({"kind": "Hugging Face folder", "folder": "/home/me/gpt2"}))
     (run / "samples.jsonl").unlink()
-    found = read(write_report([run], wishes=Wishes(prompts=("the dog",))))
+    found = read(write_report([run], wishes=ReportOptions(prompts=("the dog",))))
     assert found.wrong == []
     assert "began with the weights of gpt2" in found.words
     assert "minigpt import ORIGIN --run NEW" in found.words
@@ -335,9 +335,9 @@ def test_a_run_being_trained_is_read_as_it_is(run, read):
 
 def test_what_was_asked_for_by_name_and_is_not_there_is_an_error(run, tmp_path):
     with pytest.raises(CheckpointError, match="no such checkpoint"):
-        write_report([run], wishes=Wishes(checkpoint="12345"))
+        write_report([run], wishes=ReportOptions(checkpoint="12345"))
     with pytest.raises(DataError, match="no such data set"):
-        write_report([run], wishes=Wishes(data=tmp_path / "nowhere"))
+        write_report([run], wishes=ReportOptions(data=tmp_path / "nowhere"))
     with pytest.raises(RunError):
         write_report([tmp_path])
     with pytest.raises(ConfigError, match="No run"):
@@ -350,15 +350,15 @@ def test_what_was_asked_for_by_name_and_is_not_there_is_an_error(run, tmp_path):
 def test_the_figures_and_what_was_seen_are_of_the_same_step(run, read):
     steps = [RunFolder.checkpoint_step(place) for place in RunFolder.open(run).checkpoint_folders()]
     assert len(steps) > 1
-    wishes = Wishes(samples=False, checkpoint=str(steps[0]))
-    [facts] = gather([run], wishes)
+    wishes = ReportOptions(samples=False, checkpoint=str(steps[0]))
+    [facts] = collect_facts([run], wishes)
     [there] = [record for record in facts.validations if record["step"] == steps[0]]
     assert facts.seen == {name: there[name] for name in ("epoch", "tokens", "seconds")}
     assert facts.seen["tokens"] < facts.validations[-1]["tokens"]
     words = read(write_report([run], wishes=wishes)).words
     assert f"At step {steps[0]} it had seen {there['tokens']:,} tokens" in words
     assert f"the training went on to step {facts.last_step}" in words
-    [whole] = gather([run], FAST)
+    [whole] = collect_facts([run], FAST)
     assert whole.seen["tokens"] == whole.validations[-1]["tokens"]
     first, second = whole.steps[:2]
     between = (first["step"] + second["step"]) / 2
@@ -367,12 +367,12 @@ def test_the_figures_and_what_was_seen_are_of_the_same_step(run, read):
 
 @pytest.mark.usefixtures("sketched")
 def test_the_last_look_is_shown(run):
-    [facts] = gather([run], FAST)
+    [facts] = collect_facts([run], FAST)
     assert f"Each part at step {facts.health[-1]['step']}<" in "".join(part.text for part in inside([facts]))
 
 
 def test_a_run_that_its_patience_ended_was_not_stopped(run):
-    [facts] = gather([run], FAST)
+    [facts] = collect_facts([run], FAST)
     config = replace(facts.config, train=replace(facts.config.train, patience=2, epochs=50))
     last = {**facts.validations[-1], "waited": 2}
     records = [last if record == facts.validations[-1] else record for record in facts.records]
@@ -398,15 +398,15 @@ def test_a_report_that_fails_leaves_the_old_one(run, monkeypatch):
 
 
 def test_figures_are_kept_and_used_only_for_the_same_model_and_text(run, monkeypatch):
-    from minigpt.report import kept
+    from minigpt.report import cache
 
     calls = []
-    measure = kept.measure
-    monkeypatch.setattr(kept, "measure", lambda *args, **rest: calls.append(1) or measure(*args, **rest))
+    evaluate = cache.evaluate
+    monkeypatch.setattr(cache, "evaluate", lambda *args, **rest: calls.append(1) or evaluate(*args, **rest))
     folder, settings = RunFolder.open(run), MachineConfig()
 
     def again():
-        return kept.measured(folder, "best", folder.open_data(), settings, lambda phase, done, total: None)
+        return cache.measured(folder, "best", folder.open_data(), settings, lambda phase, done, total: None)
 
     first = again()
     assert again() == first
@@ -443,23 +443,25 @@ def test_figures_are_kept_and_used_only_for_the_same_model_and_text(run, monkeyp
 
 
 def test_values_beyond_all_measure_are_dashes():
-    from minigpt.report import words
+    from minigpt.report import formatting
 
-    assert words.figure(math.nan) == words.amount(math.inf) == words.duration(math.nan) == words.NONE
-    assert words.amount(1_312_256) == "1.31 million"
-    assert words.amount(999_700_000) == "1 billion"
-    assert words.amount(999_999_999_999) == "1 trillion"
-    assert [words.amount(n) for n in (999_600, 123_456_789, 10_040_000, 2e15)] == [
+    assert (
+        formatting.figure(math.nan) == formatting.amount(math.inf) == formatting.duration(math.nan) == formatting.NONE
+    )
+    assert formatting.amount(1_312_256) == "1.31 million"
+    assert formatting.amount(999_700_000) == "1 billion"
+    assert formatting.amount(999_999_999_999) == "1 trillion"
+    assert [formatting.amount(n) for n in (999_600, 123_456_789, 10_040_000, 2e15)] == [
         "999,600",
         "123 million",
         "10 million",
         "2,000 trillion",
     ]
-    assert [words.duration(s) for s in (90, 125, 7_300, 200_000)] == [
+    assert [formatting.duration(s) for s in (90, 125, 7_300, 200_000)] == [
         "90 seconds",
         "2.1 minutes",
         "2.0 hours",
         "2.3 days",
     ]
-    assert words.listed(["a", "b", "c"]) == "a, b and c"
-    assert words.memory(25e9) == "25.00 GB"
+    assert formatting.listed(["a", "b", "c"]) == "a, b and c"
+    assert formatting.memory(25e9) == "25.00 GB"

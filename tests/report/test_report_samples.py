@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minigpt.generation.history import read_history
-from minigpt.generation.kept import Kept
-from minigpt.report import Wishes, write_report
-from minigpt.report.gather import gather
-from minigpt.report.said import Copy, _characters
-from minigpt.report.samples import _marked, samples
-from minigpt.report.settings import data
-from minigpt.report.training import notes
-from minigpt.run import RunFolder
+from minigpt.generation.sample_log import read_sample_log
+from minigpt.generation.sample_record import SampleRecord
+from minigpt.report import ReportOptions, write_report
+from minigpt.report.collect import collect_facts
+from minigpt.report.sample_analysis import CopiedPassage, _characters
+from minigpt.report.samples_section import _marked, samples
+from minigpt.report.settings_section import data
+from minigpt.report.training_section import notes
+from minigpt.runs.folder import RunFolder
 from tests.report.conftest import Page, copied
 
-TEXTS = Wishes(evaluate=False)
+TEXTS = ReportOptions(evaluate=False)
 
 
 @pytest.fixture
@@ -29,10 +29,10 @@ def said(run):
 
     def marks(ids):
         folder = RunFolder.open(run)
-        lines = [one.to_json() for one in read_history(folder)]
+        lines = [one.to_json() for one in read_sample_log(folder)]
         last = {**json.loads(lines[-1]), "ids": ids, "text": folder.tokenizer().decode(ids)}
         folder.samples_file.write_text("".join(lines[:-1]) + json.dumps(last) + "\n", encoding="utf-8")
-        [facts] = gather([run], TEXTS)
+        [facts] = collect_facts([run], TEXTS)
         [changed] = [one for one in facts.said.kept if one.text == last["text"]]
         only = replace(facts, said=replace(facts.said, copies={changed: facts.said.copies[changed]}))
         return Page("".join(part.text for part in samples([only])))
@@ -69,7 +69,7 @@ def test_where_nobody_knows_the_file_the_first_words_name_a_document(run, datase
 
 
 def test_parts_that_overlap_are_one_mark():
-    copies = [Copy(2, 6, 8, "a"), Copy(4, 9, 9, "b"), Copy(12, 40, 8, "c")]
+    copies = [CopiedPassage(2, 6, 8, "a"), CopiedPassage(4, 9, 9, "b"), CopiedPassage(12, 40, 8, "c")]
     pieces = [part if isinstance(part, str) else part.text for part in _marked("0123456789abcdef", copies)]
     assert pieces == ["01", "<mark>2345678</mark>", "9ab", "<mark>cdef</mark>", ""]
 
@@ -78,15 +78,15 @@ def test_characters_are_counted_as_the_whole_text_has_them(dataset):
     tokenizer = dataset.tokenizer
     lead, middle = (tokenizer.vocabulary.index(byte) for byte in (b"\xe2", b"\x82"))
     ids = (*tokenizer.encode("aé€👋").tolist(), lead, lead, middle, *tokenizer.encode("b").tolist(), lead)
-    one = Kept(1, None, "own", "", (), 0.0, 1, tokenizer.decode(ids), ids, ended=False)
+    one = SampleRecord(1, None, "own", "", (), 0.0, 1, tokenizer.decode(ids), ids, ended=False)
     assert one.text == "aé€👋\ufffd\ufffdb\ufffd"
     counts = [_characters(tokenizer, one, place) for place in range(len(ids) + 1)]
     assert counts == [0, 1, 1, 2, 2, 2, 3, 3, 3, 3, 4, 5, 5, 6, 7, 8]
 
 
 def test_real_text_has_as_many_pieces_for_what_depends_on_them_and_more_for_shares(run):
-    [facts] = gather([run], TEXTS)
-    groups = {found.n_samples for found in facts.said.figures.values()}
+    [facts] = collect_facts([run], TEXTS)
+    groups = {found.n_samples for found in facts.said.metrics.values()}
     assert {facts.said.real.n_samples} == groups
     assert facts.said.much_real.n_samples > max(groups)  # as many as this small split has
     words = Page("".join(part.text for part in samples([facts]))).words
@@ -102,9 +102,9 @@ def test_notes_name_no_folders(run, tmp_path):
     meta = json.loads((tmp_path / "first-data" / "meta.json").read_text("utf-8"))
     meta["notes"] = [f"read from {tmp_path / 'first-data'}"]
     (tmp_path / "first-data" / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-    file = write_report([run], wishes=Wishes(evaluate=False, samples=False))
+    file = write_report([run], wishes=ReportOptions(evaluate=False, samples=False))
     assert str(tmp_path) not in file.read_text("utf-8")
-    facts = gather([run], Wishes(evaluate=False, samples=False))
+    facts = collect_facts([run], ReportOptions(evaluate=False, samples=False))
     assert "went on from first." in notes(facts)[0].text
     assert "read from first-data" in "".join(part.text for part in data(facts))
 
@@ -112,22 +112,22 @@ def test_notes_name_no_folders(run, tmp_path):
 @pytest.mark.usefixtures("sketched")
 def test_runs_beside_each_other_say_what_is_shown_of_own_prompts_and_no_more(run, run_folder, data_folder, tmp_path):
     other = copied(run_folder, data_folder, tmp_path / "other")
-    wishes = Wishes(evaluate=False, prompts=("the cat", ""))
-    both = gather([run, other], wishes)
+    wishes = ReportOptions(evaluate=False, prompts=("the cat", ""))
+    both = collect_facts([run, other], wishes)
     for facts in both:
         last = max(map(RunFolder.checkpoint_step, facts.folder.checkpoint_folders()))
         assert {one.step for one in facts.said.kept if one.source == "own"} == {last}
-        assert {one.step for one in read_history(facts.folder) if one.source == "own"} == {last}
+        assert {one.step for one in read_sample_log(facts.folder) if one.source == "own"} == {last}
     parts = "".join(part.text for part in samples(both))
     assert parts.count("<summary><q><bdi>the cat</bdi></q></summary>") == 1
     assert parts.count("<summary><i>(the beginning of a document)</i></summary>") == 1
     assert "how its language formed" in parts
-    [alone] = gather([run], wishes)
+    [alone] = collect_facts([run], wishes)
     assert len({one.step for one in alone.said.kept if one.source == "own"}) > 1
 
 
 @pytest.mark.usefixtures("sketched")
 def test_what_a_model_does_not_see_of_a_prompt_stands_beneath_it(run, read):
-    page = read(write_report(run, wishes=Wishes(evaluate=False, prompts=("the <|endoftext|>", "a"))))
+    page = read(write_report(run, wishes=ReportOptions(evaluate=False, prompts=("the <|endoftext|>", "a"))))
     assert "".join(page.said).count("The prompt spells <|endoftext|>, which is plain text there") == 1
     assert not page.wrong

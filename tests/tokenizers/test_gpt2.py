@@ -94,7 +94,7 @@ def test_files_that_are_missing_or_not_openais_are_refused(monkeypatch: pytest.M
 
 
 def test_a_vocabulary_with_a_hole_is_refused():
-    from minigpt.tokenizers.bytepairs import vocabulary_from_characters
+    from minigpt.tokenizers.bpe import vocabulary_from_characters
 
     assert vocabulary_from_characters({"a": 0, "Ġb": 1}) == [b"a", b" b"]
     for tokens in ({"a": 0, "b": 2}, {"a": 0, "b": 0}, {"a": 0, " ": 1}):

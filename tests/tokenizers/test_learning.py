@@ -16,7 +16,7 @@ from tokenizers import Regex, pre_tokenizers
 
 from minigpt.errors import TokenizerError
 from minigpt.tokenizers import Tokenizer, learning, make_tokenizer
-from minigpt.tokenizers.bytepairs import WHITE
+from minigpt.tokenizers.bpe import WHITE
 
 CONTROLS = "\x1c\x1d!"  # white space to Python, letters of a word to the tokenizer
 

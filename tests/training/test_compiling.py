@@ -8,21 +8,21 @@ from dataclasses import replace
 import pytest
 import torch
 
-from minigpt.device import choose
-from minigpt.run import RunFolder
+from minigpt.runs.folder import RunFolder
+from minigpt.runtime import detect_runtime
 from minigpt.training import compiling, resume, train
-from minigpt.training.compiling import decide_compiling
-from minigpt.training.gradients import Gradients
+from minigpt.training.accumulate import GradientAccumulator
+from minigpt.training.compiling import decide_compile
 from tests.conftest import tiny
 from tests.training.test_gradients import SCALER, gradient_of, make
 
-CPU = choose("cpu", "float32")
+CPU = detect_runtime("cpu", "float32")
 
 
 def test_off_and_auto_on_a_cpu_compile_nothing(monkeypatch):
     monkeypatch.setattr(torch, "compile", None)
-    assert decide_compiling(CPU, tiny(machine__compile="off"), 100).compiled == "off"
-    auto = decide_compiling(CPU, tiny(), 10**9)
+    assert decide_compile(CPU, tiny(machine__compile="off"), 100).compiled == "off"
+    auto = decide_compile(CPU, tiny(), 10**9)
     assert auto.compiled == "off"
     assert "by hand" in auto.compiled_reason
 
@@ -32,7 +32,7 @@ def test_a_compiler_that_fails_costs_one_line(monkeypatch):
         raise RuntimeError("no C++ compiler\nand much more text")
 
     monkeypatch.setattr(torch, "compile", broken)
-    machine = decide_compiling(CPU, tiny(machine__compile="on"), 100)
+    machine = decide_compile(CPU, tiny(machine__compile="on"), 100)
     assert machine.compiled == "off"
     assert machine.compiled_reason == "torch.compile failed here: RuntimeError: no C++ compiler"
 
@@ -86,7 +86,7 @@ def test_what_the_compiler_sees_of_the_model_gives_the_same_gradient(monkeypatch
     monkeypatch.setattr(torch, "compile", lambda function, mode: real(function, backend="aot_eager"))
     gradients, batch, _ = make(8, dropout)
     expected = gradient_of(gradients, batch)
-    compiled = Gradients(gradients.model, replace(CPU, compiled="default"), SCALER, 8)
+    compiled = GradientAccumulator(gradients.model, replace(CPU, compiled="default"), SCALER, 8)
     assert compiled.forward is not compiled.model
     found = gradient_of(compiled, batch)
     if dropout:  # compiled code draws other random numbers

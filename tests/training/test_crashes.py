@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from minigpt import checkpoint
-from minigpt.cli.live import StopSignals
+from minigpt.cli.train_view import StopSignals
 from minigpt.errors import RunError
-from minigpt.metrics import read_metrics
-from minigpt.run import RunFolder
+from minigpt.records import read_metrics
+from minigpt.runs import checkpoint
+from minigpt.runs.folder import RunFolder
 from minigpt.training import resume, train
 from tests.conftest import tiny
 
@@ -70,7 +70,7 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_the_last_checkpoint_whole(data
     """The first is noted, the second comes while the step it waits for still goes on."""
     run = tmp_path / "run"
     code = (
-        "import os, signal, sys, minigpt.training.loop as loop\n"
+        "import os, signal, sys, minigpt.training.trainer as loop\n"
         "from minigpt.cli.app import main\n"
         "real = loop.Training.step\n"
         "def step(self, batch, lr):\n"
@@ -128,6 +128,6 @@ def test_a_run_folder_that_cannot_be_written_is_said(data_folder, tmp_path, monk
     def refuse(self, *arguments, **settings):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("minigpt.run.FileLock.acquire", refuse)
+    monkeypatch.setattr("minigpt.runs.folder.FileLock.acquire", refuse)
     with pytest.raises(RunError, match=r"cannot be written.*the system does not allow it"):
         resume(tmp_path / "run")

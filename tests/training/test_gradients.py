@@ -10,18 +10,18 @@ import torch
 
 from minigpt.config import IGNORE_INDEX
 from minigpt.data import Batch
-from minigpt.device import choose
-from minigpt.metrics import read_metrics
 from minigpt.model import GPT
-from minigpt.run import RunFolder
-from minigpt.training import start, train
-from minigpt.training.gradients import Gradients
+from minigpt.records import read_metrics
+from minigpt.runs.folder import RunFolder
+from minigpt.runtime import detect_runtime
+from minigpt.training import api, train
+from minigpt.training.accumulate import GradientAccumulator
 from tests.conftest import tiny
 
 SCALER = torch.amp.GradScaler("cpu", enabled=False)
 
 
-def make(rows: int, dropout: float = 0.0) -> tuple[Gradients, Batch, list[str]]:
+def make(rows: int, dropout: float = 0.0) -> tuple[GradientAccumulator, Batch, list[str]]:
     config = tiny(model__dropout=dropout)
     torch.manual_seed(0)
     model = GPT(config.model)
@@ -30,19 +30,19 @@ def make(rows: int, dropout: float = 0.0) -> tuple[Gradients, Batch, list[str]]:
     y[2, 20:] = IGNORE_INDEX
     y[7] = IGNORE_INDEX
     notes: list[str] = []
-    return Gradients(model, choose("cpu", "float32"), SCALER, rows, notes.append), Batch(x, y), notes
+    return GradientAccumulator(model, detect_runtime("cpu", "float32"), SCALER, rows, notes.append), Batch(x, y), notes
 
 
-def gradient_of(gradients: Gradients, batch: Batch) -> tuple[float, list[torch.Tensor]]:
+def gradient_of(gradients: GradientAccumulator, batch: Batch) -> tuple[float, list[torch.Tensor]]:
     loss_sum, tokens = gradients.add(batch, 1, 0)
     found = [p.grad.clone() for p in gradients.model.parameters() if p.grad is not None]
     gradients.model.zero_grad(set_to_none=True)
     return loss_sum.item() / tokens, found
 
 
-def full_above(gradients: Gradients, most_rows: int, unless_recomputed: bool = False) -> list[int]:
+def full_above(gradients: GradientAccumulator, most_rows: int, unless_recomputed: bool = False) -> list[int]:
     """Makes the model's first block raise what a full GPU raises, when it gets more rows; notes what it got."""
-    seen: list[int] = []
+    got: list[int] = []
 
     def fail(block: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         seen.append(len(inputs[0]))
@@ -124,7 +124,7 @@ def test_nothing_of_the_failed_attempt_stays_in_memory():
 
 
 def test_a_whole_run_goes_on_and_says_it(data_folder, tmp_path, monkeypatch):
-    original = Gradients._add
+    original = GradientAccumulator._add
 
     def full(self, batch, seed):
         if self.rows > 1:
@@ -134,9 +134,9 @@ def test_a_whole_run_goes_on_and_says_it(data_folder, tmp_path, monkeypatch):
     usual, small = tmp_path / "usual", tmp_path / "small"
     config = tiny(train__steps=4, model__dropout=0.0)
     train(data_folder, usual, config)
-    plan = start.make_plan(config, choose("cpu", "float32"))
-    monkeypatch.setattr(start, "make_plan", lambda *_: plan)
-    monkeypatch.setattr(Gradients, "_add", full)
+    plan = api.make_plan(config, detect_runtime("cpu", "float32"))
+    monkeypatch.setattr(api, "make_plan", lambda *_: plan)
+    monkeypatch.setattr(GradientAccumulator, "_add", full)
     train(data_folder, small, config)
     losses = [
         [record["loss"] for record in read_metrics(RunFolder(run).metrics_file, "step")] for run in (usual, small)

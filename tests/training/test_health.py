@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from minigpt.config import IGNORE_INDEX
-from minigpt.data import Batch, Batches
-from minigpt.device import choose
-from minigpt.metrics import read_metrics
+from minigpt.data import Batch, BatchLoader
 from minigpt.model import GPT
+from minigpt.records import read_metrics
+from minigpt.runtime import detect_runtime
 from minigpt.training import train
-from minigpt.training.gradients import Gradients
-from minigpt.training.health import Look, part_of, probe_ids
-from minigpt.training.start import start
+from minigpt.training.accumulate import GradientAccumulator
+from minigpt.training.api import start
+from minigpt.training.health import HealthProbe, part_of, probe_ids
 from tests.conftest import tiny
 
-CPU = choose("cpu", "float32")
+CPU = detect_runtime("cpu", "float32")
 
 
 def model_with_gradients(**changes: str | int | bool) -> tuple[GPT, Batch]:
@@ -27,43 +27,43 @@ def model_with_gradients(**changes: str | int | bool) -> tuple[GPT, Batch]:
     model = GPT(tiny(model__n_layer=2, **changes).model)
     x, y = np.random.default_rng(0).integers(257, size=(2, 4, 32))
     batch = Batch(x, y)
-    Gradients(model, CPU, torch.amp.GradScaler("cpu", enabled=False), 4).add(batch, 1, 0)
+    GradientAccumulator(model, CPU, torch.amp.GradScaler("cpu", enabled=False), 4).add(batch, 1, 0)
     return model, batch
 
 
 def look(model: GPT, batch: Batch, lr: float = 0.0) -> dict[str, dict[str, float]]:
-    seen = Look(model, batch.x, CPU)
+    seen = HealthProbe(model, batch.x, CPU)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter *= 1 + lr
-    return {part["part"]: part for part in seen.read()}
+    return {part["module"]: part for part in seen.read()}
 
 
 def test_every_parameter_has_a_part():
-    model, batch = model_with_gradients(model__tied=False)
+    model, batch = model_with_gradients(model__tie_word_embeddings=False)
     parts = look(model, batch)
     assert list(parts) == ["embedding", "h.0.attn", "h.0.mlp", "h.1.attn", "h.1.mlp", "head"]
-    for measured in ("gradient", "weight"):
+    for measured in ("grad_norm", "weight_norm"):
         whole = sum(part[measured] ** 2 for part in parts.values()) ** 0.5
-        tensors = [p.grad if measured == "gradient" else p for p in model.parameters()]
+        tensors = [p.grad if measured == "grad_norm" else p for p in model.parameters()]
         assert whole == pytest.approx(float(torch.cat([t.detach().flatten() for t in tensors]).norm()), rel=1e-3)
     assert {part_of(name) for name, _ in model.named_parameters()} == set(parts)
 
 
 def test_the_update_is_the_relative_change():
     parts = look(*model_with_gradients(), lr=0.003)
-    assert [part["update"] for part in parts.values()] == pytest.approx([0.003] * len(parts), rel=1e-3)
+    assert [part["update_ratio"] for part in parts.values()] == pytest.approx([0.003] * len(parts), rel=1e-3)
 
 
 def test_a_sample_of_the_weights_stands_for_all(monkeypatch):
     monkeypatch.setattr("minigpt.training.health.SAMPLED", 100)
     model, batch = model_with_gradients()
-    seen = Look(model, batch.x, CPU)
+    seen = HealthProbe(model, batch.x, CPU)
     assert max(len(kept) for kept in seen.before.values()) <= 100
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.01 * torch.randn_like(parameter) * parameter.square().mean().sqrt()
-    assert all(part["update"] == pytest.approx(0.01, rel=0.4) for part in seen.read())
+    assert all(part["update_ratio"] == pytest.approx(0.01, rel=0.4) for part in seen.read())
 
 
 @pytest.mark.parametrize("mlp", ["gelu", "relu2", "swiglu"])
@@ -74,8 +74,8 @@ def test_dead_units_are_counted(mlp):
     with torch.no_grad():
         (units.c_gate if mlp == "swiglu" else units.c_fc).bias[:8] = -100.0  # of 32
     sick = look(model, batch)
-    assert healthy["h.1.mlp"]["dead"] == 0.0 == sick["h.0.mlp"]["dead"]
-    assert sick["h.1.mlp"]["dead"] == 0.25
+    assert healthy["h.1.mlp"]["dead_unit_ratio"] == 0.0 == sick["h.0.mlp"]["dead_unit_ratio"]
+    assert sick["h.1.mlp"]["dead_unit_ratio"] == 0.25
 
 
 def test_saturated_heads_are_counted():
@@ -85,8 +85,8 @@ def test_saturated_heads_are_counted():
         model.h[0].attn.c_attn.weight[:8] *= 1e3  # the queries of the first of two heads
         model.h[0].attn.c_attn.weight[16:24] *= 1e3  # and its keys
     sick = look(model, batch)
-    assert healthy["h.0.attn"]["saturated"] == 0.0 == sick["h.1.attn"]["saturated"]
-    assert sick["h.0.attn"]["saturated"] == 0.5
+    assert healthy["h.0.attn"]["saturated_head_ratio"] == 0.0 == sick["h.1.attn"]["saturated_head_ratio"]
+    assert sick["h.0.attn"]["saturated_head_ratio"] == 0.5
 
 
 def test_looks_are_taken_when_they_are_due_and_change_nothing(data_folder, tmp_path):
@@ -94,7 +94,7 @@ def test_looks_are_taken_when_they_are_due_and_change_nothing(data_folder, tmp_p
     train(data_folder, tmp_path / "without", tiny(train__steps=10, train__health_every=0))
     records = read_metrics(tmp_path / "with" / "metrics.jsonl", "health")
     assert [record["step"] for record in records] == [1, 4, 8, 10]
-    assert all(set(part) >= {"part", "gradient", "weight", "update"} for part in records[0]["parts"])
+    assert all(set(part) >= {"module", "grad_norm", "weight_norm", "update_ratio"} for part in records[0]["modules"])
     assert read_metrics(tmp_path / "without" / "metrics.jsonl", "health") == []
     weights = [(tmp_path / run / "checkpoints/step-000000010/model.safetensors") for run in ("with", "without")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
@@ -102,7 +102,7 @@ def test_looks_are_taken_when_they_are_due_and_change_nothing(data_folder, tmp_p
 
 def test_the_probe_has_a_thousand_real_tokens_whatever_the_batch(dataset):
     for batch_size in (1, 4):
-        batches = Batches(dataset.train, 32, batch_size, seed=1)
+        batches = BatchLoader(dataset.train, 32, batch_size, seed=1)
         for step in (0, batches.steps_per_epoch - 1):  # the last batch of an epoch is filled up with padding
             ids = probe_ids(batches, step)
             assert ids.shape == (32, 32)
@@ -118,7 +118,7 @@ def test_an_accident_in_a_look_ends_no_run(data_folder, tmp_path, monkeypatch):
     def fail(*arguments: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("minigpt.training.loop.Look", fail)
+    monkeypatch.setattr("minigpt.training.trainer.Look", fail)
     outcome = train(data_folder, tmp_path / "run", tiny(train__steps=2))
     assert outcome.steps == 2
     notes = read_metrics(tmp_path / "run" / "metrics.jsonl", "note")

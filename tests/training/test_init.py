@@ -1,4 +1,4 @@
-"""`train --init`: a run that begins with another's weights is that model at its first step, and resumes exactly."""
+"""`train --init-from`: a run that begins with another's weights is that model at its first step, and resumes exactly."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from minigpt import load, resolve, resume, train
-from minigpt.checkpoint import load_tensors
 from minigpt.config import GPTConfig
 from minigpt.data import prepare
 from minigpt.errors import CheckpointError, ConfigError, TokenizerError
 from minigpt.evaluation import split_loss
-from minigpt.metrics import read_metrics
-from minigpt.run import MODEL, RunFolder
-from minigpt.training.start import start
-from minigpt.training.verify import differences
+from minigpt.records import read_metrics
+from minigpt.runs.checkpoint import load_tensors
+from minigpt.runs.folder import MODEL, RunFolder
+from minigpt.training.api import start
+from minigpt.training.resume_check import differences
 from tests.conftest import TINY, tiny
 
 
@@ -44,7 +44,7 @@ def assert_equal(one, other):
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
 def test_it_begins_with_the_best_weights_and_a_new_optimizer(run_folder, data_folder, tmp_path, optimizer):
-    training = start(data_folder, tmp_path / "run", tiny(optimizer__name=optimizer), init=run_folder)
+    training = start(data_folder, tmp_path / "run", tiny(optimizer__name=optimizer), init_from=run_folder)
     assert_equal(dict(training.model.named_parameters()), weights(run_folder))
     assert_equal(weights(tmp_path / "run", "0"), weights(run_folder))
     assert training.at.step == 0
@@ -57,31 +57,40 @@ def test_it_begins_with_the_best_weights_and_a_new_optimizer(run_folder, data_fo
 def test_its_first_loss_is_the_other_runs_and_nothing_complains(run_folder, data_folder, dataset, tmp_path):
     seen = []
     train(
-        data_folder, tmp_path / "run", tiny(train__steps=1, model__dropout=0.0), init=run_folder, watchers=[seen.append]
+        data_folder,
+        tmp_path / "run",
+        tiny(train__steps=1, model__dropout=0.0),
+        init_from=run_folder,
+        callbacks=[seen.append],
     )
     assert not [record for record in seen if record["kind"] == "note"]
     assert any(str(run_folder) in record["text"] for record in seen if record["kind"] == "message")
     first = read_metrics(tmp_path / "run" / "metrics.jsonl", "step")[0]["loss"]
     assert first < 0.6 * math.log(257)
-    fresh = start(data_folder, tmp_path / "other", tiny(), init=run_folder)
+    fresh = start(data_folder, tmp_path / "other", tiny(), init_from=run_folder)
     best = RunFolder.open(run_folder).best()["val_loss"]
     assert split_loss(fresh.model, dataset.val, fresh.machine).loss == pytest.approx(best, rel=1e-5)
 
 
 def test_resuming_it_is_exact_even_before_its_first_checkpoint(run_folder, data_folder, tmp_path):
-    config = tiny(train__save_every=10, train__steps=25, train__keep=100)
-    train(data_folder, tmp_path / "whole", config, init=run_folder)
+    config = tiny(train__save_every=10, train__steps=25, train__keep_checkpoints=100)
+    train(data_folder, tmp_path / "whole", config, init_from=run_folder)
     with pytest.raises(Crash):
-        train(data_folder, tmp_path / "broken", config, init=run_folder, watchers=[crash_at(3)])
+        train(data_folder, tmp_path / "broken", config, init_from=run_folder, callbacks=[crash_at(3)])
     for step in (4, 14):
         with pytest.raises(Crash):
-            resume(tmp_path / "broken", watchers=[crash_at(step)])
+            resume(tmp_path / "broken", callbacks=[crash_at(step)])
     resume(tmp_path / "broken")
     assert differences(tmp_path / "whole", tmp_path / "broken") == []
 
 
 def test_the_first_weights_stay(run_folder, data_folder, tmp_path):
-    train(data_folder, tmp_path / "run", tiny(train__save_every=5, train__steps=30, train__keep=1), init=run_folder)
+    train(
+        data_folder,
+        tmp_path / "run",
+        tiny(train__save_every=5, train__steps=30, train__keep_checkpoints=1),
+        init_from=run_folder,
+    )
     steps = [int(folder.name[5:]) for folder in RunFolder.open(tmp_path / "run").checkpoint_folders()]
     assert steps == [0, 30]
     model, _ = load(tmp_path / "run", "0")
@@ -89,12 +98,12 @@ def test_the_first_weights_stay(run_folder, data_folder, tmp_path):
 
 
 def test_without_any_checkpoint_it_never_begins_by_chance(run_folder, data_folder, tmp_path):
-    train(data_folder, tmp_path / "run", tiny(train__steps=5), init=run_folder)
+    train(data_folder, tmp_path / "run", tiny(train__steps=5), init_from=run_folder)
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-000000005")
     assert resume(tmp_path / "run").steps == 5  # from step 0
     for folder in RunFolder.open(tmp_path / "run").checkpoint_folders():
         shutil.rmtree(folder)
-    with pytest.raises(CheckpointError, match=r"not even the weights that it began with.*--init"):
+    with pytest.raises(CheckpointError, match=r"not even the weights that it began with.*--init-from"):
         resume(tmp_path / "run")
 
 
@@ -102,9 +111,9 @@ def test_a_killed_making_leaves_no_run(run_folder, data_folder, tmp_path, monkey
     def crash(*arguments):
         raise Crash
 
-    monkeypatch.setattr("minigpt.run.checkpoint.save", crash)
+    monkeypatch.setattr("minigpt.runs.folder.checkpoint.save", crash)
     with pytest.raises(Crash):
-        train(data_folder, tmp_path / "run", tiny(), init=run_folder)
+        train(data_folder, tmp_path / "run", tiny(), init_from=run_folder)
     assert not (tmp_path / "run").exists()
 
 
@@ -126,13 +135,18 @@ def test_settings_that_contradict_it_are_named_with_both_values(run_folder, data
     assert "model.n_layer is 7, but the model that is there already has 1" in str(caught.value)
     assert "model.position is 'none', but the model that is there already has 'learned'" in str(caught.value)
     with pytest.raises(ConfigError, match=r"model\.n_layer 3, there 1; model\.tied False, there True"):
-        train(data_folder, tmp_path / "run", tiny(model__n_layer=3, model__tied=False), init=run_folder)
+        train(
+            data_folder,
+            tmp_path / "run",
+            tiny(model__n_layer=3, model__tie_word_embeddings=False),
+            init_from=run_folder,
+        )
     assert not (tmp_path / "run").exists()
 
 
 def test_without_settings_its_model_is_taken(run_folder, data_folder, tmp_path):
     asked = iter([True])
-    outcome = train(data_folder, tmp_path / "run", init=run_folder, should_stop=lambda: next(asked))
+    outcome = train(data_folder, tmp_path / "run", init_from=run_folder, should_stop=lambda: next(asked))
     assert outcome.stopped
     assert RunFolder.open(tmp_path / "run").config().model == RunFolder.open(run_folder).config().model
 
@@ -140,5 +154,5 @@ def test_without_settings_its_model_is_taken(run_folder, data_folder, tmp_path):
 def test_another_tokenizers_data_is_refused_by_name(run_folder, text_folder, tmp_path):
     prepare([str(text_folder)], tmp_path / "char", tokenizer="char", block_size=32)
     with pytest.raises(TokenizerError, match=r"char .* instead of byte"):
-        train(tmp_path / "char", tmp_path / "run", tiny(), init=run_folder)
+        train(tmp_path / "char", tmp_path / "run", tiny(), init_from=run_folder)
     assert not (tmp_path / "run").exists()

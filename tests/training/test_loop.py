@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from minigpt import checkpoint
 from minigpt.config import Config, GPTConfig, ScheduleConfig
-from minigpt.data import Batch, Batches, prepare
-from minigpt.device import choose
+from minigpt.data import Batch, BatchLoader, prepare
 from minigpt.errors import ConfigError, DataError, MiniGPTError, RunError
 from minigpt.evaluation import split_loss
-from minigpt.metrics import read_metrics
 from minigpt.model import GPT
-from minigpt.run import RunFolder, load
+from minigpt.records import read_metrics
+from minigpt.runs import checkpoint
+from minigpt.runs.folder import RunFolder, load
+from minigpt.runtime import detect_runtime
 from minigpt.training import train
-from minigpt.training.start import start
+from minigpt.training.api import start
 from tests.conftest import tiny
 
 
@@ -60,7 +60,17 @@ def test_the_run_folder_stands_on_its_own(run_folder):
 def test_the_metrics_have_their_fields(run_folder):
     steps = read_metrics(run_folder / "metrics.jsonl", "step")
     assert [r["step"] for r in steps] == sorted({r["step"] for r in steps})
-    for name in ("step", "epoch", "tokens", "loss", "lr", "grad_norm", "tokens_per_second", "seconds", "data_wait"):
+    for name in (
+        "step",
+        "epoch",
+        "tokens",
+        "loss",
+        "lr",
+        "grad_norm",
+        "tokens_per_second",
+        "seconds",
+        "data_wait_ratio",
+    ):
         assert all(isinstance(r[name], int | float) for r in steps), name
 
 
@@ -86,7 +96,7 @@ def test_accumulation_gives_the_large_batchs_result(data_folder, tmp_path):
     for parts in (1, 2, 4):
         run = tmp_path / str(parts)
         # 25 steps pass the end of the epoch, where a batch has rows of padding
-        train(data_folder, run, tiny(train__accumulate=parts, train__steps=25, model__dropout=0.0))
+        train(data_folder, run, tiny(train__grad_accum_steps=parts, train__steps=25, model__dropout=0.0))
         results.append((read_metrics(run / "metrics.jsonl", "step"), weights(run)))
     whole_steps, whole = results[0]
     for steps, tensors in results[1:]:
@@ -99,7 +109,7 @@ def test_accumulation_gives_the_large_batchs_result(data_folder, tmp_path):
 
 def test_one_accumulated_step_equals_the_plain_gradient_step(data_folder, tmp_path):
     """Against torch used the plain way: mean cross-entropy of the whole batch, one optimizer step."""
-    config = tiny(train__accumulate=2, model__dropout=0.0, train__clip=0.5)
+    config = tiny(train__grad_accum_steps=2, model__dropout=0.0, train__grad_clip=0.5)
     training = start(data_folder, tmp_path / "run", config)
     batch = Batch(*(array.copy() for array in training.batches.batch(0)))
     batch.y[0, 5:] = -1  # parts with unequal numbers of targets
@@ -131,7 +141,7 @@ def test_validation_is_deterministic_and_leaves_training_alone(data_folder, data
     assert all(torch.equal(one[name], other[name]) for name in one)
 
     model, _ = load(often, "latest")
-    machine = choose("cpu", "float32")
+    machine = detect_runtime("cpu", "float32")
     before = torch.get_rng_state()
     results = [split_loss(model, dataset.val, machine, batch_size=size) for size in (1, 3, 8)]
     assert torch.equal(before, torch.get_rng_state())
@@ -143,7 +153,7 @@ def test_validation_is_deterministic_and_leaves_training_alone(data_folder, data
 
 def test_validation_equals_the_loss_written_out(run_folder, dataset):
     model, _ = load(run_folder)
-    result = split_loss(model, dataset.val, choose("cpu", "float32"))
+    result = split_loss(model, dataset.val, detect_runtime("cpu", "float32"))
     tokens = torch.from_numpy(dataset.val.tokens.astype(np.int64))
     total = 0.0
     with torch.no_grad():
@@ -159,7 +169,9 @@ def test_validation_equals_the_loss_written_out(run_folder, dataset):
 def test_the_best_checkpoint_is_kept_beside_the_newest(data_folder, dataset, tmp_path):
     run = tmp_path / "run"
     # a rate that destroys what was learned, after a warm-up that learns
-    config = tiny(train__steps=40, train__validate_every=5, train__keep=1, train__lr=3.0, train__clip=0.0)
+    config = tiny(
+        train__steps=40, train__validate_every=5, train__keep_checkpoints=1, train__lr=3.0, train__grad_clip=0.0
+    )
     config = replace(config, schedule=ScheduleConfig(warmup_steps=400))
     outcome = train(data_folder, run, config)
     rows = read_metrics(run / "metrics.jsonl", "validation")
@@ -170,7 +182,9 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(data_folder, dataset, tmp
     kept = {int(path.name.removeprefix("step-")) for path in folder.checkpoint_folders()}
     assert kept == {40, lowest["step"]}
     model, _ = load(run, "best")
-    assert split_loss(model, dataset.val, choose("cpu", "float32")).loss == pytest.approx(lowest["val_loss"], rel=1e-6)
+    assert split_loss(model, dataset.val, detect_runtime("cpu", "float32")).loss == pytest.approx(
+        lowest["val_loss"], rel=1e-6
+    )
 
 
 def test_a_gradient_that_is_not_finite_is_never_applied(data_folder, tmp_path):
@@ -188,7 +202,7 @@ def test_a_gradient_that_is_not_finite_is_never_applied(data_folder, tmp_path):
 
 def test_a_first_loss_far_from_ln_of_the_vocabulary_is_said(data_folder, tmp_path):
     records = []
-    training = start(data_folder, tmp_path / "run", tiny(train__steps=1), watchers=[records.append])
+    training = start(data_folder, tmp_path / "run", tiny(train__steps=1), callbacks=[records.append])
     with torch.no_grad():
         training.model.wte.weight.mul_(100)
     training.run()
@@ -244,7 +258,7 @@ def test_an_existing_run_is_left_as_it_is(data_folder, run_folder):
 
 def test_batches_come_from_the_seed_and_the_step(data_folder, dataset, tmp_path):
     training = start(data_folder, tmp_path / "run", tiny(train__seed=5))
-    expected = Batches(dataset.train, 32, 4, 5).batch(7)
+    expected = BatchLoader(dataset.train, 32, 4, 5).batch(7)
     assert np.array_equal(training.batches.batch(7).x, expected.x)
 
 

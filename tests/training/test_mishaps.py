@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from minigpt import checkpoint
 from minigpt.cli.console import Console
-from minigpt.cli.live import StopSignals, TrainView
+from minigpt.cli.train_view import StopSignals, TrainView
 from minigpt.data import Dataset
 from minigpt.errors import DataError
-from minigpt.metrics import MetricsFile, read_metrics, tensorboard
-from minigpt.run import RunFolder
-from minigpt.training import loop, resume, train
-from minigpt.training.verify import differences
+from minigpt.records import MetricsFile, read_metrics, tensorboard
+from minigpt.runs import checkpoint
+from minigpt.runs.folder import RunFolder
+from minigpt.training import resume, train, trainer
+from minigpt.training.resume_check import differences
 from tests.conftest import tiny
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps others from writing to a file that is mapped")
@@ -68,9 +68,9 @@ def test_text_that_is_changed_under_a_run_ends_it_with_all_it_has_learned(data, 
     """Looking at a map behind the end of its file would kill the process (SIGBUS)."""
     file, run = data / f"{split}.tokens", tmp_path / "run"
     whole = file.read_bytes()
-    config = tiny(train__steps=12, train__validate_every=4, train__samples=0, train__keep=9)
+    config = tiny(train__steps=12, train__validate_every=4, train__sample_prompts=0, train__keep_checkpoints=9)
     with pytest.raises(DataError, match=rf"{split}\.tokens was changed while it was in use.*minigpt resume"):
-        train(data, run, config, watchers=[at_step(6, lambda: damage(file))])
+        train(data, run, config, callbacks=[at_step(6, lambda: damage(file))])
     latest = RunFolder.open(run).find_checkpoint("latest")
     assert latest.name == ("step-000000006" if split == "train" else "step-000000008")
     checkpoint.verify(latest)
@@ -95,8 +95,8 @@ def test_text_that_is_changed_under_a_run_ends_it_with_all_it_has_learned(data, 
     ids=["removed", "moved", "a part removed", "touched", "written again", "another put in its place"],
 )
 def test_a_run_does_not_need_the_names_of_its_text_until_it_is_resumed(data, data_folder, tmp_path, harmless):
-    config = tiny(train__steps=12, train__validate_every=4, train__samples=0)
-    outcome = train(data, tmp_path / "run", config, watchers=[at_step(6, lambda: harmless(data))])
+    config = tiny(train__steps=12, train__validate_every=4, train__sample_prompts=0)
+    outcome = train(data, tmp_path / "run", config, callbacks=[at_step(6, lambda: harmless(data))])
     assert outcome.steps == 12
     train(data_folder, tmp_path / "other", config)
     assert differences(tmp_path / "run", tmp_path / "other") == []
@@ -105,7 +105,7 @@ def test_a_run_does_not_need_the_names_of_its_text_until_it_is_resumed(data, dat
 @posix
 def test_samples_of_text_that_is_gone_are_one_note(data, tmp_path):
     config = tiny(train__epochs=3, train__batch_size=32)
-    train(data, tmp_path / "run", config, watchers=[at_step(3, lambda: shutil.rmtree(data))])
+    train(data, tmp_path / "run", config, callbacks=[at_step(3, lambda: shutil.rmtree(data))])
     notes = [note["text"] for note in read_metrics(tmp_path / "run" / "metrics.jsonl", "note")]
     assert len(notes) == 1
     assert notes[0].startswith("no samples of this epoch: ")
@@ -113,7 +113,7 @@ def test_samples_of_text_that_is_gone_are_one_note(data, tmp_path):
 
 def test_a_file_that_is_as_it_was_is_not_read_again(data, monkeypatch):
     shard = Dataset.open(data).train
-    monkeypatch.setattr("minigpt.data.shards._scan", lambda path, dtype: pytest.fail("read again"))
+    monkeypatch.setattr("minigpt.data.token_file._scan", lambda path, dtype: pytest.fail("read again"))
     assert shard.check_unchanged(shard.state) == shard.state
 
 
@@ -135,7 +135,9 @@ def test_whatever_drawing_raises_is_one_note(data_folder, tmp_path, monkeypatch,
 
     monkeypatch.setattr("minigpt.training.reports.draw_curves", fail)
     monkeypatch.setattr("minigpt.training.reports.SECONDS_BETWEEN_PICTURES", -1.0)
-    outcome = train(data_folder, tmp_path / "run", tiny(train__steps=4, train__validate_every=1, train__samples=0))
+    outcome = train(
+        data_folder, tmp_path / "run", tiny(train__steps=4, train__validate_every=1, train__sample_prompts=0)
+    )
     assert outcome.steps == 4
     notes = [note["text"] for note in read_metrics(tmp_path / "run" / "metrics.jsonl", "note")]
     assert len(notes) == 1
@@ -146,7 +148,7 @@ def test_tensorboard_that_fails_is_said_once(data_folder, tmp_path):
     (tmp_path / "file").write_text("in the way")
     said: list[str] = []
     watch = tensorboard(tmp_path / "file" / "tensorboard", said.append)
-    assert train(data_folder, tmp_path / "run", tiny(train__steps=3), watchers=[watch]).steps == 3
+    assert train(data_folder, tmp_path / "run", tiny(train__steps=3), callbacks=[watch]).steps == 3
     assert len(said) == 1
     assert said[0].startswith("TensorBoard gets nothing from here on: ")
 
@@ -158,7 +160,7 @@ def test_a_view_that_fails_does_not_end_the_run(data_folder, tmp_path, capsys, e
             raise error
 
     assert (
-        train(data_folder, tmp_path / "run", tiny(train__steps=3), watchers=[TrainView(Console(file=Closed()))]).steps
+        train(data_folder, tmp_path / "run", tiny(train__steps=3), callbacks=[TrainView(Console(file=Closed()))]).steps
         == 3
     )
     assert capsys.readouterr().err.count("nothing more is shown of the run, which goes on") == told
@@ -183,16 +185,16 @@ def test_metrics_that_cannot_be_written_end_the_run(data_folder, tmp_path, monke
 @pytest.mark.parametrize(("ignored", "code", "steps"), [(False, 129, 3), (True, 0, 6)])
 def test_a_hang_up_saves_and_ends_unless_it_is_ignored(call, data_folder, tmp_path, monkeypatch, ignored, code, steps):
     """`nohup minigpt train ...` goes on when the terminal is closed."""
-    real = loop.Training.step
+    real = trainer.Trainer.step
 
-    def step(self: loop.Training, *arguments: Any) -> Any:
+    def step(self: trainer.Trainer, *arguments: Any) -> Any:
         if self.at.step == 2:
             signal.raise_signal(signal.SIGHUP)
         return real(self, *arguments)
 
-    monkeypatch.setattr(loop.Training, "step", step)
+    monkeypatch.setattr(trainer.Trainer, "step", step)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
-    (tmp_path / "config.toml").write_text(tiny(train__steps=6, train__samples=0).to_toml())
+    (tmp_path / "config.toml").write_text(tiny(train__steps=6, train__sample_prompts=0).to_toml())
     words = ("--data", data_folder, "--run", tmp_path / "run", "--config", tmp_path / "config.toml")
     try:
         assert call("train", *words)[0] == code
@@ -218,12 +220,12 @@ def test_other_commands_work_while_a_run_is_trained(call, data_folder, tmp_path)
             ("export", run, "--out", out),
             ("resume", run),
             ("train", "--data", data_folder, "--run", run),
-            ("train", "--init", run, "--run", tmp_path / "child", "--steps", 1, "--machine.device", "cpu"),
+            ("train", "--init-from", run, "--run", tmp_path / "child", "--steps", 1, "--machine.device", "cpu"),
         ):
             codes[" ".join(map(str, words[:2]))] = call(*words)
 
-    config = tiny(train__steps=12, train__validate_every=4, train__keep=1)
-    assert train(data_folder, run, config, watchers=[at_step(9, use)]).steps == 12
+    config = tiny(train__steps=12, train__validate_every=4, train__keep_checkpoints=1)
+    assert train(data_folder, run, config, callbacks=[at_step(9, use)]).steps == 12
     refused = {name: err for name, (code, _, err) in codes.items() if code}
     assert all(code in (0, 2) for code, _, _ in codes.values()), codes
     assert set(refused) == {f"resume {run}", "train --data"}, refused

@@ -19,7 +19,7 @@ from minigpt.training.optimizers import (
     set_rate,
 )
 
-SHAPE = GPTConfig(vocab_size=20, block_size=8, n_layer=1, n_head=2, n_embd=8, n_hidden=16, dropout=0.0)
+SHAPE = GPTConfig(vocab_size=20, block_size=8, n_layer=1, n_head=2, n_embd=8, n_inner=16, dropout=0.0)
 EPS = 1e-6
 """The gradient of the keys' bias is 0 but for rounding; a smaller eps would blow that rounding up."""
 

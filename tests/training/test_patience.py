@@ -11,13 +11,13 @@ import pytest
 
 from minigpt.cli.console import Console
 from minigpt.cli.doctor import standing
-from minigpt.cli.live import TrainView
-from minigpt.doctor import examine, read_evidence
+from minigpt.cli.train_view import TrainView
+from minigpt.doctor import diagnose, read_snapshot
 from minigpt.evaluation.loss import SplitLoss
-from minigpt.metrics import read_metrics
-from minigpt.run import RunFolder
-from minigpt.training import loop, resume, train
-from minigpt.training.verify import differences
+from minigpt.records import read_metrics
+from minigpt.runs.folder import RunFolder
+from minigpt.training import resume, train, trainer
+from minigpt.training.resume_check import differences
 from tests.conftest import tiny
 
 LOSSES = {4: 3.0, 8: 2.0, 12: 2.5, 16: 2.0, 20: 2.1, 24: 1.5, 28: 1.6, 32: 1.7, 36: 1.8, 40: 1.9}
@@ -37,7 +37,13 @@ def crash_at(kind: str, step: int) -> Callable[[Any], None]:
 
 
 def patient(patience: int, **changes: Any) -> Any:
-    settings = {"train__steps": 40, "train__validate_every": 4, "train__samples": 0, "train__keep": 1, **changes}
+    settings = {
+        "train__steps": 40,
+        "train__validate_every": 4,
+        "train__sample_prompts": 0,
+        "train__keep_checkpoints": 1,
+        **changes,
+    }
     return tiny(train__patience=patience, **settings)
 
 
@@ -45,14 +51,14 @@ def patient(patience: int, **changes: Any) -> Any:
 def losses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Validation losses as told above, and no pictures."""
     step = [0]
-    real = loop.Training.validate
+    real = trainer.Trainer.validate
 
-    def validate(self: loop.Training) -> None:
+    def validate(self: trainer.Trainer) -> None:
         step[0] = self.at.step
         real(self)
 
-    monkeypatch.setattr(loop.Training, "validate", validate)
-    monkeypatch.setattr(loop, "split_loss", lambda *arguments, **settings: SplitLoss(LOSSES[step[0]], 100, 1.0))
+    monkeypatch.setattr(trainer.Trainer, "validate", validate)
+    monkeypatch.setattr(trainer, "split_loss", lambda *arguments, **settings: SplitLoss(LOSSES[step[0]], 100, 1.0))
     monkeypatch.setattr("minigpt.training.reports.draw_curves", lambda *arguments: None)
     return
 
@@ -77,16 +83,16 @@ def test_a_run_ends_after_so_many_validations_without_a_lower_loss(data_folder, 
 @pytest.mark.parametrize("crash", [("validating", 16), ("validation", 20), ("progress", 19), ("progress", 9)])
 def test_a_run_that_crashed_ends_where_one_that_did_not(data_folder, tmp_path, monkeypatch, crash):
     kind, step = crash
-    train(data_folder, tmp_path / "whole", patient(3, train__keep=100))
-    real = loop.split_loss
+    train(data_folder, tmp_path / "whole", patient(3, train__keep_checkpoints=100))
+    real = trainer.split_loss
 
     def told(*arguments: Any, on_progress: Callable[[int, int], None], **settings: Any) -> SplitLoss:
         on_progress(1, 1)
         return real()
 
-    monkeypatch.setattr(loop, "split_loss", told)
+    monkeypatch.setattr(trainer, "split_loss", told)
     with pytest.raises(Crash):
-        train(data_folder, tmp_path / "run", patient(3, train__keep=100), watchers=[crash_at(kind, step)])
+        train(data_folder, tmp_path / "run", patient(3, train__keep_checkpoints=100), callbacks=[crash_at(kind, step)])
     assert resume(tmp_path / "run").early
     assert differences(tmp_path / "whole", tmp_path / "run") == []
 
@@ -95,7 +101,7 @@ def test_an_ended_run_stays_ended_and_says_so_once_in_its_metrics(data_folder, t
     train(data_folder, tmp_path / "run", patient(3))
     before = (tmp_path / "run" / "metrics.jsonl").read_text()
     records: list[Any] = []
-    outcome = resume(tmp_path / "run", watchers=[records.append])
+    outcome = resume(tmp_path / "run", callbacks=[records.append])
     assert (outcome.early, outcome.steps) == (True, 20)
     assert [r["step"] for r in map(dict, records) if r["kind"] == "step"] == []
     assert any("the run ends here" in r["text"] for r in records if r["kind"] == "message")
@@ -104,8 +110,8 @@ def test_an_ended_run_stays_ended_and_says_so_once_in_its_metrics(data_folder, t
 
 @pytest.mark.parametrize("patience", [4, 0])
 def test_with_more_patience_it_goes_on_as_if_it_had_had_it(data_folder, tmp_path, patience):
-    train(data_folder, tmp_path / "whole", patient(patience, train__keep=100))
-    train(data_folder, tmp_path / "run", patient(3, train__keep=100))
+    train(data_folder, tmp_path / "whole", patient(patience, train__keep_checkpoints=100))
+    train(data_folder, tmp_path / "run", patient(3, train__keep_checkpoints=100))
     assert resume(tmp_path / "run", patience=patience).steps == 40
     found = differences(tmp_path / "whole", tmp_path / "run")
     assert all("metrics" in line for line in found)  # the note of its first end
@@ -116,7 +122,7 @@ def test_with_more_patience_it_goes_on_as_if_it_had_had_it(data_folder, tmp_path
 def test_with_a_new_length_it_waits_anew_also_after_a_crash(data_folder, tmp_path):
     train(data_folder, tmp_path / "run", patient(2, train__steps=36))
     with pytest.raises(Crash):
-        resume(tmp_path / "run", steps=40, watchers=[crash_at("progress", 17)])
+        resume(tmp_path / "run", steps=40, callbacks=[crash_at("progress", 17)])
     outcome = resume(tmp_path / "run")
     assert (outcome.steps, outcome.early) == (20 + 12, True)  # at 20 once, at 24 it is lower, at 28 and 32 twice
     assert validated(tmp_path / "run") == [4, 8, 12, 16, 20, 24, 28, 32]
@@ -124,19 +130,19 @@ def test_with_a_new_length_it_waits_anew_also_after_a_crash(data_folder, tmp_pat
 
 def test_the_doctor_knows_that_it_ended_by_itself(data_folder, tmp_path):
     train(data_folder, tmp_path / "run", patient(3))
-    evidence = read_evidence(tmp_path / "run")
+    evidence = read_snapshot(tmp_path / "run")
     assert "20 of 40 steps, epoch 0.488, ended by its patience of 3 validations" in standing(evidence)
-    assert not {"stopped", "ended too early"} & {finding.check for finding in examine(evidence).findings}
+    assert not {"stopped", "ended too early"} & {finding.check for finding in diagnose(evidence).findings}
     assert evidence.finished
     answers = iter([False, True])
     train(data_folder, tmp_path / "stopped", patient(3), should_stop=lambda: next(answers))
-    assert "stopped" in [finding.check for finding in examine(read_evidence(tmp_path / "stopped")).findings]
+    assert "stopped" in [finding.check for finding in diagnose(read_snapshot(tmp_path / "stopped")).findings]
 
 
 def test_the_view_counts_along_and_says_how_it_ended(data_folder, tmp_path):
     out = io.StringIO()
     view = TrainView(Console(file=out, width=200))
-    view.summary(train(data_folder, tmp_path / "run", patient(3), watchers=[view]))
+    view.summary(train(data_folder, tmp_path / "run", patient(3), callbacks=[view]))
     shown = out.getvalue()
     assert "step 12: " in shown
     assert "no lower loss for 1 of 3 validations" in shown

@@ -9,27 +9,27 @@ import sys
 import pytest
 import torch
 
-from minigpt import checkpoint
 from minigpt.config import with_model
-from minigpt.device import choose
 from minigpt.errors import ConfigError
-from minigpt.generation.history import read_history
-from minigpt.metrics import read_metrics
-from minigpt.run import RunFolder
-from minigpt.training.plan import make_plan
+from minigpt.generation.sample_log import read_sample_log
+from minigpt.records import read_metrics
+from minigpt.runs import checkpoint
+from minigpt.runs.folder import RunFolder
+from minigpt.runtime import detect_runtime
+from minigpt.training.estimate import estimate_training
 from tests.conftest import tiny
 
-CPU = choose("cpu", "float32")
+CPU = detect_runtime("cpu", "float32")
 
 
 def test_steps_and_validations_are_those_of_the_run(run_folder, dataset):
-    plan = make_plan(RunFolder(run_folder).config(), CPU, dataset.report)
+    plan = estimate_training(RunFolder(run_folder).config(), CPU, dataset.report)
     records = read_metrics(run_folder / "metrics.jsonl")
     assert plan.steps == max(record["step"] for record in records)
     counts = {part: count for part, (count, _) in plan.parts.items()}
     kinds = [record["kind"] for record in records]
     assert (counts["validations"], counts["health checks"]) == (kinds.count("validation"), kinds.count("health"))
-    assert counts["samples"] == len({kept.step for kept in read_history(RunFolder(run_folder))})
+    assert counts["samples"] == len({kept.step for kept in read_sample_log(RunFolder(run_folder))})
     assert counts["steps"] == plan.steps
     assert plan.seconds == sum(count * each for count, each in plan.parts.values())
     assert all(each > 0 for _, each in plan.parts.values())
@@ -41,31 +41,31 @@ def test_validations_between_epochs_are_counted(changes, dataset, data_folder, t
 
     train(data_folder, tmp_path / "run", tiny(**changes))
     validations = read_metrics(tmp_path / "run" / "metrics.jsonl", "validation")
-    assert make_plan(tiny(**changes), CPU, dataset.report).parts["validations"][0] == len(validations)
+    assert estimate_training(tiny(**changes), CPU, dataset.report).parts["validations"][0] == len(validations)
 
 
 def test_a_checkpoint_is_as_large_as_planned(run_folder, dataset):
-    plan = make_plan(RunFolder(run_folder).config(), CPU, dataset.report)
+    plan = estimate_training(RunFolder(run_folder).config(), CPU, dataset.report)
     folder = RunFolder(run_folder).find_checkpoint("latest")
     size = sum(t.nbytes for part in ("model", "optimizer") for t in checkpoint.load_tensors(folder, part).values())
     assert plan.checkpoint_bytes == pytest.approx(size, rel=0.01)  # beside Adam's counters
 
 
 def test_without_data_the_length_is_open_but_for_steps_given():
-    assert make_plan(tiny(), CPU).seconds is None
-    assert make_plan(tiny(train__steps=5), CPU).tokens == 5 * 4 * 32
+    assert estimate_training(tiny(), CPU).seconds is None
+    assert estimate_training(tiny(train__steps=5), CPU).tokens == 5 * 4 * 32
 
 
 def test_the_random_state_stays_as_it_was():
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    make_plan(tiny(), CPU)
+    estimate_training(tiny(), CPU)
     assert torch.equal(torch.rand(1), expected)
 
 
 def test_a_model_too_large_to_try_is_reckoned():
-    plan = make_plan(with_model(tiny(), vocab_size=60_000_000), CPU)
+    plan = estimate_training(with_model(tiny(), vocab_size=60_000_000), CPU)
     assert "reckoned" in plan.how
 
 
@@ -76,7 +76,7 @@ def test_what_this_machine_cannot_hold_is_refused_before_it_begins(data_folder, 
     with pytest.raises(ConfigError, match=r"more memory than this machine has.*GB planned.*accumulate"):
         train(data_folder, tmp_path / "run", config)
     assert not (tmp_path / "run").exists()
-    assert make_plan(tiny(), CPU).fits
+    assert estimate_training(tiny(), CPU).fits
 
 
 def test_the_run_keeps_its_plan_and_its_measure(run_folder):
@@ -91,11 +91,11 @@ import json, sys
 import numpy as np, torch
 from minigpt.config import resolve, with_model
 from minigpt.data import Batch
-from minigpt.device import choose, peak_memory
+from minigpt.runtime import choose, peak_memory
 from minigpt.model import GPT
-from minigpt.training.gradients import Gradients
+from minigpt.training.accumulate import Gradients
 from minigpt.training.optimizers import make_optimizers
-from minigpt.training.plan import PICTURE_BYTES, make_plan
+from minigpt.training.estimate import PICTURE_BYTES, make_plan
 
 config = with_model(resolve("seed", overrides=json.loads(sys.argv[1])), vocab_size=20_000)
 machine = choose("cpu", sys.argv[2], 1)

@@ -12,17 +12,17 @@ from itertools import pairwise
 import pytest
 import torch
 
-from minigpt import checkpoint
 from minigpt.config import with_model
 from minigpt.errors import CheckpointError, ConfigError, DataError, MiniGPTError, NewerVersionError, RunError
-from minigpt.metrics import read_metrics
-from minigpt.run import RunFolder
+from minigpt.records import read_metrics
+from minigpt.runs import checkpoint
+from minigpt.runs.folder import RunFolder
 from minigpt.shape import typed
 from minigpt.training import resume, train
-from minigpt.training.picture import draw_curves
-from minigpt.training.progress import GradientNorms, Progress
-from minigpt.training.start import start
-from minigpt.training.verify import TIMES
+from minigpt.training.api import start
+from minigpt.training.loss_plot import draw_curves
+from minigpt.training.resume_check import TIMES
+from minigpt.training.train_state import GradientNorms, TrainState
 from tests.conftest import tiny
 
 
@@ -65,16 +65,16 @@ def crash_when_validating(record):
 def train_with_crashes(data, run, config, crashes):
     """Trains, crashing as told, and resuming each time."""
     with pytest.raises(Crash):
-        train(data, run, config, watchers=[crashes[0]])
+        train(data, run, config, callbacks=[crashes[0]])
     for crash in crashes[1:]:
         with pytest.raises(Crash):
-            resume(run, watchers=[crash])
+            resume(run, callbacks=[crash])
     resume(run)
 
 
 VARIATIONS = {
     "plain": {},
-    "accumulated": {"train__accumulate": 2},
+    "accumulated": {"train__grad_accum_steps": 2},
     "bfloat16": {"machine__precision": "bfloat16"},
     "float16": {"machine__precision": "float16"},
     "adamw, cosine": {"optimizer__name": "adamw", "optimizer__weight_decay": 0.1, "schedule__name": "cosine"},
@@ -108,7 +108,7 @@ def test_seconds_go_on_and_never_back(data_folder, tmp_path):
 
 @pytest.mark.parametrize("tick", [-(10**6), 10**6])
 def test_a_clock_that_jumps_changes_nothing(data_folder, tmp_path, monkeypatch, tick):
-    config = tiny(train__steps=8, train__save_minutes=1e-9, train__keep=9)
+    config = tiny(train__steps=8, train__save_minutes=1e-9, train__keep_checkpoints=9)
     train(data_folder, tmp_path / "whole", config)
     ticks = itertools.count(10**9, tick)
     monkeypatch.setattr("time.time", lambda: next(ticks))
@@ -156,7 +156,7 @@ def test_a_run_that_was_moved_with_its_data_goes_on(data_folder, tmp_path):
 def twins(data_folder, tmp_path_factory):
     """The same run of 41 steps, once left alone and once stopped."""
     folder, answers = tmp_path_factory.mktemp("twins"), iter([False] * 9 + [True])
-    config = tiny(train__save_every=4, train__keep=3, train__epochs=1)
+    config = tiny(train__save_every=4, train__keep_checkpoints=3, train__epochs=1)
     train(data_folder, folder / "whole", config)
     train(data_folder, folder / "stopped", config, should_stop=lambda: next(answers))
     return folder
@@ -192,7 +192,7 @@ def damage(file, how):
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(stopped, whole, how, name):
     damage(stopped / "checkpoints" / "step-000000010" / name, how)
     records = []
-    resume(stopped, watchers=[lambda record: records.append(dict(record))])
+    resume(stopped, callbacks=[lambda record: records.append(dict(record))])
     notes = [record["text"] for record in records if record["kind"] == "note"]
     assert len(notes) == 1
     assert "damaged" in notes[0]
@@ -203,7 +203,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(stopped, whole
 
 def test_damaged_checkpoints_do_not_push_out_new_ones(data_folder, tmp_path):
     answers = iter([False] * 13 + [True])
-    config = tiny(train__save_every=4, train__keep=3)
+    config = tiny(train__save_every=4, train__keep_checkpoints=3)
     train(data_folder, tmp_path / "run", config, should_stop=lambda: next(answers))
     folder = RunFolder.open(tmp_path / "run")
     for step in (12, 14):
@@ -213,7 +213,7 @@ def test_damaged_checkpoints_do_not_push_out_new_ones(data_folder, tmp_path):
     )
     folder.config_file.write_text(config_file)
     with pytest.raises(Crash):
-        resume(folder.path, watchers=[crash_at(10)])
+        resume(folder.path, callbacks=[crash_at(10)])
     assert [path.name for path in folder.checkpoint_folders()] == ["step-000000008", "step-000000009"]
     assert {path.name for path in folder.checkpoints.glob("damaged-*")} == {
         "damaged-step-000000012",
@@ -276,7 +276,7 @@ def test_what_an_interrupted_save_left_is_cleared_up(data_folder, stopped, kept)
     old = folder.with_name(f".{folder.name}.old")
     folder.rename(old) if kept == "old only" else shutil.copytree(folder, old)
     records = []
-    resume(stopped, watchers=[lambda record: records.append(dict(record))])
+    resume(stopped, callbacks=[lambda record: records.append(dict(record))])
     assert records[0]["step"] == 10
     assert not list((stopped / "checkpoints").glob(".*"))
 
@@ -301,7 +301,9 @@ def test_weights_that_are_not_finite_are_never_saved(data_folder, tmp_path):
 
 
 def test_a_lasting_rise_of_the_gradient_does_not_stall_a_run_that_skips_spikes(data_folder, tmp_path):
-    training = start(data_folder, tmp_path / "run", tiny(train__steps=120, train__skip_spikes=True, train__clip=0.0))
+    training = start(
+        data_folder, tmp_path / "run", tiny(train__steps=120, train__skip_spikes=True, train__grad_clip=0.0)
+    )
     real = training.gradients.add
 
     def add(batch, seed, step):
@@ -350,7 +352,7 @@ def test_when_every_checkpoint_is_damaged_it_begins_anew_and_says_so(stopped, wh
     for folder in RunFolder.open(stopped).checkpoint_folders():
         damage(folder / "model.safetensors", "one bit flipped")
     records = []
-    resume(stopped, watchers=[lambda record: records.append(dict(record))])
+    resume(stopped, callbacks=[lambda record: records.append(dict(record))])
     notes = [record["text"] for record in records if record["kind"] == "note"]
     assert len(notes) == 3
     assert all("going on from step 0" in note for note in notes)
@@ -361,7 +363,7 @@ def test_a_run_that_lost_its_checkpoints_says_so(stopped):
     for folder in RunFolder.open(stopped).checkpoint_folders():
         shutil.rmtree(folder)
     records = []
-    resume(stopped, watchers=[lambda record: records.append(dict(record))])
+    resume(stopped, callbacks=[lambda record: records.append(dict(record))])
     messages = [record["text"] for record in records if record["kind"] == "message"]
     assert messages[0] == "no checkpoint is there, though the run has taken steps: it begins anew"
 
@@ -396,8 +398,8 @@ def test_another_data_set_is_refused_by_name(stopped, text_folder, tmp_path):
 def test_changed_settings_are_refused_by_name(stopped):
     folder = RunFolder.open(stopped)
     text = folder.config_file.read_text()
-    folder.config_file.write_text(text.replace("lr = 0.01", "lr = 0.02").replace("n_hidden = 32", "n_hidden = 48"))
-    with pytest.raises(CheckpointError, match=r"model\.n_hidden 48, the checkpoint 32; train\.lr 0\.02"):
+    folder.config_file.write_text(text.replace("lr = 0.01", "lr = 0.02").replace("n_inner = 32", "n_inner = 48"))
+    with pytest.raises(CheckpointError, match=r"model\.n_inner 48, the checkpoint 32; train\.lr 0\.02"):
         resume(stopped)
     folder.config_file.write_text(text.replace("keep = 3", "keep = 2"))
     assert not resume(stopped).stopped
@@ -455,7 +457,7 @@ def test_a_few_bad_steps_are_named_not_applied_and_passed(data_folder, tmp_path)
 
 
 def test_too_many_bad_steps_rewind_to_another_order_if_asked(data_folder, tmp_path):
-    config = tiny(train__epochs=1, train__save_every=4, train__on_bad_steps="rewind")
+    config = tiny(train__epochs=1, train__save_every=4, train__on_nonfinite="rewind")
     training = start(data_folder, tmp_path / "run", config)
     poison(training, set(range(10, 40)))
     training.run()
@@ -532,7 +534,9 @@ def test_float16_overflow_is_the_scalers(data_folder, tmp_path):
 
 @pytest.mark.parametrize("skip", [False, True])
 def test_a_spike_is_said_and_skipped_if_asked(data_folder, tmp_path, skip):
-    training = start(data_folder, tmp_path / "run", tiny(train__steps=70, train__skip_spikes=skip, train__clip=0.0))
+    training = start(
+        data_folder, tmp_path / "run", tiny(train__steps=70, train__skip_spikes=skip, train__grad_clip=0.0)
+    )
     real, before = training.gradients.add, {}
 
     def add(batch, seed, step):
@@ -564,8 +568,8 @@ def test_usual_gradients_are_no_spikes():
 
 
 def test_progress_survives_its_json():
-    at = Progress(step=3, epoch_loss=0.1 + 0.2, best_loss=None, norms=GradientNorms(0.5, 1 / 3, 7))
-    assert typed(Progress, json.loads(json.dumps(asdict(at)))) == at
+    at = TrainState(step=3, epoch_loss=0.1 + 0.2, best_loss=None, norms=GradientNorms(0.5, 1 / 3, 7))
+    assert typed(TrainState, json.loads(json.dumps(asdict(at)))) == at
 
 
 @pytest.mark.parametrize(
@@ -573,10 +577,10 @@ def test_progress_survives_its_json():
     [
         ({"train__save_minutes": 1e-9}, [1, 2, 3, 4, 5, 6]),
         ({"train__save_minutes": 0.0, "train__save_every": 4}, [4, 6]),
-        ({"train__save_minutes": 0.0, "train__save_every": 1, "train__keep": 2}, [5, 6]),
+        ({"train__save_minutes": 0.0, "train__save_every": 1, "train__keep_checkpoints": 2}, [5, 6]),
     ],
 )
 def test_checkpoints_are_saved_by_time_and_by_steps_and_the_newest_are_kept(data_folder, tmp_path, changes, expected):
-    train(data_folder, tmp_path / "run", tiny(**{"train__steps": 6, "train__keep": 100, **changes}))
+    train(data_folder, tmp_path / "run", tiny(**{"train__steps": 6, "train__keep_checkpoints": 100, **changes}))
     steps = [int(f.name.removeprefix("step-")) for f in RunFolder.open(tmp_path / "run").checkpoint_folders()]
     assert steps == expected

@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from minigpt.cli.console import Console
-from minigpt.cli.live import SHOWN_TEMPERATURE, TrainView
-from minigpt.generation.history import read_history
-from minigpt.generation.kept import SEED, TEMPERATURES, Kept
-from minigpt.generation.passages import fixed_prompts
-from minigpt.metrics import read_metrics
-from minigpt.run import RunFolder
-from minigpt.training import loop, resume, train
-from minigpt.training.start import start
-from minigpt.training.verify import differences
+from minigpt.cli.train_view import SHOWN_TEMPERATURE, TrainView
+from minigpt.generation.fixed_prompts import fixed_prompts
+from minigpt.generation.sample_log import read_sample_log
+from minigpt.generation.sample_record import SEED, TEMPERATURES, SampleRecord
+from minigpt.records import read_metrics
+from minigpt.runs.folder import RunFolder
+from minigpt.training import resume, train, trainer
+from minigpt.training.api import start
+from minigpt.training.resume_check import differences
 from tests.conftest import tiny
 
 
@@ -40,7 +40,7 @@ def samples(run):
 
 def small(**changes):
     """Settings of a run of two epochs of six steps."""
-    return tiny(**{"train__batch_size": 32, "train__samples": 2, **changes})
+    return tiny(**{"train__batch_size": 32, "train__sample_prompts": 2, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def whole(data_folder, tmp_path_factory):
 def test_each_epoch_and_the_runs_end_are_kept(data_folder, dataset, tmp_path):
     run = tmp_path / "run"
     train(data_folder, run, small(train__steps=8, train__validate_every=4))
-    kept = read_history(RunFolder.open(run))
+    kept = read_sample_log(RunFolder.open(run))
     expected = [
         (step, epoch, temperature, prompt)
         for step, epoch in ((6, 1.0), (8, round(8 / 6, 4)))
@@ -70,7 +70,7 @@ def test_each_epoch_and_the_runs_end_are_kept(data_folder, dataset, tmp_path):
 def test_with_and_without_samples_it_is_the_same_training(data_folder, tmp_path, changes):
     states = []
     for number in (0, 3):
-        train(data_folder, tmp_path / str(number), small(train__samples=number, **changes))
+        train(data_folder, tmp_path / str(number), small(train__sample_prompts=number, **changes))
         states.append(torch.get_rng_state())
     assert not (tmp_path / "0" / "samples.jsonl").exists()
     (tmp_path / "0" / "samples.jsonl").write_bytes(samples(tmp_path / "3"))
@@ -89,7 +89,7 @@ def test_what_was_said_counts_when_two_runs_are_compared(whole, tmp_path):
 def test_after_a_crash_each_epoch_is_there_once(data_folder, whole, tmp_path, crash):
     run = tmp_path / "run"
     with pytest.raises(Crash):
-        train(data_folder, run, small(), watchers=[crash])
+        train(data_folder, run, small(), callbacks=[crash])
     resume(run)
     assert samples(run) == samples(whole)
 
@@ -100,8 +100,8 @@ def test_a_file_cut_short_is_filled_up(data_folder, whole, tmp_path, share):
     data = samples(whole)
     (run / "samples.jsonl").write_bytes(data[: int(share * len(data))])
     resume(run)  # it is finished: nothing but the last epoch's samples can be missing
-    last = [one for one in read_history(RunFolder.open(run)) if one.step == 12]
-    assert last == [one for one in read_history(RunFolder.open(whole)) if one.step == 12]
+    last = [one for one in read_sample_log(RunFolder.open(run)) if one.step == 12]
+    assert last == [one for one in read_sample_log(RunFolder.open(whole)) if one.step == 12]
     if share > 0.5:
         assert samples(run) == data
     before = samples(run)
@@ -115,8 +115,8 @@ def test_what_is_behind_the_checkpoint_is_dropped(data_folder, whole, tmp_path):
         if RunFolder.checkpoint_step(place) > 6:
             shutil.rmtree(place)
     with pytest.raises(Crash):
-        resume(run, watchers=[crash_at("progress", 7)])
-    assert {one.step for one in read_history(RunFolder.open(run))} == {6}
+        resume(run, callbacks=[crash_at("progress", 7)])
+    assert {one.step for one in read_sample_log(RunFolder.open(run))} == {6}
     resume(run)
     assert samples(run) == samples(whole)
 
@@ -135,7 +135,7 @@ def test_an_accident_is_a_note(data_folder, tmp_path, monkeypatch, error):
     def fail(*arguments, **settings):
         raise error
 
-    monkeypatch.setattr(loop, "extend_history", fail)
+    monkeypatch.setattr(trainer, "extend_sample_log", fail)
     outcome = train(data_folder, tmp_path / "run", small(train__steps=6))
     assert outcome.best_step == 6
     notes = [record["text"] for record in read_metrics(tmp_path / "run" / "metrics.jsonl", "note")]
@@ -159,7 +159,7 @@ def test_a_model_that_recomputes_its_activations_says_the_same(data_folder, whol
     assert training.gradients._take_less(1, 0)
     training.run()
     before, now = (
-        [one.text for one in read_history(RunFolder.open(run)) if one.temperature == 0]
+        [one.text for one in read_sample_log(RunFolder.open(run)) if one.temperature == 0]
         for run in (whole, tmp_path / "run")
     )
     assert len(before) == len(now)
@@ -177,7 +177,7 @@ def shown(*kept, terminal=False):
 
 def test_one_of_them_is_shown_in_one_line_that_no_terminal_obeys():
     kept = [
-        Kept(1, 1.0, "fixed", prompt, (1,), temperature, SEED, text, (2,), False)
+        SampleRecord(1, 1.0, "fixed", prompt, (1,), temperature, SEED, text, (2,), False)
         for temperature in (0.0, SHOWN_TEMPERATURE)
         for prompt, text in (("Once\x1b[2J upon", f" a {temperature}\n\n[red]t\x07ime[/red]" + "y" * 300), ("no", "no"))
     ]

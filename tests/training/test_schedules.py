@@ -10,13 +10,13 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR
 
 from minigpt.config import Schedule, ScheduleConfig
-from minigpt.training.schedules import SCHEDULES, rate
+from minigpt.training.schedules import SCHEDULES, lr_factor
 
 TOTAL = 50
 
 
 def ours(config: ScheduleConfig) -> list[float]:
-    return [rate(step, TOTAL, config) for step in range(TOTAL)]
+    return [lr_factor(step, TOTAL, config) for step in range(TOTAL)]
 
 
 def theirs(make: type[LRScheduler], **settings: object) -> list[float]:
@@ -79,7 +79,7 @@ def test_the_warm_up_rises_to_the_peak_and_the_end_is_one_step_behind_the_last(n
     assert rates[10] == pytest.approx(1.0)
     assert max(rates) == pytest.approx(1.0)
     assert rates[-1] > 0.3
-    assert rate(TOTAL, TOTAL, config) == pytest.approx(1.0 if name == "constant" else 0.3)
+    assert lr_factor(TOTAL, TOTAL, config) == pytest.approx(1.0 if name == "constant" else 0.3)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -87,7 +87,7 @@ def test_the_warm_up_rises_to_the_peak_and_the_end_is_one_step_behind_the_last(n
 def test_every_step_of_a_run_learns(name, total):
     for warmup in (0, 1, 5, 50, 51):
         config = ScheduleConfig(name=name, warmup_steps=warmup, final=0.0)
-        rates = [rate(step, total, config) for step in range(total)]
+        rates = [lr_factor(step, total, config) for step in range(total)]
         assert all(0 < r <= 1 and math.isfinite(r) for r in rates)
 
 

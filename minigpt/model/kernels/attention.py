@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minigpt.model.kernels.dropout import draw_signs
+from minigpt.model.kernels.dropout import dropout_bits
 
 BLOCK = 128
 
@@ -49,7 +49,7 @@ class _BlockwiseAttention(torch.autograd.Function):
             later = torch.ones(upto - start, upto - start, dtype=torch.bool).triu_(1)
             scores[:, :, start:].masked_fill_(later, float("-inf"))
             weights = scores.softmax(dim=-1)
-            signs = draw_signs(tuple(weights.shape), weights.dtype, dropout)
+            signs = dropout_bits(tuple(weights.shape), weights.dtype, dropout)
             weights.view(signs.dtype).bitwise_or_(signs)  # negative: dropped
             out[:, start:upto] = weights.relu() @ v[:, :upto]
             saved.append(weights)

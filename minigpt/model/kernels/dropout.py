@@ -28,7 +28,7 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu" or torch.compiler.is_compiling():
             return F.dropout(x, self.dropout)
-        signs = draw_signs(tuple(x.shape), x.dtype, self.dropout)
+        signs = dropout_bits(tuple(x.shape), x.dtype, self.dropout)
         up = torch.tensor(1 / (1 - self.dropout), dtype=x.dtype)
         # The sign bit, spread over the whole number: all ones where x is dropped. What is left of `up` is the factor.
         dropped = signs.bitwise_right_shift_(8 * x.dtype.itemsize - 1)
@@ -36,7 +36,7 @@ class Dropout(nn.Module):
         return x * factor
 
 
-def draw_signs(shape: tuple[int, ...], dtype: torch.dtype, dropout: float) -> Tensor:
+def dropout_bits(shape: tuple[int, ...], dtype: torch.dtype, dropout: float) -> Tensor:
     """Returns integers of that shape and as wide as `dtype`, zero but for the sign bit: set with probability `dropout`.
 
     The probability is exact to 1/32,768 for bfloat16 and to 1/2^31 for float32.

@@ -1,0 +1,193 @@
+"""The first reading of the text: which documents there are, and which side of the split each goes to.
+
+Of every document its size and a 128-bit hash are kept, 25 bytes, so that copies can be left out and the split be
+chosen before anything is encoded. Whole documents go to one side each; where there are too few of them for that, the
+end of the text validates, and the plan says so.
+
+Not here: the split by sequences, which is made of tokens (pack.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from minigpt.data.permutation import Permutation
+from minigpt.data.sources import Source
+
+TRAIN, VAL, LEFT_OUT = 0, 1, 2
+
+MIN_DOCUMENTS = 10  # with fewer, whole documents make no fair split
+MAX_FILLERS = 16
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What the first reading found.
+
+    Attributes:
+        sizes: the UTF-8 bytes of every document in the order of reading, uint64, shape (n,).
+        kept: which documents are used, bool, shape (n,).
+        duplicates: how many are not, because an equal one came before.
+        empty: how many are not, because they hold nothing but white space.
+        first_val: the number of the first document of the user's own validation files, which come last; n without any.
+        validated: how many before it are not used, because an equal one is in those files.
+    """
+
+    sizes: npt.NDArray[np.uint64]
+    kept: npt.NDArray[np.bool_]
+    duplicates: int
+    empty: int
+    first_val: int
+    validated: int = 0
+
+    @property
+    def n_documents(self) -> int:
+        """How many documents are used."""
+        return int(self.kept.sum())
+
+    @property
+    def text_bytes(self) -> int:
+        """How many UTF-8 bytes are used."""
+        return int(self.sizes[self.kept].sum())
+
+
+@dataclass(frozen=True)
+class SplitAssignment:
+    """Where every document goes.
+
+    Attributes:
+        split: `document`, `tail` or `files`.
+        sides: TRAIN, VAL or LEFT_OUT for every document in the order of reading, uint8, shape (n,).
+        cut_document: the number of the one document that is cut in two, or -1.
+        cut_byte: about where it is cut; the training side gets the beginning.
+        note: why it is not the split that was asked for, or an empty string.
+    """
+
+    split: str
+    sides: npt.NDArray[np.uint8]
+    cut_document: int = -1
+    cut_byte: int = 0
+    note: str = ""
+
+
+def read_corpus(
+    sources: Sequence[Source], on_progress: Callable[[int], None], val_sources: Sequence[Source] = ()
+) -> Corpus:
+    """Reads everything once.
+
+    Args:
+        sources: what to read, in order.
+        on_progress: told the bytes of text read so far.
+        val_sources: the user's own validation files, read last. They are used whole, copies included; what they hold
+            is left out of the others.
+
+    Raises:
+        DataError: something cannot be read, or is no text.
+    """
+    digests, sizes, blanks = bytearray(), array("Q"), array("B")
+    starts: list[int] = []  # the number of each source's first document
+    total = size = 0
+    digest, blank = hashlib.blake2b(digest_size=16), True
+    for source in [*sources, *val_sources]:
+        starts.append(len(sizes))
+        for piece in source.read():
+            content = piece.text.encode()
+            digest.update(content)
+            size += len(content)
+            blank = blank and (not content or piece.text.isspace())
+            on_progress(total + size)
+            if piece.last:
+                digests += digest.digest()
+                sizes.append(size)
+                blanks.append(blank)
+                total, size = total + size, 0
+                digest, blank = hashlib.blake2b(digest_size=16), True
+    first_val = [*starts, len(sizes)][len(sources)]
+    empty = np.frombuffer(blanks, dtype=np.bool_)
+    validated, repeated = np.zeros_like(empty), np.zeros_like(empty)
+    train, val = np.split(np.frombuffer(digests, dtype="S16"), [first_val])
+    validated[:first_val] = np.isin(train, val)
+    repeated[:first_val] = _repeated(train.view(np.uint64).reshape(-1, 2))
+    return Corpus(
+        np.frombuffer(sizes, dtype=np.uint64),
+        ~(empty | repeated | validated),
+        int((repeated & ~validated & ~empty).sum()),
+        int(empty.sum()),
+        first_val,
+        int((validated & ~empty).sum()),
+    )
+
+
+def _repeated(digests: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    """Which rows of (n, 2) equal an earlier row; bool, shape (n,)."""
+    order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: the first of equals stays first
+    ordered = digests[order]
+    repeated = np.zeros(len(digests), dtype=bool)
+    repeated[order[1:]] = (ordered[1:] == ordered[:-1]).all(axis=1)
+    return repeated
+
+
+def assign_files(corpus: Corpus) -> SplitAssignment:
+    """The user's own files to validation, whole, and everything else to training."""
+    sides = np.where(np.arange(len(corpus.kept)) < corpus.first_val, TRAIN, VAL).astype(np.uint8)
+    sides[~corpus.kept] = LEFT_OUT
+    return SplitAssignment("files", sides)
+
+
+def assign_split(corpus: Corpus, val_fraction: float, seed: int) -> SplitAssignment:
+    """Whole documents at random to validation, as near `val_fraction` of the bytes as they allow; else the tail.
+
+    Args:
+        corpus: at least one document is kept.
+        val_fraction: between 0 and 0.5.
+        seed: decides which documents.
+    """
+    numbers = np.flatnonzero(corpus.kept)
+    if len(numbers) < MIN_DOCUMENTS:
+        return _plan_tail(corpus, val_fraction, f"There are fewer than {MIN_DOCUMENTS} documents")
+    sizes = corpus.sizes[numbers].astype(np.int64)
+    target = val_fraction * corpus.text_bytes
+    chosen = choose_documents(sizes, target, seed)
+    if not 0.5 * target <= sizes[chosen].sum() <= 1.5 * target:
+        return _plan_tail(corpus, val_fraction, "No choice of whole documents comes near the share asked for")
+    sides = np.full(len(corpus.kept), LEFT_OUT, dtype=np.uint8)
+    sides[numbers] = np.where(chosen, VAL, TRAIN)
+    return SplitAssignment("document", sides)
+
+
+def choose_documents(sizes: npt.NDArray[np.int64], target: float, seed: int) -> npt.NDArray[np.bool_]:
+    """Documents at random whose sizes add up to about `target`; bool, shape (n,).
+
+    A shuffled order is followed as far as it fits; what is missing then is filled with the one document that brings the
+    sum nearest, as often as one does.
+    """
+    order = Permutation(len(sizes), seed)(np.arange(len(sizes)))
+    fitting = int(np.searchsorted(np.cumsum(sizes[order]), target, side="right"))
+    chosen = np.zeros(len(sizes), dtype=bool)
+    chosen[order[:fitting]] = True
+    rest = order[fitting:]
+    for _ in range(min(MAX_FILLERS, len(rest))):
+        missing = target - sizes[chosen].sum()
+        distances = np.where(chosen[rest], np.inf, np.abs(missing - sizes[rest]))
+        best = int(distances.argmin())
+        if distances[best] >= abs(missing):
+            break
+        chosen[rest[best]] = True
+    return chosen
+
+
+def _plan_tail(corpus: Corpus, val_fraction: float, reason: str) -> SplitAssignment:
+    ends = np.cumsum(np.where(corpus.kept, corpus.sizes, 0).astype(np.int64))
+    cut = int(ends[-1]) - max(1, round(val_fraction * int(ends[-1])))
+    document = int(np.searchsorted(ends, cut, side="right"))  # the first that goes beyond the cut
+    sides = np.where(np.arange(len(ends)) < document, TRAIN, VAL).astype(np.uint8)
+    sides[~corpus.kept] = LEFT_OUT
+    cut_byte = cut - (int(ends[document - 1]) if document else 0)
+    note = f"{reason}, so the last {val_fraction:.0%} of the text validates."
+    return SplitAssignment("tail", sides, document if cut_byte else -1, cut_byte, note)

@@ -1,0 +1,306 @@
+"""From three numbers a token to the figures that a reader wants, with intervals that say how far to trust them.
+
+Everything here is arithmetic on arrays; the model has done its part in scores.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from minigpt.evaluation.baselines import Baselines, Reals
+from minigpt.evaluation.eval_text import EvalText, Ints
+from minigpt.evaluation.loss import perplexity
+from minigpt.evaluation.scores import Scores
+from minigpt.shape import Signed
+from minigpt.text_utils import pluralize
+
+VERSION = 3
+"""To be raised when the same model and text would give other figures or notes: what is kept is measured again then."""
+
+RESAMPLES = 1_000
+BLOCK_TOKENS = 1_000
+FEWEST_BLOCKS = 10
+FEW_DOCUMENTS = 10
+CALIBRATION_BINS = 15
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and its 95 % interval, None where the text is too short for one."""
+
+    value: float
+    interval: tuple[Signed, Signed] | None = None
+
+    def map(self, function: Callable[[float], float]) -> Estimate:
+        """Returns a rising function of the figure, its interval along with it."""
+        low_high = self.interval and (function(self.interval[0]), function(self.interval[1]))
+        return Estimate(function(self.value), low_high)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Tokens that have something in common.
+
+    Attributes:
+        name: what; of a document its file, or its first words where nobody knows that.
+        tokens: how many.
+        loss: their mean loss, in nats.
+        accuracy: share for which the model's first guess was right.
+        bigram: the bigram model's loss on them; None where there is none.
+        beginning: of a document whose file is known, its first words.
+    """
+
+    name: str
+    tokens: int
+    loss: float
+    accuracy: float
+    bigram: float | None
+    beginning: str = ""
+
+    def shortened(self, length: int) -> str:
+        """Returns the name in at most so many characters: of a file's the end, of words the beginning."""
+        if len(self.name) <= length:
+            return self.name
+        return f"…{self.name[1 - length :]}" if self.beginning else f"{self.name[: length - 1]}…"
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Tokens of whose first guess the model was about equally sure.
+
+    Attributes:
+        tokens: how many.
+        confidence: mean probability of the first guess.
+        accuracy: share for which it was right.
+    """
+
+    tokens: int
+    confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class EvalMetrics:
+    """How well a model predicts a text.
+
+    Attributes:
+        tokens: how many were predicted.
+        documents: how many they come from.
+        bytes_per_token: UTF-8 bytes of text that a token stands for, on average.
+        loss: mean negative log-likelihood of a token, in nats.
+        perplexity: exp(loss).
+        bits_per_byte: bits that the model needs for a byte of text; comparable between tokenizers.
+        accuracy: share of tokens that were the model's first guess.
+        top5_accuracy: share of tokens among its first five.
+        calibration_error: expected calibration error: how far confidence and accuracy lie apart on average, over 15
+            bins of equal width (Naeini et al. 2015, Guo et al. 2017).
+        calibration: those bins, empty ones left out.
+        yardsticks: the loss of the simple models of baselines.py, by name.
+        by_context: by the number of tokens in sight, in powers of two.
+        by_frequency: by how often the token occurs in training, in powers of ten; None without training data.
+        by_document: by document, in order.
+        interval_from: what was resampled for the intervals; None where there are none.
+    """
+
+    tokens: int
+    documents: int
+    bytes_per_token: float
+    loss: Estimate
+    perplexity: Estimate
+    bits_per_byte: Estimate
+    accuracy: Estimate
+    top5_accuracy: Estimate
+    calibration_error: float
+    calibration: tuple[Bin, ...]
+    yardsticks: dict[str, Estimate]
+    by_context: tuple[Bucket, ...]
+    by_frequency: tuple[Bucket, ...] | None
+    by_document: tuple[Bucket, ...]
+    interval_from: str | None
+
+
+def described(found: EvalMetrics) -> list[tuple[str, Estimate, str, str]]:
+    """Returns the figures for people: each one's name, value, usual form, and what it means."""
+    return [
+        ("loss", found.loss, "{:.4f}", "mean surprise per token, in nats"),
+        ("perplexity", found.perplexity, "{:,.2f}", "as if guessing among that many"),
+        ("bits per byte", found.bits_per_byte, "{:.4f}", "comparable across tokenizers"),
+        ("accuracy", found.accuracy, "{:.2%}", "its first guess was right"),
+        ("top-5 accuracy", found.top5_accuracy, "{:.2%}", "one of its first five was right"),
+        ("calibration error", Estimate(found.calibration_error), "{:.2%}", "how far off its certainty is"),
+    ]
+
+
+def compared(found: EvalMetrics, model: str, block_size: int) -> list[tuple[str, str, str, str, str]]:
+    """Returns the simple models and this one for people: name, loss, perplexity, bits per byte, and what each knows."""
+    knows = {
+        "uniform": "nothing",
+        "unigram": "how often each token occurs",
+        "bigram": "and what follows the one before",
+    }
+    bits = 1 / math.log(2) / found.bytes_per_token
+    own = f"up to {pluralize(block_size, 'token')} before"
+    return [
+        (name, f"{loss.value:.4f}", f"{perplexity(loss.value):,.1f}", f"{loss.value * bits:.3f}", what)
+        for name, loss, what in [*((n, e, knows[n]) for n, e in found.yardsticks.items()), (model, found.loss, own)]
+    ]
+
+
+def eval_metrics(material: EvalText, scores: Scores, simple: Baselines | None = None) -> EvalMetrics:
+    """Returns the figures of a model on a text.
+
+    Args:
+        material: the text.
+        scores: what the model made of it.
+        simple: what unigram and bigram models of the training data made of it, if that is at hand.
+    """
+    n_tokens = len(scores.nll)
+    right, among_five = scores.rank == 0, scores.rank < 5
+    lengths = np.array([len(token) for token in material.tokenizer.vocabulary])
+    columns = [np.ones(n_tokens), scores.nll, right, among_five, lengths[material.tokens[scores.places]]]
+    if simple:
+        columns += [simple.unigram, simple.bigram]
+
+    document = np.searchsorted(material.documents, scores.places, side="right") - 1  # (n_tokens,)
+    present, document = np.unique(document, return_inverse=True)
+    unit, interval_from = _units(document, len(present))
+    table: Reals = np.stack(
+        [np.bincount(unit, weights=column.astype(np.float64)) for column in columns], axis=1
+    )  # (units, columns)
+    totals, resampled = table.sum(axis=0), bootstrap(table) if interval_from else None
+
+    def mean(column: int) -> Estimate:
+        return _ratio(totals, resampled, column, 0)
+
+    loss = mean(1)
+    # Bytes by the vocabulary are those of the text but for the very first token, and characters that were unknown.
+    real_bytes = n_tokens * material.bytes_per_token
+    bits = _ratio(totals, resampled, 1, 4).map(lambda ratio: ratio * totals[4] / real_bytes / math.log(2))
+    bins, error = _calibration(scores.confidence, right)
+    yardsticks = {"uniform": Estimate(math.log(len(lengths)))}
+    if simple:
+        yardsticks |= {"unigram": mean(5), "bigram": mean(6)}
+
+    def groups(key: Ints, names: Sequence[str]) -> tuple[Bucket, ...]:
+        return _groups(key, names, scores.nll, right, simple.bigram if simple else None)
+
+    beginnings = [material.beginning(number) for number in present]
+    by_document = groups(document, beginnings)
+    if (known := material.names) is not None:
+        named = zip(by_document, present.tolist(), strict=True)
+        by_document = tuple(replace(one, name=known[number], beginning=one.name) for one, number in named)
+
+    return EvalMetrics(
+        tokens=n_tokens,
+        documents=len(present),
+        bytes_per_token=material.bytes_per_token,
+        loss=loss,
+        perplexity=loss.map(perplexity),
+        bits_per_byte=bits,
+        accuracy=mean(2),
+        top5_accuracy=mean(3),
+        calibration_error=error,
+        calibration=bins,
+        yardsticks=yardsticks,
+        by_context=groups(*_by_context(scores.context)),
+        by_frequency=groups(*_by_frequency(simple.count)) if simple else None,
+        by_document=by_document,
+        interval_from=interval_from,
+    )
+
+
+def bootstrap(table: Reals, resamples: int = RESAMPLES, seed: int = 0) -> Reals:
+    """Returns the column sums of tables made of as many rows, drawn with replacement (Efron 1979).
+
+    Args:
+        table: (units, columns).
+        resamples: how many tables.
+        seed: the same seed draws the same rows.
+
+    Returns:
+        (resamples, columns)
+    """
+    random, units = np.random.default_rng(seed), len(table)
+    draws = (np.bincount(random.integers(units, size=units), minlength=units) for _ in range(resamples))
+    return np.stack([times @ table for times in draws])
+
+
+def _units(document: Ints, n_documents: int) -> tuple[Ints, str | None]:
+    """Returns which unit of the bootstrap each token belongs to, and what the units are; None if they are too few.
+
+    Tokens of a document depend on each other, so whole documents are drawn. A single one is cut into blocks.
+    """
+    if n_documents > 1:
+        return document, f"{n_documents:,} documents"
+    block = np.arange(len(document)) // BLOCK_TOKENS
+    n_blocks = len(document) // BLOCK_TOKENS
+    if n_blocks < FEWEST_BLOCKS:
+        return document, None
+    return np.minimum(block, n_blocks - 1), f"{n_blocks:,} blocks of {BLOCK_TOKENS:,} tokens of the one document"
+
+
+def _ratio(totals: Reals, resampled: Reals | None, above: int, below: int) -> Estimate:
+    """Returns the ratio of two columns' sums, with the middle 95 % of what the bootstrap made of it."""
+    value = float(totals[above] / totals[below]) if totals[below] else math.nan
+    if resampled is None or not (resampled[:, below] > 0).all():
+        return Estimate(value)
+    low, high = np.percentile(resampled[:, above] / resampled[:, below], [2.5, 97.5])
+    return Estimate(value, (float(low), float(high)))
+
+
+def _calibration(confidence: npt.NDArray[np.float32], right: npt.NDArray[np.bool_]) -> tuple[tuple[Bin, ...], float]:
+    """Returns the bins that are not empty, and the expected calibration error."""
+    place = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    count = np.bincount(place, minlength=CALIBRATION_BINS)
+    sure, was_right = (np.bincount(place, weights=part, minlength=CALIBRATION_BINS) for part in (confidence, right))
+    bins = tuple(
+        Bin(int(count[i]), float(sure[i] / count[i]), float(was_right[i] / count[i])) for i in np.flatnonzero(count)
+    )
+    return bins, float(np.abs(sure - was_right).sum() / len(confidence))
+
+
+def _by_context(context: npt.NDArray[np.int32]) -> tuple[Ints, list[str]]:
+    """Returns which group each token is in, and their names: 1, 2, 3 - 4, 5 - 8, ... tokens of context."""
+    most = int(context.max())
+    ends = [2**power for power in range((most - 1).bit_length() + 1)]
+    names = ["1", *(_span(low + 1, min(high, most)) for low, high in pairwise(ends))]
+    return np.digitize(context, ends, right=True), names
+
+
+def _by_frequency(count: Ints) -> tuple[Ints, list[str]]:
+    """Returns which group each token is in, and their names: never, 1 - 9, 10 - 99, ... times in training."""
+    starts = [10**power for power in range(len(str(count.max())) + 1)]
+    return np.digitize(count, starts), ["never", *(_span(low, high - 1) for low, high in pairwise(starts))]
+
+
+def _span(first: int, last: int) -> str:
+    return f"{first:,}" if first == last else f"{first:,} - {last:,}"
+
+
+def _groups(
+    key: Ints,
+    names: Sequence[str],
+    nll: npt.NDArray[np.float32],
+    right: npt.NDArray[np.bool_],
+    bigram: npt.NDArray[np.float32] | None,
+) -> tuple[Bucket, ...]:
+    """Returns the groups that are not empty, in the order of their keys, which are places in `names`."""
+    count = np.bincount(key, minlength=len(names))
+    loss, accuracy = (np.bincount(key, weights=part, minlength=len(names)) for part in (nll, right))
+    simple = None if bigram is None else np.bincount(key, weights=bigram, minlength=len(names))
+    return tuple(
+        Bucket(
+            names[i],
+            int(count[i]),
+            float(loss[i] / count[i]),
+            float(accuracy[i] / count[i]),
+            None if simple is None else float(simple[i] / count[i]),
+        )
+        for i in np.flatnonzero(count).tolist()
+    )

@@ -1,0 +1,158 @@
+"""The figures of a run, kept in RUN/evaluation.json, so that a second report needs no minutes for them.
+
+They are taken from there only if weights, model, tokens, device, precision and program are those they were measured
+with; or, where the text is gone, if they are of the same weights and tokens. Whatever cannot be read is measured
+again; whatever cannot be written is not kept. Of very many documents only the easiest and the hardest keep their names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+
+from minigpt import __version__
+from minigpt.atomic import write_file
+from minigpt.config import MachineConfig
+from minigpt.data import Dataset
+from minigpt.evaluation import Evaluation, evaluate
+from minigpt.evaluation.metrics import VERSION, Bucket, EvalMetrics
+from minigpt.files import read_json
+from minigpt.runs.checkpoint import STATE, verify
+from minigpt.runs.folder import MODEL, RunFolder
+from minigpt.runtime import restore_runtime
+from minigpt.shape import typed
+
+Progress = Callable[[str, int, int], None]
+
+EXTREMES = 5
+"""Documents that the report names of each kind, easiest and hardest."""
+
+MANY_DOCUMENTS = 1_000
+
+
+def measured(
+    folder: RunFolder, checkpoint: str, dataset: Dataset, settings: MachineConfig, on_progress: Progress
+) -> Evaluation:
+    """Returns how well a run's model predicts the validation split: as kept, or else measured now and kept.
+
+    Raises:
+        MiniGPTError: if the checkpoint is not there or damaged, or the data does not fit.
+    """
+    place = folder.find_checkpoint(checkpoint)
+    step = folder.checkpoint_step(place)  # what `best` is may change while a run is being trained
+    machine = restore_runtime(folder.environment(), settings)
+    made_of = {
+        "program": __version__,
+        "figures": VERSION,
+        "torch": str(torch.__version__),
+        "step": step,
+        **_model(folder, place),
+        "train": dataset.train.sha256,
+        "val": dataset.val.sha256,
+        "device": str(machine.device),
+        "precision": machine.precision,
+    }
+    kept = _read(folder.evaluation_file, made_of)
+    if kept is not None:
+        verify(place)
+        return kept
+    found = evaluate(folder.path, data=dataset.folder, checkpoint=str(step), machine=settings, on_progress=on_progress)
+    found = replace(found, metrics=_shorter(found.metrics))
+    if made_of["weights"] and found.metrics.by_frequency is not None:  # it may have more to say on another day
+        plain = asdict(found)
+        plain["figures"]["by_document"] = [list(document.values()) for document in plain["figures"]["by_document"]]
+        with suppress(OSError):  # in a folder that cannot be written, it is measured each time
+            write_file(folder.evaluation_file, json.dumps({"made_of": made_of, "evaluation": plain}))
+    return found
+
+
+def remembered(folder: RunFolder, checkpoint: str, train: str | None, val: str | None) -> Evaluation | None:
+    """Returns the figures that are kept of a run's model, for when the text is gone; None if there are none.
+
+    On which machine they were measured, and with which program, is not asked then: there are no others.
+
+    Args:
+        folder: the run.
+        checkpoint: `best`, `latest` or a step.
+        train, val: the checksums of the text.
+
+    Raises:
+        CheckpointError: if the checkpoint is not there or damaged.
+    """
+    place = folder.find_checkpoint(checkpoint)
+    made_of = {"figures": VERSION, "step": folder.checkpoint_step(place), **_model(folder, place)}
+    kept = _read(folder.evaluation_file, {**made_of, "train": train, "val": val}) if train and val else None
+    if kept is not None:
+        verify(place)
+    return kept
+
+
+def _model(folder: RunFolder, place: Path) -> dict[str, Any]:
+    return {"model": asdict(folder.config().model), "weights": _sums(place).get(f"{MODEL}.safetensors")}
+
+
+def _shorter(found: EvalMetrics) -> EvalMetrics:
+    """Returns figures whose documents, if they are many, take little room: what they are for needs no more."""
+    documents = found.by_document
+    if len(documents) <= MANY_DOCUMENTS:
+        return found
+    ranked = sorted(range(len(documents)), key=lambda place: documents[place].loss)
+    named = {*ranked[:EXTREMES], *ranked[-EXTREMES:]}
+    return replace(
+        found,
+        by_document=tuple(
+            Bucket(
+                one.name if place in named else "",
+                one.tokens,
+                round(one.loss, 5),
+                round(one.accuracy, 5),
+                None if one.bigram is None else round(one.bigram, 5),
+                one.beginning if place in named else "",
+            )
+            for place, one in enumerate(documents)
+        ),
+    )
+
+
+def _sums(place: Path) -> dict[str, Any]:
+    """Returns the checksums of a checkpoint's files; what is read of them is verified."""
+    try:
+        return dict(read_json(place / STATE)["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+class _Kept(TypedDict):
+    made_of: dict[str, Any]
+    evaluation: dict[str, Any]
+
+
+def _read(file: Path, made_of: dict[str, Any]) -> Evaluation | None:
+    """Returns what is kept, if it was made of that."""
+    try:
+        content = typed(_Kept, read_json(file))
+        if not made_of["weights"] or {name: content["made_of"].get(name) for name in made_of} != made_of:
+            return None
+        figures, names = content["evaluation"]["figures"], [each.name for each in fields(Bucket)]
+        documents = [dict(zip(names, values, strict=True)) for values in figures["by_document"]]
+        found = typed(Evaluation, {**content["evaluation"], "figures": {**figures, "by_document": documents}})
+        _check(found.metrics)
+        return found
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _check(found: EvalMetrics) -> None:
+    """Raises ValueError for figures that were measured on nothing, or on other documents than they tell of."""
+    groups = (*found.by_context, *(found.by_frequency or ()), *found.by_document)
+    parts = (found.calibration, found.by_context, found.by_frequency, found.by_document)
+    if not (found.tokens and found.bytes_per_token and all(parts) and all(group.tokens for group in groups)):
+        raise ValueError("figures of nothing")
+    if "uniform" not in found.yardsticks or len(found.by_document) != found.documents:
+        raise ValueError("figures of something else")

@@ -1,0 +1,261 @@
+"""Everything that is known of runs, read from their folders and measured where that is asked for.
+
+What is missing or damaged stops no report: it is left out, and a sentence says so. Not here: what is made of it
+(plots.py, and the files of sections).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from minigpt.config import MachineConfig
+from minigpt.data.dataset import Fingerprint
+from minigpt.data.dataset_card import DatasetCard
+from minigpt.doctor import Diagnosis, diagnose, read_snapshot
+from minigpt.errors import DataError, MiniGPTError, RunError, TokenizerError
+from minigpt.evaluation import Evaluation
+from minigpt.generation.notes import prompt_notes
+from minigpt.generation.sample_record import SampleRecord
+from minigpt.records import read_metrics
+from minigpt.report.cache import measured, remembered
+from minigpt.report.commands_section import placeholders
+from minigpt.report.facts import Records, RunFacts
+from minigpt.report.html import shown
+from minigpt.report.sample_analysis import SampleAnalysis, fixed_texts, own_texts
+from minigpt.report.sample_analysis import measured as measured_texts
+from minigpt.runs.folder import RunFolder
+from minigpt.runtime import detect_runtime, is_out_of_memory
+
+Progress = Callable[[str, int, int], None]
+Found = TypeVar("Found")
+
+
+class Tried(Protocol):
+    """What tries to read something, and notes why there is none."""
+
+    def __call__(self, read: Callable[[], Found], otherwise: Found, what: str, named: bool = False) -> Found:
+        """Returns what `read` returns, or `otherwise` if it raises a MiniGPTError or memory is short.
+
+        Args:
+            read: what reads it.
+            otherwise: what stands for it.
+            what: how the note begins.
+            named: whether it was asked for by name: a MiniGPTError is raised then.
+        """
+
+
+LABEL_LENGTH = 28
+LEFT_OUT = "--no-evaluate, --no-samples"
+
+STRANGE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, StopIteration)
+"""What comes of records that no training wrote."""
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What a report is to hold.
+
+    Attributes:
+        data: the data set to measure on; each run's own if None.
+        checkpoint: `best`, `latest` or a step number: what is measured.
+        evaluate: whether to measure at all.
+        samples: whether to tell what the models said.
+        prompts: the reader's own, continued beside the fixed ones; of several runs by the latest checkpoints only.
+        machine: device and precision of the measuring; those of the run when left out.
+    """
+
+    data: Path | None = None
+    checkpoint: str = "best"
+    evaluate: bool = True
+    samples: bool = True
+    prompts: tuple[str, ...] = ()
+    machine: MachineConfig = field(default_factory=MachineConfig)
+
+
+def collect_facts(
+    paths: Sequence[Path | str], wishes: ReportOptions, on_progress: Progress = lambda phase, done, total: None
+) -> list[RunFacts]:
+    """Returns what is known of each run.
+
+    Raises:
+        MiniGPTError: if one is no run, or lacks what was asked for by name.
+    """
+    folders = [RunFolder.open(path) for path in paths]
+    asked = wishes.machine
+    if (asked.device, asked.precision) != ("auto", "auto"):
+        detect_runtime(asked.device, asked.precision)  # raises now what would pass for a lack of figures later
+    several = len(folders) > 1
+    return [
+        _gather(folder, label, wishes, on_progress, several=several)
+        for folder, label in zip(folders, _labels(folders), strict=True)
+    ]
+
+
+def _gather(folder: RunFolder, label: str, wishes: ReportOptions, on_progress: Progress, *, several: bool) -> RunFacts:
+    missing: list[str] = []
+    data: Fingerprint = {"folder": "", "tokenizer": {"spec": "", "identity": ""}, "splits": {}}
+
+    def tried(read: Callable[[], Found], otherwise: Found, what: str, named: bool = False) -> Found:
+        try:
+            return read()
+        except MiniGPTError as error:
+            if named:
+                raise
+            missing.append(_told(error, what))
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            missing.append(f"{what}: there is not enough memory. Try --device cpu, or leave it out: {LEFT_OUT}.")
+        return otherwise
+
+    no_records: Records = []
+    records = tried(lambda: read_metrics(folder.metrics_file), no_records, "No curves")
+    data = tried(folder.data, data, "Nothing is known of the data")
+    nothing: tuple[Evaluation | None, bool] = (None, False)
+    evaluation, unseen = nothing
+    if wishes.evaluate:
+        evaluation, unseen = tried(
+            lambda: _measured(folder, data, wishes, missing.append, on_progress),
+            nothing,
+            "Nothing was measured",
+            named=wishes.data is not None or wishes.checkpoint != "best",
+        )
+    prepared = _prepared(wishes.data or data["folder"], data)
+    diagnosis: tuple[Diagnosis | None, bool] = (None, False)
+    if data["splits"]:  # else it was imported, and there is no training to look at
+        diagnosis = tried(lambda: _diagnosis(folder, wishes.data), diagnosis, "No diagnosis")
+    origin = tried(folder.origin, None, "Nothing is known of the first weights")
+    return RunFacts(
+        folder=folder,
+        label=label,
+        config=folder.config(),
+        records=records,
+        environment=tried(folder.environment, {}, "Nothing is known of the machine"),
+        data=data,
+        origin=origin,
+        prepared=prepared,
+        evaluation=evaluation,
+        unseen=unseen,
+        said=_said(folder, data, wishes, tried, on_progress, several=several) if wishes.samples else SampleAnalysis(),
+        diagnosis=diagnosis[0],
+        running=diagnosis[1],
+        missing=tuple(missing),
+        places=placeholders(folder, (data["folder"], wishes.data), prepared, origin),
+    )
+
+
+def _told(error: MiniGPTError, what: str) -> str:
+    """Returns an error as a sentence that begins with what it means for the report."""
+    seen = "" if error.got is None else f" ({error.got})"
+    return f"{what}: {error.what}{seen}. {error.remedy}"
+
+
+def _measured(
+    folder: RunFolder,
+    data: Mapping[str, Any],
+    wishes: ReportOptions,
+    note: Callable[[str], None],
+    on_progress: Progress,
+) -> tuple[Evaluation | None, bool]:
+    """Returns the figures, and whether they are of the validation split that belongs to the run's training text."""
+    known = [(data["splits"].get(split) or {}).get("sha256") for split in ("train", "val")]
+    try:
+        dataset = folder.open_data(wishes.data)
+    except (DataError, TokenizerError) as error:
+        kept = None if wishes.data else remembered(folder, wishes.checkpoint, *known)
+        if kept is None:
+            raise
+        note(_told(error, "Nothing was measured anew, the figures are those kept from before"))
+        return kept, True
+    evaluation = measured(folder, wishes.checkpoint, dataset, wishes.machine, on_progress)
+    return evaluation, known == [dataset.train.sha256, dataset.val.sha256]
+
+
+def _said(
+    folder: RunFolder,
+    data: Mapping[str, Any],
+    wishes: ReportOptions,
+    tried: Tried,
+    on_progress: Progress,
+    *,
+    several: bool,
+) -> SampleAnalysis:
+    """Returns what a run wrote; the figures of that need the text that it was trained on.
+
+    Of several runs only what the latest checkpoints make of the reader's own prompts is shown, and so made.
+    """
+    none: list[SampleRecord] = []
+    notes: dict[str, tuple[str, ...]] = {}
+    kept = tried(lambda: fixed_texts(folder, wishes.machine, on_progress), none, "No samples")
+    if wishes.prompts:
+        asked = wishes.prompts, "latest" if several else "all"
+        own = tried(lambda: own_texts(folder, *asked, wishes.machine, on_progress), none, "No own samples")
+        kept = list(dict.fromkeys([*kept, *own]))
+        tokenizer, context = folder.tokenizer(), folder.config().model.block_size
+        notes = {prompt: tuple(prompt_notes(tokenizer, prompt, context).values()) for prompt in {o.prompt for o in own}}
+    if not kept:
+        return SampleAnalysis()
+
+    def figures() -> SampleAnalysis:
+        dataset = folder.open_data(wishes.data)
+        if dataset.train.sha256 != (data["splits"].get("train") or {}).get("sha256"):
+            dataset = folder.open_data()
+        return measured_texts(kept, dataset, on_progress)
+
+    return replace(tried(figures, SampleAnalysis(kept), "No figures of the samples"), notes=notes)
+
+
+def _diagnosis(folder: RunFolder, data: Path | None) -> tuple[Diagnosis, bool]:
+    """Returns what the doctor says, and whether the run is being trained now.
+
+    Raises:
+        RunError: if the run's records are not what a training writes.
+    """
+    try:
+        evidence = read_snapshot(folder.path.absolute(), data)
+    except MiniGPTError:  # the data set that was named may be another one: then the run's own, if it is there
+        if data is None:
+            raise
+        evidence = read_snapshot(folder.path.absolute())
+    except STRANGE as error:
+        raise _strange(folder) from error
+    try:
+        return diagnose(evidence), evidence.running
+    except STRANGE as error:
+        raise _strange(folder) from error
+
+
+def _strange(folder: RunFolder) -> RunError:
+    return RunError(
+        "A record of the metrics is not what a training writes", got=folder.metrics_file, remedy="Restore the file."
+    )
+
+
+def _prepared(place: Path | str, data: Mapping[str, Any]) -> DatasetCard | None:
+    """Returns the data set's report if it is at hand, and is of the tokens that the run was trained on."""
+    try:
+        report = DatasetCard.load(Path(place)) if place else None
+    except MiniGPTError:
+        return None
+    return report if report and report.train.tokens == (data["splits"].get("train") or {}).get("tokens") else None
+
+
+def _labels(folders: Sequence[RunFolder]) -> list[str]:
+    """Returns a name for each run: its folder's, with the parent's before it where two are called the same."""
+    short, long = ([shown(name)[:LABEL_LENGTH] for name in names] for names in _names(folders))
+    labels = [name if short.count(name) == 1 else longer for name, longer in zip(short, long, strict=True)]
+    again: Counter[str] = Counter()
+    for place, label in enumerate(labels):
+        again[label] += 1
+        if again[label] > 1:
+            labels[place] = f"{label} ({again[label]})"
+    return [f"./{label}" if label.startswith("_") else label for label in labels]  # matplotlib hides such names
+
+
+def _names(folders: Sequence[RunFolder]) -> tuple[list[str], list[str]]:
+    names = [folder.name for folder in folders]
+    return names, [f"{folder.path.absolute().parent.name}/{name}" for folder, name in zip(folders, names, strict=True)]

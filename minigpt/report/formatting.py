@@ -1,0 +1,52 @@
+"""Numbers as people write them in a text."""
+
+from __future__ import annotations
+
+import math
+
+from minigpt.evaluation.metrics import Estimate
+from minigpt.text_utils import pluralize
+
+NONE = "–"
+
+
+def figure(value: float, form: str = "{:,.3f}") -> str:
+    """Returns a number in a form, or a dash if it is none."""
+    return form.format(value) if math.isfinite(value) else NONE
+
+
+def interval(estimate: Estimate, form: str = "{:,.3f}") -> str:
+    """Returns a figure's interval; nothing if it has none."""
+    return " to ".join(figure(end, form) for end in estimate.interval) if estimate.interval else ""
+
+
+def amount(value: float) -> str:
+    """Returns a large number in three digits and a word: `1.31 million`."""
+    if not math.isfinite(value):
+        return NONE
+    rounded = float(f"{value:.3g}")
+    for size, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
+        if abs(value) >= 1e6 and abs(rounded) >= size:
+            count = rounded / size
+            return f"{count:,.0f} {word}" if abs(count) >= 100 else f"{count:.3g} {word}"
+    return f"{value:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Returns a time in the unit that suits it."""
+    if not math.isfinite(seconds):
+        return NONE
+    for unit, word in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.1f} {word}"
+    return pluralize(round(seconds), "second")
+
+
+def memory(size: float) -> str:
+    """Returns a number of bytes."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else figure(size / 1e6, "{:,.0f} MB")
+
+
+def listed(words: list[str]) -> str:
+    """Returns words as a list within a sentence: `a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
