@@ -42,7 +42,7 @@ TINY = [
     "--train.save-every=3",
     "--train.log-every=1",
     "--train.validate-every=10",
-    "--train.keep_checkpoints-checkpoints=1000",
+    "--train.keep-checkpoints=1000",
     "--steps=30",
 ]
 

@@ -1,6 +1,7 @@
 """What training.py, scaling.py and gpu.py share: token ids, steps on the clock, a process for each, tables, pictures.
 
-Ours is trained as minigpt/training/trainer.py trains it, a peer as its own users would. What is measured runs in a process
+Ours is trained as minigpt/training/trainer.py trains it, a peer as its own users would. What is measured runs in a
+process
 of its own (`apart`), for its peak of memory is then its own, and no buffer, cache or compiler of another is around.
 """
 

@@ -71,7 +71,7 @@ def _decay(calendar: Intervals) -> Iterator[ConfigWarning]:
             "decay",
             f"Warm-up ({warmup:,}) and decay ({decay:,}) take more than the run's {pluralize(total, 'step')}: the rate "
             f"falls from the warm-up's end, over {total - warmup:,}.",
-            ("--schedule.decay_ratio-ratio", f"{(1 - warmup / total) / 2:.2g}"),
+            ("--schedule.decay-ratio", f"{(1 - warmup / total) / 2:.2g}"),
         )
 
 

@@ -5,7 +5,8 @@ The loop tells of everything as a record: a plain mapping with a `kind`. A watch
 knows none of them.
 
 Kinds that are kept in metrics.jsonl:
-    plan         steps, planned_seconds, planned_bytes, step_seconds, how, matmul_flops: what the run, and each step, was
+    plan         steps, planned_seconds, planned_bytes, step_seconds, how, matmul_flops: what the run, and each step,
+    was
                  expected to cost before the first one, and this machine's FLOP/s in matrix products
     step         step, epoch, tokens, loss (mean since the last such record), lr, grad_norm, tokens_per_second,
                  seconds, data_wait_ratio (share of time), memory (bytes), device_util (share of the device)
@@ -13,8 +14,10 @@ Kinds that are kept in metrics.jsonl:
                  train_perplexity, val_perplexity, val_bits_per_byte, best (whether it is the lowest so far), waited
                  (validations in a row that were not, for train.patience), seconds
     health       step, epoch, modules: of the embedding, each layer's attention and feed-forward, and the head, its name
-                 (module), the Euclidean norms of its gradient (before clipping) and weights (grad_norm, weight_norm), the size
-                 of this step's change beside the weights' (update_ratio), the share of feed-forward units that are silent on
+                 (module), the Euclidean norms of its gradient (before clipping) and weights (grad_norm, weight_norm),
+                 the size
+                 of this step's change beside the weights' (update_ratio), the share of feed-forward units that are
+                 silent on
                  a probe (dead_unit_ratio), the share of heads that look at one token only (saturated_head_ratio)
     note         step, text: something a person should know
 Kinds that pass by: start, progress (each step), validating (done, total), samples (samples: what was just kept of what

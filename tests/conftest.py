@@ -117,7 +117,7 @@ def every_command_in_a_message_is_one(monkeypatch: pytest.MonkeyPatch) -> Iterat
 
         def noted(self: Any, *arguments: Any, made: Any = made, **named: Any) -> None:
             made(self, *arguments, **named)
-            said.append(self.remedy)
+            said.append(self.fix if isinstance(self, Finding) else self.remedy)
 
         monkeypatch.setattr(kind, "__init__", noted)
     yield

@@ -57,7 +57,7 @@ def test_what_the_makefile_advises():
 def test_options_that_errors_about_text_name_are_there_for_all_who_read_text():
     named = {
         option
-        for file in (ROOT / "data" / "sources.py", ROOT / "data" / "pieces.py")
+        for file in (ROOT / "data" / "sources.py", ROOT / "data" / "chunks.py")
         for text in strings_of(file)
         for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", text)
     }

@@ -12,7 +12,8 @@ def import_command(folder: Path, /, *, run: Path, tokenizer: str | None = None) 
     """Make a run of a GPT-2 checkpoint in Hugging Face's form.
 
     The folder holds config.json, model.safetensors (or its shards and their index) and, if there is one, the
-    tokenizer. The run can generate and be evaluated; to train on from it: `minigpt train --init-from RUN --data DATA --run
+    tokenizer. The run can generate and be evaluated; to train on from it: `minigpt train --init-from RUN --data DATA
+    --run
     NEW`. Nothing in the folder is executed; what does not fit is refused by name.
 
     Examples:

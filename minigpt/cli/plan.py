@@ -128,7 +128,8 @@ def _show(plan: TrainingEstimate, settings: Config, machine: Runtime) -> None:
     a_step = settings.train.batch_size * settings.model.block_size
     console.print(f"\ntime on {machine.device}, {plan.how}")
     console.print(
-        f"  a step of {pluralize(a_step, 'token')}: {plan.step_seconds:.3g} s, {a_step / plan.step_seconds:,.0f} tokens/s"
+        f"  a step of {pluralize(a_step, 'token')}: {plan.step_seconds:.3g} s, "
+        f"{a_step / plan.step_seconds:,.0f} tokens/s"
     )
     if plan.steps is not None and plan.tokens is not None and plan.seconds is not None:
         for part, (count, each) in plan.parts.items():

@@ -205,7 +205,8 @@ def _next(report: DatasetCard, out: Path, tokenizer: str) -> str:
     words = ["--data", str(out), "--run", free_folder(Path("runs", out.name)).as_posix()]
     if (Path(tokenizer) / "config.toml").is_file():
         measured = shell_line(["minigpt", "evaluate", tokenizer, "--data", str(out), "--split", "all"])
-        return f"{measured}\n  or, to train it further: {shell_line(['minigpt', 'train', '--init-from', tokenizer, *words])}"
+        further = shell_line(["minigpt", "train", "--init-from", tokenizer, *words])
+        return f"{measured}\n  or, to train it further: {further}"
     preset = {"bpe": "laptop", "char": "shakespeare"}.get(report.tokenizer.partition(":")[0], "seed")
     words += ["--preset", preset] if preset != "seed" else []
     if report.block_size < resolve(preset).model.block_size:  # the text may be too short for a longer one

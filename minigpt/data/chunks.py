@@ -1,6 +1,7 @@
 """Text in bounded pieces, so that a document of any length passes through the same few megabytes.
 
-A piece ends where GPT-2's pre-tokeniser splits anyhow (`minigpt.tokenizers.last_safe_split`): encoding the pieces one by one
+A piece ends where GPT-2's pre-tokeniser splits anyhow (`minigpt.tokenizers.last_safe_split`): encoding the pieces one
+by one
 gives exactly the ids of the whole. Only where a million characters hold no such place (no space, no end of line),
 a piece is cut between two characters as it comes, and one token there may differ.
 

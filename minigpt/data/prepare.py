@@ -2,7 +2,8 @@
 
     reading      sizes and hashes; copies and empty documents fall out; the split is chosen        (split.py)
     learning     the tokenizer reads the training side, if it is one that learns                   (minigpt.tokenizers)
-    encoding     documents to tokens, on all cores, into two token files                           (pack.py, token_file.py)
+    encoding     documents to tokens, on all cores, into two token files                           (pack.py,
+    token_file.py)
     comparing    how much of validation stands in training                                         (contamination.py)
 
 Memory does not grow with the text, but for 25 bytes a document (some 60 while they are compared). The folder appears

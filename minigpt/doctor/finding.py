@@ -45,4 +45,4 @@ class Finding:
     def to_dict(self) -> dict[str, Any]:
         """Returns it as plain values, the first command apart from the words of the remedy."""
         words = re.sub(r":? ?`.+?`", "", self.fix, count=1).replace("`", "").strip()
-        return {**asdict(self), "remedy": words, "command": self.command}
+        return {**asdict(self), "fix": words, "command": self.command}

@@ -201,7 +201,7 @@ def exploding(evidence: Evidence) -> Finding | None:
     largest = ""
     if evidence.health:
         part = max(evidence.health[-1]["modules"], key=lambda part: float(part["grad_norm"]))
-        largest = f" Most of it is that of {part['part']} ({part['gradient']:.3g})."
+        largest = f" Most of it is that of {part['module']} ({part['grad_norm']:.3g})."
     return Finding(
         "exploding gradient",
         "problem",
@@ -230,7 +230,8 @@ def dead_units(evidence: Evidence) -> Finding | None:
     return Finding(
         "dead units",
         "problem",
-        f"{worst['dead']:.0%} of the hidden units of {worst['part']} were silent on every token of the last look"
+        f"{worst['dead_unit_ratio']:.0%} of the hidden units of {worst['module']} were silent on every token of the "
+        "last look"
         + (f", and more than {DEAD:.0%} in {pluralize(len(parts) - 1, 'other layer')}." if len(parts) > 1 else "."),
         "They take time and learn nothing any more; a learning rate too high early on kills units.",
         f"A lower rate: `{evidence.again('revived', '--train.lr', f'{lower_rate(evidence.config):g}')}`"
@@ -250,7 +251,8 @@ def saturated_heads(evidence: Evidence) -> Finding | None:
     return Finding(
         "saturated heads",
         "problem",
-        f"{worst['saturated']:.0%} of the heads of {worst['part']} give nearly all their weight to one token.",
+        f"{worst['saturated_head_ratio']:.0%} of the heads of {worst['module']} give nearly all their weight "
+        "to one token.",
         "Their scores have grown so large that no gradient passes; they will hardly change again.",
         f"A lower rate and a longer warm-up: `{_gentler(evidence)}`",
         step=since["step"],

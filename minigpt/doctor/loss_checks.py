@@ -102,18 +102,18 @@ def not_moving(evidence: Evidence) -> Finding | None:
             epoch=first["epoch"],
         )
     middle = evidence.loss(0.4 * last, 0.6 * last)
-    pluralize = _worth_beating(evidence)
-    if pluralize is None or middle is None or steps < PLATEAU_STEPS or middle > 1.02 * recent:
+    counted = _worth_beating(evidence)
+    if counted is None or middle is None or steps < PLATEAU_STEPS or middle > 1.02 * recent:
         return None
     lines = [line["loss"] for line in evidence.steps if line["step"] >= last - max(20, last // 10)]
     error = stdev(lines) / math.sqrt(len(lines)) if len(lines) > 2 else 0.0
-    if recent < pluralize - max(PLATEAU_NOISE * pluralize, 2 * error):
+    if recent < counted - max(PLATEAU_NOISE * counted, 2 * error):
         return None
     lower = lower_rate(evidence.config)
     return Finding(
         "not moving",
         "problem",
-        f"The loss stands at {recent:.3f}; knowing how often each token occurs gives {pluralize:.3f}.",
+        f"The loss stands at {recent:.3f}; knowing how often each token occurs gives {counted:.3f}.",
         "The model has learned to count tokens and nothing of their order. A learning rate that is too high does that.",
         f"Train anew at a lower rate: `{evidence.again('slower', '--train.lr', f'{lower:g}')}`",
         step=int(0.4 * last),
@@ -122,8 +122,8 @@ def not_moving(evidence: Evidence) -> Finding | None:
 
 def _worth_beating(evidence: Evidence) -> float | None:
     """Returns the loss of counting tokens, where the text's order tells more than that."""
-    pluralize, ordered = evidence.unigram, evidence.bigram
-    return pluralize if pluralize and ordered is not None and ordered < (1 - ORDERLY) * pluralize else None
+    counted, ordered = evidence.unigram, evidence.bigram
+    return counted if counted and ordered is not None and ordered < (1 - ORDERLY) * counted else None
 
 
 def bigram(evidence: Evidence) -> Finding | None:

@@ -156,7 +156,7 @@ def _decisive(config: Config) -> dict[str, Any]:
     """Returns the settings on which the loss at each step depends, by their dotted names."""
     groups = config.to_dict()
     del groups["model"]["vocab_size"]
-    groups["train"] = {name: groups["train"][name] for name in ("batch_size", "lr", "clip")}
+    groups["train"] = {name: groups["train"][name] for name in ("batch_size", "lr", "grad_clip")}
     del groups["schedule"]["max_warmup_ratio"]  # it cuts the warm-up of runs that are shorter than any reference
     del groups["machine"]
     return {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}

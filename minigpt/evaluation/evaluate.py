@@ -64,7 +64,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns everything as plain values, for JSON: figures by name, their 95 % intervals in `intervals`."""
-        content = {name: value for name, value in vars(self).items() if name != "figures"}
+        content = {name: value for name, value in vars(self).items() if name != "metrics"}
         intervals: dict[str, tuple[float, float] | None] = {}
         for name, value in vars(self.metrics).items():
             if isinstance(value, Estimate):

@@ -1,6 +1,7 @@
 """Does a sample stand in the training text? Exact answers, by binary search in the order of all its places.
 
-The order is built once and kept (suffix_array_file.py). A sequence of tokens has its longest match beside the place where it
+The order is built once and kept (suffix_array_file.py). A sequence of tokens has its longest match beside the place
+where it
 would stand itself; matches longer than what the order compares are followed token by token.
 
 A run of tokens across the end of a document holds `end_of_text`, and is found for a sample that holds it too. Across
@@ -124,7 +125,8 @@ class CopyIndex:
         return [run for run in _maximal(*self._matches(self._known(ids))) if run.length >= n]
 
     def document(self, place: int, end_of_text: int) -> int:
-        """Returns where the document begins that holds a place of the training text, or its stretch (see `TokenFile`)."""
+        """Returns where the document begins that holds a place of the training text, or its stretch (see
+        `TokenFile`)."""
         first = place // self.shard.segment_length * self.shard.segment_length if self.shard.segment_length else 0
         for stop in range(place, first, -_PLACES_AT_ONCE):
             start = max(first, stop - _PLACES_AT_ONCE)

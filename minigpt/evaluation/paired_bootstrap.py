@@ -30,9 +30,9 @@ def beats_bigram(found: EvalMetrics) -> bool:
 
     Of a single document, the interval of the loss alone must lie below the bigram's.
     """
-    pluralize = [(one.tokens, one.loss - one.bigram) for one in found.by_document if one.bigram is not None]
-    if len(pluralize) > 1:
-        away = _mean([tokens for tokens, _ in pluralize], [tokens * below for tokens, below in pluralize])
+    counted = [(one.tokens, one.loss - one.bigram) for one in found.by_document if one.bigram is not None]
+    if len(counted) > 1:
+        away = _mean([tokens for tokens, _ in counted], [tokens * below for tokens, below in counted])
         return away.interval is not None and away.interval[1] < 0
     return found.loss.interval is not None and found.loss.interval[1] < found.yardsticks["bigram"].value
 

@@ -101,7 +101,8 @@ def real_samples(shard: TokenFile, n_samples: int, length: int) -> list[list[int
     Args:
         shard: the validation split.
         n_samples: how many; fewer, if the split has no room for so many side by side.
-        length: how many tokens each has; fewer, if the split or its stretches (see `TokenFile.segment_length`) are shorter.
+        length: how many tokens each has; fewer, if the split or its stretches (see `TokenFile.segment_length`) are
+        shorter.
     """
     stretch = shard.segment_length or shard.n_tokens
     length = min(length, stretch, shard.n_tokens)

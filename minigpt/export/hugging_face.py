@@ -187,8 +187,8 @@ def _notes(found: Mapping[str, Any], config: GPTConfig, tokenizer: Tokenizer) ->
     """Yields what differs between the checkpoint and the run, as sentences."""
     if surplus := config.vocab_size - tokenizer.vocab_size:
         yield (
-            f"the model has {pluralize(surplus, 'row')} more than its tokenizer has ids, as padding: left out, and their "
-            "share of the probability with them"
+            f"the model has {pluralize(surplus, 'row')} more than its tokenizer has ids, as padding: left out, "
+            "and their share of the probability with them"
         )
     if any(found.get(name, DEFAULTS[name]) != config.dropout for name in ("embd_pdrop", "attn_pdrop")):
         yield f"of several dropout shares, resid_pdrop's {config.dropout} is taken for all"

@@ -65,7 +65,8 @@ ids = tokenizer("Once upon a time", return_tensors="pt").input_ids
 print(tokenizer.decode(model.generate(ids, max_new_tokens=50, do_sample=True)[0]))
 ```
 
-It reads {pluralize(model.block_size, "token")} at most, prompt and answer together. `<|endoftext|>` in a text is ordinary
+It reads {pluralize(model.block_size, "token")} at most, prompt and answer together. `<|endoftext|>` in a text is
+ordinary
 characters (`split_special_tokens`); its id stands between documents.
 
 Licence: {stated}.

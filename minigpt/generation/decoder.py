@@ -33,7 +33,7 @@ class Decoder:
     def __init__(self, model: GPT, capacity: int, longest: int | None = None) -> None:
         """Makes room for `capacity` texts of up to `longest` tokens; for any length when it is left out.
 
-        The model is one that `with_weights` made.
+        The model is one that `for_inference` made.
         """
         self.model = model
         self.context = model.config.block_size

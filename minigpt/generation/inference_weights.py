@@ -1,7 +1,9 @@
 """Models for generation: the same mathematics, with every layer in the form in which it runs quickest here.
 
-`for_inference` makes one: its matrices are those of quantized_linear.py, and torch's bookkeeping around each call of a layer is
-left out, which would take a third of a small model's step. `choose_dtype` decides on a form by measuring, and `loss_change`
+`for_inference` makes one: its matrices are those of quantized_linear.py, and torch's bookkeeping around each call of
+a layer is
+left out, which would take a third of a small model's step. `choose_dtype` decides on a form by measuring, and
+`loss_change`
 tells what its rounding costs. The model that comes in is left as it is.
 """
 

@@ -4,7 +4,8 @@ A new token needs every weight once, so its pace is that of reading them. On a C
 packed into its own layout two to five times as fast as torch reads the original, in float32 too; bfloat16 halves the
 bytes, int8 halves them again.
 
-A new form is a function and a line in `KINDS`. Which form a model takes is decided in inference_weights.py; how many rows it is
+A new form is a function and a line in `KINDS`. Which form a model takes is decided in inference_weights.py; how many
+rows it is
 called with, in row_invariant.py.
 """
 

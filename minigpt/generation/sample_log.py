@@ -1,10 +1,12 @@
 """What a model says as it learns: the same prompts continued at its checkpoints, kept in RUN/samples.jsonl.
 
 One JSON object a line, a `SampleRecord`. Training adds what the data set's fixed prompts give after each epoch
-(`extend_sample_log`); `fill_sample_log` adds prompts of one's own, and what an older run lacks, at the checkpoints that are
+(`extend_sample_log`); `fill_sample_log` adds prompts of one's own, and what an older run lacks, at the
+checkpoints that are
 there. What stands in the file is never made again. `read_sample_log` reads it.
 
-Not here: what a kept text is (sample_record.py), which passages the fixed prompts are (fixed_prompts.py), when training samples
+Not here: what a kept text is (sample_record.py), which passages the fixed prompts are (fixed_prompts.py), when
+training samples
 (minigpt/training/trainer.py).
 """
 

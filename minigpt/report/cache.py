@@ -49,7 +49,7 @@ def measured(
     machine = restore_runtime(folder.environment(), settings)
     made_of = {
         "program": __version__,
-        "figures": VERSION,
+        "metrics": VERSION,
         "torch": str(torch.__version__),
         "step": step,
         **_model(folder, place),
@@ -66,7 +66,7 @@ def measured(
     found = replace(found, metrics=_shorter(found.metrics))
     if made_of["weights"] and found.metrics.by_frequency is not None:  # it may have more to say on another day
         plain = asdict(found)
-        plain["figures"]["by_document"] = [list(document.values()) for document in plain["figures"]["by_document"]]
+        plain["metrics"]["by_document"] = [list(document.values()) for document in plain["metrics"]["by_document"]]
         with suppress(OSError):  # in a folder that cannot be written, it is measured each time
             write_file(folder.evaluation_file, json.dumps({"made_of": made_of, "evaluation": plain}))
     return found
@@ -86,7 +86,7 @@ def remembered(folder: RunFolder, checkpoint: str, train: str | None, val: str |
         CheckpointError: if the checkpoint is not there or damaged.
     """
     place = folder.find_checkpoint(checkpoint)
-    made_of = {"figures": VERSION, "step": folder.checkpoint_step(place), **_model(folder, place)}
+    made_of = {"metrics": VERSION, "step": folder.checkpoint_step(place), **_model(folder, place)}
     kept = _read(folder.evaluation_file, {**made_of, "train": train, "val": val}) if train and val else None
     if kept is not None:
         verify(place)
@@ -139,9 +139,9 @@ def _read(file: Path, made_of: dict[str, Any]) -> Evaluation | None:
         content = typed(_Kept, read_json(file))
         if not made_of["weights"] or {name: content["made_of"].get(name) for name in made_of} != made_of:
             return None
-        figures, names = content["evaluation"]["figures"], [each.name for each in fields(Bucket)]
+        figures, names = content["evaluation"]["metrics"], [each.name for each in fields(Bucket)]
         documents = [dict(zip(names, values, strict=True)) for values in figures["by_document"]]
-        found = typed(Evaluation, {**content["evaluation"], "figures": {**figures, "by_document": documents}})
+        found = typed(Evaluation, {**content["evaluation"], "metrics": {**figures, "by_document": documents}})
         _check(found.metrics)
         return found
     except (OSError, ValueError, LookupError, TypeError):

@@ -78,7 +78,8 @@ def make_tokenizer(spec: str, training_text: Iterable[str] = (), on_note: OnNote
     """Makes the tokenizer that a spec names.
 
     Args:
-        spec: a key of `TOKENIZER_TYPES`, for `bpe` followed by a colon and the number of ids: `bpe:8192`; or the folder of a run
+        spec: a key of `TOKENIZER_TYPES`, for `bpe` followed by a colon and the number of ids: `bpe:8192`; or the
+        folder of a run
             or data set, whose tokenizer it then is.
         training_text: pieces of text; only the kinds that `reads_text` look at it, and they read it once.
         on_note: told what of that text was not taken as it is.
@@ -156,7 +157,8 @@ def _parse(spec: str) -> tuple[TokenizerType, int]:
         raise TokenizerError(
             "There is no such tokenizer",
             got=spec,
-            remedy=f"{did_you_mean(name, TOKENIZER_TYPES)}There are: {', '.join(TOKENIZER_TYPES)}:N, or the folder of a run.",
+            remedy=f"{did_you_mean(name, TOKENIZER_TYPES)}There are: {', '.join(TOKENIZER_TYPES)}:N, or the folder of "
+            "a run.",
         )
     kind = TOKENIZER_TYPES[name]
     if kind.takes_size and not (size.isascii() and size.isdigit() and len(size) < 8):

@@ -1,6 +1,7 @@
 """The gradient of one batch, in parts that fit into memory.
 
-`GradientAccumulator` adds up the parts' gradients so that each token of the batch has the same weight, in whichever part it
+`GradientAccumulator` adds up the parts' gradients so that each token of the batch has the same weight, in whichever
+part it
 stands. When memory runs out it makes the parts smaller, and the batch stays what it was. Whether the model's code is
 compiled is decided in compiling.py; what is done with a gradient, in trainer.py.
 """

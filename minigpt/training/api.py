@@ -82,7 +82,8 @@ def start(
         raise ConfigError(
             "The training needs more memory than this machine has",
             got=f"{plan.bytes / 1e9:,.1f} GB planned, {(plan.room or 0) / 1e9:,.1f} GB there",
-            remedy="Try --train.grad-accum-steps 2, 4, ... or a smaller model or --model.block-size; see `minigpt plan`.",
+            remedy="Try --train.grad-accum-steps 2, 4, ... or a smaller model or --model.block-size; see "
+            "`minigpt plan`.",
         )
     machine = decide_compile(machine, config, plan.steps or 0)
     training = Trainer(config, dataset, machine, folder, callbacks, should_stop, plan)

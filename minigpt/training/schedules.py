@@ -1,6 +1,7 @@
 """Learning-rate schedules: each a function from progress to a share of the peak rate.
 
-`lr_factor` is what the loop calls. A schedule is given `done`, the share of all steps that is behind, and `start`, the share
+`lr_factor` is what the loop calls. A schedule is given `done`, the share of all steps that is behind, and `start`,
+the share
 at which the warm-up ends; the warm-up itself is the same straight line for all but one-cycle. Each reaches its end,
 `final`, one step after the last (as in Hugging Face's schedules), so that a final of 0 leaves no step without a rate.
 A new schedule is a function and a line in `SCHEDULES`.

@@ -92,7 +92,7 @@ def test_from_text_to_words(call, text_folder, tmp_path):
 
 def test_an_option_overrides_the_preset_even_with_the_defaults_value(call, data_folder, tmp_path):
     file = tmp_path / "my.toml"
-    file.write_text("[train]\nlog_every = 3\nclip = 0.25\n")
+    file.write_text("[train]\nlog_every = 3\ngrad_clip = 0.25\n")
     run = tmp_path / "run"
     code, _, _ = call(
         "train", "--data", data_folder, "--run", run, *TINY, "--config", file, "--steps", 1, "--train.log-every", 10
@@ -100,7 +100,7 @@ def test_an_option_overrides_the_preset_even_with_the_defaults_value(call, data_
     assert code == 0
     text = (run / "config.toml").read_text()
     assert "log_every = 10\n" in text  # the default's value, but given: it beats the file
-    assert "clip = 0.25\n" in text
+    assert "grad_clip = 0.25\n" in text
     assert "steps = 1\n" in text
 
 
@@ -213,7 +213,7 @@ def test_too_little_memory_is_one_message(call, data_folder, tmp_path, monkeypat
     def fail(*arguments, **settings):
         raise error
 
-    monkeypatch.setattr("minigpt.training.trainer.Training.step", fail)
+    monkeypatch.setattr("minigpt.training.trainer.Trainer.step", fail)
     code, _, err = call("train", "--data", data_folder, "--run", tmp_path / "run", *TINY)
     assert code == 2
     assert "--train.grad-accum-steps" in err

@@ -89,8 +89,8 @@ def test_visible_text_stays_what_it_is():
 
 PRODUCTS = {
     "console.py": {"stdout"},
-    "text_views.py": {"stdout"},
-    "learning.py": {"stdout"},
+    "generate_views.py": {"stdout"},
+    "bpe_process.py": {"stdout"},
     "app.py": {"stdout", "stderr"},
 }
 """Where standard streams are named: for JSON, for generated text, to answer a parent process, and to open and flush."""

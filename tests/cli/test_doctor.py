@@ -38,7 +38,7 @@ def test_a_sick_run_gets_findings_and_remedies_that_run(call, sick_run):
 def test_its_remedy_is_carried_out(call, sick_run):
     out = json.loads(call("doctor", sick_run, "--json")[1])
     finding = next(finding for finding in out["findings"] if finding["check"] == "learning rate too high")
-    assert finding["remedy"] == "Train anew at a lower rate"
+    assert finding["fix"] == "Train anew at a lower rate"
     words = shlex.split(finding["command"])[1:]
     code, _, _ = call(*words)
     assert code == 0

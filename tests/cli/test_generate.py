@@ -214,7 +214,7 @@ def test_texts_that_can_come_again_are_made_with_exact_weights(call, run_folder,
         asked.append(kind)
         return choose_dtype(model, "float32", rows)
 
-    monkeypatch.setattr("minigpt.generation.inference_weights.choose", note)
+    monkeypatch.setattr("minigpt.generation.inference_weights.choose_dtype", note)
     for options in (["--seed", 1], ["--temperature", 0], ["--beams", 2], ["--weights", "bfloat16", "--seed", 1], []):
         assert call("generate", run_folder, "--max-new-tokens", 1, *options)[0] == 0
     assert asked == ["float32", "float32", "float32", "bfloat16", "auto"]

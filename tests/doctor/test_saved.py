@@ -126,5 +126,5 @@ def test_metrics_that_are_lost(run, empty):
 def test_as_plain_values_a_remedy_is_words_and_a_command(run):
     shutil.rmtree(run.checkpoints)
     finding = found(run)["no checkpoint"].to_dict()
-    assert finding["remedy"] == "Restore its checkpoints folder from a copy. Without one, begin again"
+    assert finding["fix"] == "Restore its checkpoints folder from a copy. Without one, begin again"
     assert finding["command"] == f"minigpt resume {run.path}"

@@ -43,7 +43,7 @@ def ordered(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"schedule__name": "wsd", "schedule__warmup_steps": 8, "schedule__decay_ratio": 0.9},
             "decay",
             "hint",
-            "--schedule.decay_ratio-ratio 0.3",
+            "--schedule.decay-ratio 0.3",
         ),
         ({"train__batch_size": 64}, "batch", "hint", "--train.batch-size 4"),
     ],
@@ -122,7 +122,7 @@ def test_the_loss_of_pairs_is_the_evaluations(run_folder, dataset, tmp_path):
     folder = RunFolder(run)
     measured(folder, "best", dataset, folder.config().machine, lambda *_: None)
     content = json.loads(folder.evaluation_file.read_text())
-    content["evaluation"]["figures"]["yardsticks"]["bigram"]["value"] = 1.25  # of a text too long to count here
+    content["evaluation"]["metrics"]["yardsticks"]["bigram"]["value"] = 1.25  # of a text too long to count here
     folder.evaluation_file.write_text(json.dumps(content))
     assert read_snapshot(run).pairs == 1.25
     content["made_of"]["val"] = "another text"

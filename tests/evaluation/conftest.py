@@ -8,4 +8,4 @@ import pytest
 @pytest.fixture(autouse=True)
 def _no_race(monkeypatch: pytest.MonkeyPatch) -> None:
     """Finding out which precision is fast takes a quarter of a second, and runs name theirs anyhow."""
-    monkeypatch.setattr("minigpt.runtime.matmul_rate", lambda *arguments: 1.0)
+    monkeypatch.setattr("minigpt.runtime.measure_matmul_flops", lambda *arguments: 1.0)

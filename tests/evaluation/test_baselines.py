@@ -55,7 +55,7 @@ def naive(ids: np.ndarray, segment_length: int = 0):
     return count, unigram, bigram
 
 
-@pytest.mark.parametrize("seam", [0, 16])
+@pytest.mark.parametrize("segment_length", [0, 16])
 @pytest.mark.parametrize(("pairs_at_once", "tokens_at_once"), [(2**23, 2**21), (50, 64), (1, 1)])
 def test_equal_to_the_formulas(ids, tmp_path, monkeypatch, segment_length, pairs_at_once, tokens_at_once):
     monkeypatch.setattr(module, "PAIRS_AT_ONCE", pairs_at_once)

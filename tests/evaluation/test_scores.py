@@ -126,10 +126,10 @@ def test_equal_to_transformers(model, text, stride):
             window = ids[start : start + 17]
             labels = window.clone()
             labels[: done - start] = -100
-            pluralize = int((labels != -100).sum())
+            counted = int((labels != -100).sum())
             logits = other(window[None, :-1]).logits[0]
             total += torch.nn.functional.cross_entropy(logits, labels[1:], reduction="sum").item()
-            done, start = done + pluralize, start + stride
+            done, start = done + counted, start + stride
     scores = score(model, text, CPU, stride=stride)
     assert scores.nll.mean(dtype=np.float64) == pytest.approx(total / 299, rel=1e-5)
     np.testing.assert_array_equal(scores.places, np.arange(1, 300))

@@ -317,4 +317,4 @@ def test_every_refusal_is_one_that_a_user_can_read(folder):
         import_hugging_face(folder, folder.parent / "run", tokenizer="byte")
     assert caught.value.what
     assert caught.value.remedy
-    assert str(folder) in str(caught.value.seen)
+    assert str(folder) in str(caught.value.got)

@@ -52,7 +52,9 @@ def window_of(text: list[int], prompt_length: int, context: int) -> list[int]:
     return window
 
 
-@pytest.mark.parametrize("config", VARIANTS, ids=lambda c: f"{c.position}-{c.norm}-{c.mlp}-{c.tied}-{c.kv_heads}")
+@pytest.mark.parametrize(
+    "config", VARIANTS, ids=lambda c: f"{c.position}-{c.norm}-{c.mlp}-{c.tie_word_embeddings}-{c.kv_heads}"
+)
 def test_rows_of_any_length_equal_the_model_without_a_cache_also_past_the_context(config):
     model = make(config)
     decoder, chance = Decoder(for_inference(model, "float32"), len(PROMPTS)), torch.Generator().manual_seed(1)

@@ -18,8 +18,8 @@ GROUPED = replace(SMALL, n_kv_head=2, qk_norm=True, mlp="swiglu")
 
 @pytest.mark.parametrize("mlp", ["gelu", "relu2", "swiglu"])
 @pytest.mark.parametrize("tie_word_embeddings", [True, False])
-def test_flops_are_those_that_torch_counts(mlp, tied):
-    config = replace(SMALL, mlp=mlp, tie_word_embeddings=tied)
+def test_flops_are_those_that_torch_counts(mlp, tie_word_embeddings):
+    config = replace(SMALL, mlp=mlp, tie_word_embeddings=tie_word_embeddings)
     with torch.device("meta"):
         model = GPT(config)
         ids = torch.zeros(2, config.block_size, dtype=torch.long)
@@ -27,11 +27,11 @@ def test_flops_are_those_that_torch_counts(mlp, tied):
         model(ids).sum().backward()
     parts = flops_per_token(config)
     scores = parts.pop("attention: scores and sums")
-    pluralize = counter.get_total_flops() / ids.numel()
+    counted = counter.get_total_flops() / ids.numel()
     # On the meta device torch counts all of the attention's square, and its fused kernel's second forward pass.
     in_matrices = sum(parts.values())
-    assert in_matrices <= pluralize
-    assert pluralize - in_matrices == pytest.approx(2 * scores, rel=0.3)
+    assert in_matrices <= counted
+    assert counted - in_matrices == pytest.approx(2 * scores, rel=0.3)
 
 
 def test_the_reference_setting_takes_41_million_a_token():

@@ -31,7 +31,7 @@ VARIANTS = [
 
 def name(config: GPTConfig) -> str:
     heads = f"{config.kv_heads}-{config.qk_norm}"
-    return f"{config.position}-{config.norm}-{config.mlp}-{'bias' if config.bias else 'plain'}-{config.tie_word_embeddings}-{heads}"
+    return f"{config.position}-{config.norm}-{config.mlp}-{'bias' if config.bias else 'plain'}-{heads}"
 
 
 def make(config: GPTConfig) -> GPT:

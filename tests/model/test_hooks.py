@@ -15,7 +15,7 @@ IDS = torch.randint(50, (2, 12), generator=torch.Generator().manual_seed(3))
 
 
 def record(model: GPT, *names: str, ids: torch.Tensor = IDS) -> dict[str, torch.Tensor]:
-    got: dict[str, torch.Tensor] = {}
+    seen: dict[str, torch.Tensor] = {}
 
     def into(place: str):
         return lambda tensor: seen.update({place: tensor})
@@ -79,7 +79,7 @@ def test_a_heads_output_can_be_switched_off():
 def test_the_loss_of_watched_logits_is_the_same():
     model, targets = make(VARIANTS[0]), IDS.roll(-1, dims=1)
     targets[:, -1] = IGNORE_INDEX
-    got: list[torch.Tensor] = []
+    seen: list[torch.Tensor] = []
     with hooked(model, {"logits": seen.append}):
         plain = model(IDS, targets)
     torch.testing.assert_close(model(IDS, targets), plain, rtol=1e-5, atol=1e-4)

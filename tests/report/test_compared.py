@@ -183,7 +183,7 @@ def test_of_many_documents_a_thousand_are_drawn_and_kept_short(run, monkeypatch)
     short = replace(facts, evaluation=many)
     drawn = [picture.text for picture in evaluation_plots([short])]
     assert max(map(len, drawn)) < 300_000
-    monkeypatch.setattr(cache, "measure", lambda *args, **rest: many)
+    monkeypatch.setattr(cache, "evaluate", lambda *args, **rest: many)
     facts.folder.evaluation_file.unlink()
     first = collect_facts([run], ReportOptions(samples=False))[0].evaluation
     again = collect_facts([run], ReportOptions(samples=False))[0].evaluation

@@ -122,7 +122,7 @@ def test_a_stranger_writes_words_and_nothing_else(run, read):
 def test_a_stranger_names_parts_and_groups(run, read):
     collect_facts([run], ReportOptions(samples=False))
     kept = json.loads((run / "evaluation.json").read_text("utf-8"))
-    kept["evaluation"]["figures"]["by_document"][0][0] = NASTY
+    kept["evaluation"]["metrics"]["by_document"][0][0] = NASTY
     kept["evaluation"]["notes"] = [NASTY]
     (run / "evaluation.json").write_text(json.dumps(kept), encoding="utf-8")
 
@@ -415,8 +415,8 @@ def test_figures_are_kept_and_used_only_for_the_same_model_and_text(run, monkeyp
     useless = [("by_context", []), ("tokens", 0), ("yardsticks", {}), ("calibration", []), ("documents", 99)]
 
     def with_figure(name, value):
-        figures = {**content["evaluation"]["figures"], name: value}
-        return json.dumps({**content, "evaluation": {**content["evaluation"], "figures": figures}})
+        figures = {**content["evaluation"]["metrics"], name: value}
+        return json.dumps({**content, "evaluation": {**content["evaluation"], "metrics": figures}})
 
     for spoilt in (
         "{",

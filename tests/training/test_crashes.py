@@ -72,13 +72,13 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_the_last_checkpoint_whole(data
     code = (
         "import os, signal, sys, minigpt.training.trainer as loop\n"
         "from minigpt.cli.app import main\n"
-        "real = loop.Training.step\n"
+        "real = loop.Trainer.step\n"
         "def step(self, batch, lr):\n"
         "    if self.at.step == 5:\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n"
         "    return real(self, batch, lr)\n"
-        "loop.Training.step = step\n"
+        "loop.Trainer.step = step\n"
         "main(sys.argv[1:])\n"
     )
     file = tmp_path / "config.toml"

@@ -118,7 +118,7 @@ def test_an_accident_in_a_look_ends_no_run(data_folder, tmp_path, monkeypatch):
     def fail(*arguments: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("minigpt.training.trainer.Look", fail)
+    monkeypatch.setattr("minigpt.training.trainer.HealthProbe", fail)
     outcome = train(data_folder, tmp_path / "run", tiny(train__steps=2))
     assert outcome.steps == 2
     notes = read_metrics(tmp_path / "run" / "metrics.jsonl", "note")

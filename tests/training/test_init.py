@@ -1,4 +1,5 @@
-"""`train --init-from`: a run that begins with another's weights is that model at its first step, and resumes exactly."""
+"""`train --init-from`: a run that begins with another's weights is that model at its first step, and resumes
+exactly."""
 
 from __future__ import annotations
 
@@ -134,7 +135,7 @@ def test_settings_that_contradict_it_are_named_with_both_values(run_folder, data
         resolve(file=file, overrides={"model.n_layer": 7}, model=model)
     assert "model.n_layer is 7, but the model that is there already has 1" in str(caught.value)
     assert "model.position is 'none', but the model that is there already has 'learned'" in str(caught.value)
-    with pytest.raises(ConfigError, match=r"model\.n_layer 3, there 1; model\.tied False, there True"):
+    with pytest.raises(ConfigError, match=r"model\.n_layer 3, there 1; model\.tie_word_embeddings False, there True"):
         train(
             data_folder,
             tmp_path / "run",

@@ -35,20 +35,20 @@ def test_the_settings_name_every_schedule():
 
 
 def test_cosine_is_torchs():
-    assert ours(ScheduleConfig(name="cosine", final=0.1)) == pytest.approx(
+    assert ours(ScheduleConfig(name="cosine", min_lr_ratio=0.1)) == pytest.approx(
         theirs(CosineAnnealingLR, T_max=TOTAL, eta_min=0.1)
     )
 
 
 def test_linear_is_torchs():
-    assert ours(ScheduleConfig(name="linear", final=0.2)) == pytest.approx(
+    assert ours(ScheduleConfig(name="linear", min_lr_ratio=0.2)) == pytest.approx(
         theirs(LinearLR, start_factor=1.0, end_factor=0.2, total_iters=TOTAL)
     )
 
 
 def test_one_cycle_is_torchs():
     # torch reaches its peak at pct_start * total - 1, and its end at total - 1
-    assert ours(ScheduleConfig(name="one-cycle", warmup_steps=16, final=1 / (25 * 1e4))) == pytest.approx(
+    assert ours(ScheduleConfig(name="one-cycle", warmup_steps=16, min_lr_ratio=1 / (25 * 1e4))) == pytest.approx(
         theirs(OneCycleLR, max_lr=1.0, total_steps=TOTAL + 1, pct_start=1 / 3, cycle_momentum=False)
     )
 
@@ -60,19 +60,19 @@ def test_constant_stays():
 @pytest.mark.parametrize("warmup", [0, 10])
 def test_wsd_decays_over_its_share_of_all_steps_whatever_the_warm_up(warmup):
     """Against torch's schedulers one behind the other: the warm-up takes nothing from the decay."""
-    rates = ours(ScheduleConfig(name="wsd", warmup_steps=warmup, decay=0.2, final=0.1))
+    rates = ours(ScheduleConfig(name="wsd", warmup_steps=warmup, decay_ratio=0.2, min_lr_ratio=0.1))
     decay = theirs(LinearLR, start_factor=1.0, end_factor=0.1, total_iters=10)
     assert rates[warmup:] == pytest.approx([1.0] * (40 - warmup) + decay[:10])
 
 
 def test_wsd_with_no_room_for_its_decay_falls_from_the_end_of_the_warm_up():
-    rates = ours(ScheduleConfig(name="wsd", warmup_steps=40, decay=0.5, final=0.0))
+    rates = ours(ScheduleConfig(name="wsd", warmup_steps=40, decay_ratio=0.5, min_lr_ratio=0.0))
     assert rates[39:] == pytest.approx([40 / 41, *(1 - step / 10 for step in range(10))])
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_the_warm_up_rises_to_the_peak_and_the_end_is_one_step_behind_the_last(name):
-    config = ScheduleConfig(name=name, warmup_steps=10, final=0.3)
+    config = ScheduleConfig(name=name, warmup_steps=10, min_lr_ratio=0.3)
     rates = ours(config)
     assert rates[:11] == sorted(rates[:11])
     assert 0 < rates[0] < 0.2
@@ -86,7 +86,7 @@ def test_the_warm_up_rises_to_the_peak_and_the_end_is_one_step_behind_the_last(n
 @pytest.mark.parametrize("total", [1, 2, 3, 50])
 def test_every_step_of_a_run_learns(name, total):
     for warmup in (0, 1, 5, 50, 51):
-        config = ScheduleConfig(name=name, warmup_steps=warmup, final=0.0)
+        config = ScheduleConfig(name=name, warmup_steps=warmup, min_lr_ratio=0.0)
         rates = [lr_factor(step, total, config) for step in range(total)]
         assert all(0 < r <= 1 and math.isfinite(r) for r in rates)
 

@@ -135,7 +135,7 @@ def test_the_models_end_is_told_and_no_part_of_the_text(loaded):
     model, tokenizer = loaded
     with torch.no_grad():
         before = model.wte.weight[tokenizer.end_of_text].clone()
-        got: list[torch.Tensor] = []
+        seen: list[torch.Tensor] = []
         with hooked(model, {"final": seen.append}):
             model(torch.tensor([list(b"the ")]))
         model.wte.weight[tokenizer.end_of_text] = 100 * seen[0][0, -1]

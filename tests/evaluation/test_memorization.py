@@ -298,9 +298,11 @@ def test_every_place_is_looked_at_a_few_times_however_long_the_text(tmp_path, mo
     monkeypatch.setattr(suffixes, "PLACES_AT_ONCE", 500)
     monkeypatch.setattr(suffixes, "TOKENS_AT_ONCE", 1000)
     looks: list[int] = []
-    words = suffixes.Text.words
+    words = suffixes.IndexedText.words
     monkeypatch.setattr(
-        suffixes.Text, "words", lambda text, places, number: (looks.append(len(places)), words(text, places, number))[1]
+        suffixes.IndexedText,
+        "words",
+        lambda text, places, number: (looks.append(len(places)), words(text, places, number))[1],
     )
     for n in (10_000, 80_000):
         looks.clear()

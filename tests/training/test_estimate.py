@@ -73,7 +73,7 @@ def test_what_this_machine_cannot_hold_is_refused_before_it_begins(data_folder, 
     from minigpt.training import train
 
     config = tiny(train__batch_size=100_000_000)
-    with pytest.raises(ConfigError, match=r"more memory than this machine has.*GB planned.*accumulate"):
+    with pytest.raises(ConfigError, match=r"more memory than this machine has.*GB planned.*grad-accum-steps"):
         train(data_folder, tmp_path / "run", config)
     assert not (tmp_path / "run").exists()
     assert estimate_training(tiny(), CPU).fits
@@ -91,18 +91,18 @@ import json, sys
 import numpy as np, torch
 from minigpt.config import resolve, with_model
 from minigpt.data import Batch
-from minigpt.runtime import choose, peak_memory
+from minigpt.runtime import detect_runtime, peak_memory
 from minigpt.model import GPT
-from minigpt.training.accumulate import Gradients
+from minigpt.training.accumulate import GradientAccumulator
 from minigpt.training.optimizers import make_optimizers
-from minigpt.training.estimate import PICTURE_BYTES, make_plan
+from minigpt.training.estimate import PICTURE_BYTES, estimate_training
 
 config = with_model(resolve("seed", overrides=json.loads(sys.argv[1])), vocab_size=20_000)
-machine = choose("cpu", sys.argv[2], 1)
-plan = make_plan(config, machine)
+machine = detect_runtime("cpu", sys.argv[2], 1)
+plan = estimate_training(config, machine)
 model = GPT(config.model)
 optimizers = make_optimizers(model, 1e-3, config.optimizer)
-gradients = Gradients(model, machine, torch.amp.GradScaler("cpu", enabled=False), config.train.batch_size)
+gradients = GradientAccumulator(model, machine, torch.amp.GradScaler("cpu", enabled=False), config.train.batch_size)
 ids = np.random.default_rng(0).integers(20_000, size=(config.train.batch_size, config.model.block_size))
 for step in range(2):
     gradients.add(Batch(ids, ids), 0, step)

@@ -42,7 +42,7 @@ def gradient_of(gradients: GradientAccumulator, batch: Batch) -> tuple[float, li
 
 def full_above(gradients: GradientAccumulator, most_rows: int, unless_recomputed: bool = False) -> list[int]:
     """Makes the model's first block raise what a full GPU raises, when it gets more rows; notes what it got."""
-    got: list[int] = []
+    seen: list[int] = []
 
     def fail(block: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         seen.append(len(inputs[0]))
@@ -134,8 +134,8 @@ def test_a_whole_run_goes_on_and_says_it(data_folder, tmp_path, monkeypatch):
     usual, small = tmp_path / "usual", tmp_path / "small"
     config = tiny(train__steps=4, model__dropout=0.0)
     train(data_folder, usual, config)
-    plan = api.make_plan(config, detect_runtime("cpu", "float32"))
-    monkeypatch.setattr(api, "make_plan", lambda *_: plan)
+    plan = api.estimate_training(config, detect_runtime("cpu", "float32"))
+    monkeypatch.setattr(api, "estimate_training", lambda *_: plan)
     monkeypatch.setattr(GradientAccumulator, "_add", full)
     train(data_folder, small, config)
     losses = [

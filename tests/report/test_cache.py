@@ -10,7 +10,8 @@ import torch
 from minigpt.config import MachineConfig
 from minigpt.data import Dataset, prepare
 from minigpt.errors import CheckpointError, ConfigError
-from minigpt.report import ReportOptions, collect_facts, kept, write_report
+from minigpt.report import ReportOptions, cache, write_report
+from minigpt.report.collect import collect_facts
 from minigpt.runs.folder import RunFolder
 from tests.report.conftest import Page
 
@@ -19,17 +20,17 @@ from tests.report.conftest import Page
 def measuring(run, monkeypatch):
     """Returns what gives the figures of the run, and the steps that were measured for that, one by one."""
     folder, steps = RunFolder.open(run), []
-    measure = kept.measure
+    measure = cache.evaluate
 
-    def pluralize(*args, **rest):
+    def counted(*args, **rest):
         steps.append(int(rest["checkpoint"]))
         return measure(*args, **rest)
 
     def again(which="best", dataset=None, precision="auto"):
         machine = MachineConfig(precision=precision)
-        return kept.measured(folder, which, dataset or folder.open_data(), machine, lambda phase, done, total: None)
+        return cache.measured(folder, which, dataset or folder.open_data(), machine, lambda phase, done, total: None)
 
-    monkeypatch.setattr(kept, "measure", pluralize)
+    monkeypatch.setattr(cache, "evaluate", counted)
     return folder, steps, again
 
 
@@ -51,7 +52,7 @@ def test_another_text_precision_or_setting_is_measured_anew(measuring, text_fold
     folder.config_file.write_text(config.replace("n_head = 2", "n_head = 1"), encoding="utf-8")
     again(precision="float32")
     assert len(steps) == 6
-    monkeypatch.setattr(kept, "VERSION", kept.VERSION + 1)
+    monkeypatch.setattr(cache, "VERSION", cache.VERSION + 1)
     again(precision="float32")
     assert len(steps) == 7
     again(precision="float32")
@@ -74,13 +75,13 @@ def test_the_step_that_was_found_is_the_one_that_is_measured(measuring, monkeypa
     places = [folder.checkpoint_step(place) for place in folder.checkpoint_folders()]
     assert len(places) > 1
     folder.mark_best(places[0], 9.9)
-    measure = kept.measure
+    measure = cache.evaluate
 
     def meanwhile(*args, **rest):
         folder.mark_best(places[-1], 1.0)  # a training notes a new best
         return measure(*args, **rest)
 
-    monkeypatch.setattr(kept, "measure", meanwhile)
+    monkeypatch.setattr(cache, "evaluate", meanwhile)
     assert again().step == places[0]
     assert again(str(places[-1])).step == places[-1]
     assert again(str(places[0])).step == places[0]
@@ -91,7 +92,7 @@ def test_too_little_memory_ends_no_report(run, monkeypatch):
     def fail(*args, **rest):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(kept, "measure", fail)
+    monkeypatch.setattr(cache, "evaluate", fail)
     for wishes in (ReportOptions(samples=False), ReportOptions(samples=False, checkpoint="latest")):
         words = Page(write_report([run], wishes=wishes).read_text("utf-8")).words
         assert "Nothing was measured: there is not enough memory. Try --device cpu, or leave it out" in words
@@ -101,7 +102,7 @@ def test_other_errors_are_not_taken_for_too_little_memory(run, monkeypatch):
     def fail(*args, **rest):
         raise RuntimeError("a mistake of ours")
 
-    monkeypatch.setattr(kept, "measure", fail)
+    monkeypatch.setattr(cache, "evaluate", fail)
     with pytest.raises(RuntimeError, match="of ours"):
         write_report([run], wishes=ReportOptions(samples=False))
     with pytest.raises(CheckpointError, match="no such checkpoint"):
@@ -112,7 +113,7 @@ def test_a_place_that_cannot_be_written_is_named_before_the_work(run, tmp_path, 
     def work(*args, **rest):
         raise AssertionError("it has begun")
 
-    monkeypatch.setattr("minigpt.report.page.gather", work)
+    monkeypatch.setattr("minigpt.report.page.collect_facts", work)
     with pytest.raises(ConfigError, match="A folder is where"):
         write_report([run], tmp_path)
 
@@ -161,16 +162,16 @@ def test_kept_figures_outlive_their_text(measuring, tmp_path):
     folder.evaluation_file.write_text(json.dumps({**content, "made_of": another}), encoding="utf-8")
     (tmp_path / "first-data").rename(tmp_path / "moved")
     said = []
-    [facts] = collect_facts.collect_facts([folder.path], ReportOptions(samples=False))
+    [facts] = collect_facts([folder.path], ReportOptions(samples=False))
     assert (facts.evaluation, facts.unseen) == (first, True)
     write_report(folder.path, wishes=ReportOptions(samples=False), on_left_out=said.append)
     assert "the figures are those kept from before" in said[0]
     assert "name it with --data" in said[0]
     assert len(steps) == 1
-    for name in ("train", "val", "step", "weights", "figures"):
+    for name in ("train", "val", "step", "weights", "metrics"):
         changed = {**content, "made_of": {**content["made_of"], name: "another"}}
         folder.evaluation_file.write_text(json.dumps(changed), encoding="utf-8")
-        [facts] = collect_facts.collect_facts([folder.path], ReportOptions(samples=False))
+        [facts] = collect_facts([folder.path], ReportOptions(samples=False))
         assert facts.evaluation is None
         assert "Nothing was measured: " in facts.missing[0]
 
@@ -178,8 +179,7 @@ def test_kept_figures_outlive_their_text(measuring, tmp_path):
 def test_text_that_may_be_trained_on_is_not_called_unseen(run, text_folder, tmp_path):
     prepare([str(text_folder)], tmp_path / "mixed", tokenizer="byte", block_size=32, seed=7)
     own, mixed = (
-        collect_facts.collect_facts([run], ReportOptions(samples=False, data=data))[0]
-        for data in (None, tmp_path / "mixed")
+        collect_facts([run], ReportOptions(samples=False, data=data))[0] for data in (None, tmp_path / "mixed")
     )
     assert own.unseen
     assert not mixed.unseen

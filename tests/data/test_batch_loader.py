@@ -103,7 +103,7 @@ def test_an_example_by_hand():
 def test_targets_across_a_seam_do_not_count(
     tmp_path_factory: pytest.TempPathFactory, n_stretches: int, segment_length: int, block_size: int
 ):
-    path = tmp_path_factory.mktemp("seam") / "x.tokens"
+    path = tmp_path_factory.mktemp("segment_length") / "x.tokens"
     with TokenFileWriter(path, 1000, "0" * 64, segment_length) as writer:
         writer.append(distinct(n_stretches * segment_length))
     shard = TokenFile.open(path)

@@ -65,7 +65,7 @@ def test_progress_ends_with_all_tokens(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(module, "CHUNK", 100)
     tokens = np.random.default_rng(0).integers(0, 1000, 1000)
     both = shard(tmp_path / "train", tokens)
-    got: list[int] = []
+    seen: list[int] = []
     assert overlap(both, both, seen.append) == (1.0, 31)
     assert seen == sorted(seen)
     assert seen[-1] == 1000

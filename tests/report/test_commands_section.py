@@ -103,7 +103,7 @@ def test_runs_and_data_of_one_name_are_told_apart(facts):
 
 def test_what_the_doctor_advises_says_where_its_words_are_explained(facts):
     assert facts.diagnosis.findings
-    advised = replace(facts.diagnosis.findings[0], remedy=f"`minigpt resume {facts.folder.path} --epochs 3`")
+    advised = replace(facts.diagnosis.findings[0], fix=f"`minigpt resume {facts.folder.path} --epochs 3`")
     told = findings([replace(facts, diagnosis=replace(facts.diagnosis, findings=[advised]))])
     assert "<code>minigpt resume RUN --epochs 3</code>" in "".join(part.text for part in told)
     assert 'href="#commands"' in told[-1].text
