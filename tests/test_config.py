@@ -46,9 +46,9 @@ def test_all_mistakes_come_in_one_report():
     with pytest.raises(ConfigError) as caught:
         resolve(overrides={"train.lrr": 1.0, "model.n_head": 3, "train.epochs": 1.5, "model.norm": "layrnorm"})
     message = str(caught.value)
-    assert "4 settings are wrong" in message
+    assert "4 settings are invalid" in message
     assert "train.lrr is no setting. Did you mean train.lr?" in message
-    assert "train.epochs is 1.5; give a whole number" in message
+    assert "train.epochs is 1.5; it must be a whole number" in message
     assert "Did you mean layernorm?" in message
     assert "128 is not divisible by model.n_head 3" in message
 
@@ -95,7 +95,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         resolve(file=tmp_path / "none.toml")
     broken = tmp_path / "broken.toml"
     broken.write_text("[train\n")
-    with pytest.raises(ConfigError, match="not TOML"):
+    with pytest.raises(ConfigError, match="not valid TOML"):
         resolve(file=broken)
 
 
@@ -109,7 +109,7 @@ def test_settings_in_another_encoding_are_read_or_refused_with_the_command_that_
         "utf-32": "iconv -f UTF-32",
     }.items():
         file.write_text("[train]\nsteps = 7\n", encoding=encoding)
-        with pytest.raises(ConfigError, match=f"not TOML.*{command}"):
+        with pytest.raises(ConfigError, match=f"not valid TOML.*{command}"):
             resolve(file=file)
 
 

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 import torch
-from test_weights import make
+from test_inference_weights import make
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from minigpt.config import MLP, GPTConfig, Norm, Position

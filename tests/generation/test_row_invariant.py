@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from test_weights import CONFIGS, check_that_company_changes_no_bit
+from test_inference_weights import CONFIGS, check_that_company_changes_no_bit
 from torch import Tensor
 
 from minigpt.generation import inference_weights

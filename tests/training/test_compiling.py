@@ -14,7 +14,7 @@ from minigpt.training import compiling, resume, train
 from minigpt.training.accumulate import GradientAccumulator
 from minigpt.training.compiling import decide_compile
 from tests.conftest import tiny
-from tests.training.test_gradients import SCALER, gradient_of, make
+from tests.training.test_accumulate import SCALER, gradient_of, make
 
 CPU = detect_runtime("cpu", "float32")
 
