@@ -1,7 +1,7 @@
 """The errors a user can meet, as one small tree.
 
-Every message has three parts: what is wrong, the value that was seen, and the remedy. The command line prints them
-and exits with code 2; from Python they are ordinary exceptions. Mistakes of the programmer are assertions, not these.
+Every message has three parts: what is wrong, the value that was given or found, and how to fix it. The command line
+prints them and exits with code 2; from Python they are ordinary exceptions. Programming errors are assertions instead.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from pathlib import Path
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """Returns "Did you mean X? " for the choice nearest to a mistyped word, or nothing if none is near."""
+    """Returns "Did you mean X? " for the choice closest to a mistyped word, or "" if none is close."""
     close = difflib.get_close_matches(word, list(choices), n=1)
     return f"Did you mean {close[0]}? " if close else ""
 
 
 def did_you_mean_folder(path: Path, holds: str) -> str:
-    """Returns "Did you mean X? " for the folder that may be meant instead of a path, or nothing.
+    """Returns "Did you mean X? " for the folder that was probably meant instead of `path`, or "".
 
     Args:
         path: what was given.
-        holds: the file that is in the right ones: in the path itself they come first, then those of a similar name.
+        holds: a file that every right folder contains. Folders inside `path` come first, then siblings of similar name.
     """
     with suppress(OSError, ValueError):
         if inside := sorted(path.glob(f"*/{holds}")):
@@ -35,12 +35,12 @@ def did_you_mean_folder(path: Path, holds: str) -> str:
 
 
 class MiniGPTError(Exception):
-    """Something the user can mend.
+    """An error that the user can fix.
 
     Args:
-        what: what is wrong, as a sentence without its full stop.
-        got: the value that was given, if there is one.
-        remedy: what to do about it.
+        what: what is wrong, as a sentence without the full stop.
+        got: the value that was given or found, if any.
+        remedy: how to fix it.
     """
 
     def __init__(self, what: str, *, got: object = None, remedy: str) -> None:
@@ -50,43 +50,43 @@ class MiniGPTError(Exception):
 
 
 class ConfigError(MiniGPTError, ValueError):
-    """A configuration that cannot work."""
+    """A setting or option that is invalid."""
 
 
 class TokenizerError(MiniGPTError, ValueError):
-    """A tokenizer that is unknown, damaged, or not the one a data set or run was made with."""
+    """A tokenizer that is unknown, damaged, or different from the one a data set or run was made with."""
 
 
 class DataError(MiniGPTError, ValueError):
-    """Text or tokens that cannot be read, or that are too few."""
+    """Text or tokens that cannot be read, or too few of them."""
 
 
 class RunError(MiniGPTError):
-    """A run folder that is missing, incomplete, or in the way."""
+    """A run folder that is missing or incomplete, or that already exists."""
 
 
 class CheckpointError(RunError):
-    """A checkpoint that is damaged or does not fit the model."""
+    """A checkpoint that is damaged or does not match the model."""
 
 
 class NewerVersionError(CheckpointError):
-    """A checkpoint that a newer Mini-GPT has written."""
+    """A checkpoint written by a newer Mini-GPT."""
 
 
 class UnreadableError(CheckpointError):
-    """A checkpoint that the system does not let this user read."""
+    """A checkpoint that this user may not read."""
 
 
 class DeviceError(MiniGPTError):
-    """A device, precision or feature that this machine does not have."""
+    """A device, number format or feature that this machine lacks."""
 
 
 class MissingExtraError(MiniGPTError, ImportError):
-    """A part of Mini-GPT whose packages are not installed.
+    """A feature whose packages are not installed.
 
     Args:
-        feature: what was asked for.
-        extra: the extra that brings it (`pip install 'minigpt[extra]'`).
+        feature: the feature.
+        extra: the extra that provides it (`pip install 'minigpt[extra]'`).
     """
 
     def __init__(self, feature: str, extra: str) -> None:

@@ -47,7 +47,7 @@ def test_all_mistakes_come_in_one_report():
         resolve(overrides={"train.lrr": 1.0, "model.n_head": 3, "train.epochs": 1.5, "model.norm": "layrnorm"})
     message = str(caught.value)
     assert "4 settings are invalid" in message
-    assert "train.lrr is no setting. Did you mean train.lr?" in message
+    assert "train.lrr: unknown setting. Did you mean train.lr?" in message
     assert "train.epochs is 1.5; it must be a whole number" in message
     assert "Did you mean layernorm?" in message
     assert "128 is not divisible by model.n_head 3" in message

@@ -1,4 +1,4 @@
-"""The commands, joined: one file a verb beside this one."""
+"""All commands, put together; each has a file of its own in this folder."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ app = App(
     name="minigpt",
     version=_version,
     config=[check_numbers],
-    suppress_keyboard_interrupt=False,  # `main` says that it stopped
+    suppress_keyboard_interrupt=False,  # `main` handles it
     help="Train a small GPT from scratch, on the hardware you have, and see how it works.\n\n"
     "First time: `minigpt prepare pylib --out data/pylib --tokenizer bpe:4096`, then "
     "`minigpt train --data data/pylib --run runs/first --preset laptop`. "
-    "Each command explains itself: `minigpt train --help`.",
+    "For the options of a command: `minigpt train --help`.",
 )
 app.command(prepare_command, name="prepare")
 for name, command in (("plan", plan_command), ("train", train_command)):
@@ -57,19 +57,19 @@ app.command(export_command, name="export")
 app.command(import_command, name="import")
 app.command(device_command, name="device")
 
-WORDS = {
-    **dict.fromkeys(("generate", "samples"), "A prompt is given as: --prompt {}"),
-    **dict.fromkeys(("train", "plan", "verify-resume"), "A data set is given as: --data {}"),
-    "evaluate": "Files of text are given as: --text {}",
-    "export": "The folder to make is given as: --out {}",
-    "import": "The run to make is given as: --run {}",
-    "resume": "A longer training is asked for as: --epochs {}",
+MEANT_FOR = {
+    **dict.fromkeys(("generate", "samples"), "Did you mean: --prompt {}"),
+    **dict.fromkeys(("train", "plan", "verify-resume"), "Did you mean: --data {}"),
+    "evaluate": "Did you mean: --text {}",
+    "export": "Did you mean: --out {}",
+    "import": "Did you mean: --run {}",
+    "resume": "Did you mean: --epochs {}",
 }
-"""What words may be meant for that stand where no option takes them."""
+"""What an argument that no parameter takes was probably meant for."""
 
 
-def stray(command: str, words: Sequence[str]) -> tuple[str, str]:
-    """Returns words that no option of a command takes, as they are typed, and what they may be meant for, if known."""
-    several = command == "evaluate"  # files; elsewhere one value that was not quoted
+def explain_unused(command: str, words: Sequence[str]) -> tuple[str, str]:
+    """Returns arguments that no parameter takes, as they are typed, and what they were probably meant for."""
+    several = command == "evaluate"  # files; elsewhere it is one value without its quotes
     typed = shell_line(words) if several else shell_word(" ".join(words))
-    return typed, WORDS.get(command, "").format(typed)
+    return typed, MEANT_FOR.get(command, "").format(typed)

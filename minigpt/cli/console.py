@@ -1,8 +1,8 @@
-"""The way of every message to a terminal or a log: nothing in it is obeyed.
+"""Printing, with control characters escaped: no text that is printed can steer the terminal.
 
-Names of files, settings and documents, keys of JSON, errors of the system: any of them may hold what a terminal would
-act on, or what turns the direction of writing. Here it is made visible, whatever is printed: text, a table, a live
-view. Nothing else in the command line writes to the standard streams, but for two products: generated text keeps its
+Names of files, settings and documents, keys of JSON and messages of the system may all contain escape sequences or
+characters that change the direction of writing. The console escapes them in everything it prints: text, tables, live
+views. Nothing else in the command line writes to the standard streams, with two exceptions: generated text keeps its
 bytes in a pipe (generate_views.py), and `print_json` writes ASCII.
 """
 
@@ -23,39 +23,39 @@ from minigpt.text_utils import escape_control
 
 
 class Console(rich.console.Console):
-    """rich's console, for text as it is: no markup, no emoji codes, no colours for numbers, nothing invisible."""
+    """rich's console for literal text: no markup, no emoji codes, no highlighting, control characters escaped."""
 
     def __init__(self, **settings: Any) -> None:
-        """Takes rich's settings: `stderr`, `file`, `width`, `soft_wrap`, which is on unless it is switched off."""
+        """Takes rich's settings, such as `stderr`, `file` and `width`; `soft_wrap` is on by default."""
         super().__init__(**{"highlight": False, "markup": False, "emoji": False, "soft_wrap": True, **settings})
 
     def render_str(self, text: str, **settings: Any) -> Text:
-        """Returns a string as text of the width that it is going to have."""
+        """Returns a string as text, escaped, so that its width is measured as printed."""
         return super().render_str(escape_control(text), **settings)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Yields what is to be printed; sequences of rich's own, as those that move the cursor, stay what they are."""
+        """Yields escaped segments; rich's own control sequences, such as cursor movements, stay as they are."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(escape_control(segment.text), segment.style)
 
     def on_broken_pipe(self) -> None:
-        """Lets it be known that the reader went away, instead of ending the program here."""
+        """Raises instead of exiting here."""
         raise
 
 
 def styled(*parts: str | tuple[str, str]) -> Text:
-    """Returns text of which parts have a style; rich's own would swallow some control characters."""
+    """Returns text whose parts may have a style. (rich's own function drops some control characters.)"""
     pairs = ((part, "") if isinstance(part, str) else part for part in parts)
     return Text.assemble(*((escape_control(text), style) for text, style in pairs))
 
 
 def say(message: RenderableType) -> None:
-    """Prints a message to standard error, if that can be written: the work goes on without."""
+    """Prints a message to standard error; errors of writing are ignored."""
     with suppress(OSError):
         Console(stderr=True).print(message)
 
 
 def print_json(value: Any) -> None:
-    """Prints a value as a line of JSON, at once; what is not ASCII, or no character to print, is escaped."""
+    """Prints a value as one line of ASCII JSON, and flushes."""
     sys.stdout.write(json.dumps(value).replace("\x7f", "\\u007f") + "\n")
     sys.stdout.flush()

@@ -1,7 +1,4 @@
-"""Which signals ask a command to stop.
-
-Not here: what it does then (train_view.py for training, prepare.py).
-"""
+"""Which signals ask a command to stop. What it then does is up to the command (train_view.py, prepare.py)."""
 
 from __future__ import annotations
 
@@ -9,9 +6,9 @@ import signal
 
 
 def asked_to_stop() -> list[int]:
-    """Returns Ctrl-C, SIGTERM and hang-up, as far as the system has them, but for those that are to be ignored.
+    """Returns SIGINT, SIGTERM and SIGHUP as far as the system has them, except those that are ignored.
 
-    `nohup` has a hang-up ignored, and a shell Ctrl-C for what it starts in the background: that stays so.
+    `nohup` ignores SIGHUP, and shells ignore SIGINT for background jobs; both stay ignored.
     """
     there = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
     return [number for number in there if number is not None and signal.getsignal(number) is not signal.SIG_IGN]

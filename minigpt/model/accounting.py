@@ -1,6 +1,6 @@
 """What a model costs, from its configuration alone: parameters, arithmetic and memory, part by part.
 
-Time is not here: it depends on the machine, and training/plan.py measures it.
+Time depends on the machine; training/estimate.py measures it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from minigpt.model.kernels.cross_entropy import chunk_size, tile_size
 
 
 def parameter_table(config: GPTConfig) -> dict[str, int]:
-    """Returns the number of trained parameters of each part, in the order in which a token meets them.
+    """Returns the number of parameters of each part, in the order of the forward pass.
 
-    The output projection counts nothing when it is tied: it is the token embedding's own matrix.
+    A tied output projection counts as 0: it is the token embedding's matrix.
     """
     width, hidden, layers, bias = config.n_embd, config.n_inner, config.n_layer, int(config.bias)
     norm = width * (2 if config.norm == "layernorm" and config.bias else 1)
@@ -40,15 +40,15 @@ def parameter_table(config: GPTConfig) -> dict[str, int]:
 
 
 def parameter_count(config: GPTConfig) -> int:
-    """Returns the number of trained parameters."""
+    """Returns the number of parameters."""
     return sum(parameter_table(config).values())
 
 
 def flops_per_token(config: GPTConfig) -> dict[str, int]:
-    """Returns the floating-point operations of a training step for each token, by part.
+    """Returns the floating-point operations of a training step per token, by part.
 
-    Matrix products only, a multiplication and an addition for each pair of numbers, three times: forward, and
-    backward for both factors (Kaplan et al. 2020, section 2.1). Attention looks at half a context on average.
+    Matrix products only: a multiplication and an addition per pair of numbers, three times (forward, and backward for
+    both factors; Kaplan et al. 2020, section 2.1). Attention sees half a context on average.
     """
     width, layers = config.n_embd, config.n_layer
     feed_forward = width * config.n_inner * (3 if config.mlp == "swiglu" else 2)
@@ -62,14 +62,14 @@ def flops_per_token(config: GPTConfig) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """The bytes that a training step holds at its peak, beside the program itself.
+    """Peak memory of a training step in bytes, without the program itself.
 
     Attributes:
-        weights, optimizer: as long as the run lasts.
-        activations: what the forward pass keeps for the backward one.
-        logits: the head's chunk of logits, and its copy of the words.
-        gradients: of all weights, and of the words once more while they are added up.
-        working: what is only there for a moment, and the kernels' own room.
+        weights, optimizer: held for the whole run.
+        activations: what the forward pass keeps for the backward pass.
+        logits: a chunk of logits, and the head's copy of the output projection.
+        gradients: of all weights, and of the output projection once more while it accumulates.
+        working: temporaries, and buffers of kernels.
     """
 
     weights: int
@@ -81,36 +81,36 @@ class TrainingMemory:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The sum of all."""
         return self.weights + self.optimizer + self.activations + self.logits + self.gradients + self.working
 
 
 def training_memory(
     config: GPTConfig, *, rows: int, dtype: torch.dtype, optimizer: str, kind: str = "cpu"
 ) -> TrainingMemory:
-    """Returns the memory of a training step.
+    """Returns the peak memory of a training step.
 
     Args:
         config: the model.
-        rows: sequences at once.
-        dtype: of the matrix products; what is kept of them is of this type.
-        optimizer: its name. Adam and AdamW keep two numbers for each weight, Muon one for the matrices it takes.
-        kind: the device's type.
+        rows: sequences per micro-batch.
+        dtype: number format of matrix products and their activations.
+        optimizer: its name. Adam and AdamW keep two numbers per weight, Muon one for its matrices.
+        kind: type of the device.
     """
-    count, words = parameter_count(config), config.vocab_size * config.n_embd
+    count, embedding = parameter_count(config), config.vocab_size * config.n_embd
     tokens, size = rows * config.block_size, dtype.itemsize
     outputs = _qkv_width(config) + config.n_embd + _hidden_width(config) + config.n_inner
     matrices = config.n_layer * config.n_embd * outputs
     chunk = min(chunk_size(kind, dtype), tokens)
     blockwise = bool(config.dropout) and kind == "cpu"
-    # Room for kernels as measured on a CPU (docs/log.md): bfloat16's reorder what they read, float32's do not.
+    # Buffers of kernels as measured on a CPU (docs/log.md): those of bfloat16 reorder their inputs.
     moments = tokens * size * (4 * config.n_head * BLOCK * blockwise + 3 * config.n_inner)
     return TrainingMemory(
         weights=4 * count,
         optimizer=8 * count - (4 * matrices if optimizer == "muon" else 0),
         activations=tokens * _activations_per_token(config, dtype, blockwise),
-        logits=size * (chunk * config.vocab_size + words) + 4 * chunk * tile_size(kind, config.vocab_size),
-        gradients=4 * (count + words),
+        logits=size * (chunk * config.vocab_size + embedding) + 4 * chunk * tile_size(kind, config.vocab_size),
+        gradients=4 * (count + embedding),
         working=50_000_000 if size == 4 else 60_000_000 + moments,
     )
 
@@ -124,18 +124,18 @@ def _hidden_width(config: GPTConfig) -> int:
 
 
 def _activations_per_token(config: GPTConfig, dtype: torch.dtype, blockwise: bool) -> int:
-    """Returns the bytes that a token's way through the model leaves for the backward pass.
+    """Returns the bytes of activations per token that the backward pass needs.
 
-    The residual stream and what norms read of it are float32; what matrix products read and write is of `dtype`.
+    The residual stream and the inputs of norms are float32; inputs and outputs of matrix products are of `dtype`.
     """
     width, size = config.n_embd, dtype.itemsize
-    copies = 0 if dtype == torch.float32 else size  # the norms' output, converted for the product
-    drop = size if config.dropout else 0  # which numbers were kept
+    copies = 0 if dtype == torch.float32 else size  # the norm's output, converted for the product
+    drop = size if config.dropout else 0  # the dropout mask
     norm = (4 + (4 if dtype == torch.float32 else copies)) * width
-    attention = (5 * size + drop) * width  # queries, keys, values, result, and it again with the heads side by side
-    if blockwise:  # the attention weights are kept, of half the context on average
+    attention = (5 * size + drop) * width  # queries, keys, values, result, and the result with its heads merged
+    if blockwise:  # attention weights over half the context on average
         attention += config.n_head * (config.block_size + BLOCK) // 2 * size
     inner = {"gelu": 2, "relu2": 3, "swiglu": 4}[config.mlp] * config.n_inner * size
     layer = 2 * norm + attention + inner + drop * width
-    ends = (4 + 4 * bool(config.dropout) + 3 * 4) * width + norm  # embedding, the head's float32, last norm
+    ends = (4 + 4 * bool(config.dropout) + 3 * 4) * width + norm  # embedding, the head's float32 copies, last norm
     return config.n_layer * layer + ends

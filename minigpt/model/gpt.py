@@ -1,11 +1,11 @@
-"""START HERE: the GPT, from token ids to logits and loss. Plain, and from top to bottom.
+"""START HERE: the GPT, from token ids to logits and loss, written plainly and to be read from top to bottom.
 
-`CausalSelfAttention` and `MLP` are the two layers of a `Block`; `GPT` stacks blocks between the token embedding and
-the vocabulary head. What is written out here is what happens. Variants of a layer are in layers.py; kernels/ holds
-faster forms of the two costly lines (attention and loss), which tests compare with the plain forms below. A `Point` is
-a name for a tensor: it passes it on, and lets others read or replace it (hooks.py).
+`CausalSelfAttention` and `MLP` are the two layers of a `Block`; `GPT` stacks blocks between the token embedding and the
+vocabulary head. This is the code that runs. Variants of a layer are in layers.py; kernels/ has faster forms of the two
+expensive lines (attention and loss), which tests compare with the plain forms below. A `Point` names a tensor: it
+returns its input, and lets other code read or replace it (hooks.py).
 
-How the model is trained, sped up, saved or exported is decided elsewhere, from outside.
+Training, saving and exporting act on the model from outside.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from minigpt.model.layers import Embedding, Linear, OutputProjection
 
 
 class CausalSelfAttention(nn.Module):
-    """How a token gathers what it needs from the tokens before it (Vaswani et al. 2017, section 3.2).
+    """Lets each token gather information from itself and the tokens before it (Vaswani et al. 2017, section 3.2).
 
-    Each head asks with a query, is answered by the keys, and takes a weighted mean of the values. With fewer key/value
-    heads than heads, several queries share one (Ainslie et al. 2023).
+    In each head, the token's query is compared with the keys of these tokens; the better they match, the more their
+    values count in the weighted mean. A key/value head can serve several query heads (Ainslie et al. 2023).
     """
 
     def __init__(self, config: GPTConfig, layer: int) -> None:
@@ -47,9 +47,9 @@ class CausalSelfAttention(nn.Module):
         """Returns what attention adds to the residual stream, (batch, time, n_embd).
 
         Args:
-            x: the normalised residual stream, (batch, time, n_embd).
-            positions: where each token is in its text: (time), or (batch, time) with a cache.
-            cache: keys and values of earlier tokens, to be extended; None to attend within x alone.
+            x: the normalized residual stream, (batch, time, n_embd).
+            positions: position of each token in its text, (time), or (batch, time) with a cache.
+            cache: keys and values of earlier tokens, which is extended; None to attend within x only.
         """
         batch, time, n_embd = x.shape
         qkv = self.c_attn(x).view(batch, time, -1, self.head_dim).transpose(1, 2)
@@ -59,7 +59,7 @@ class CausalSelfAttention(nn.Module):
             q, k = self.rotary(q, positions), self.rotary(k, positions)
         q, k, v = self.q(q), self.k(k), self.v(v)
         if cache is not None:
-            k, v = cache.extend(self.layer, k, v, positions)  # keys and values of all tokens so far
+            k, v = cache.extend(self.layer, k, v, positions)  # of all tokens so far
         dropout = self.dropout if self.training else 0.0
         if self.scores.watched or self.pattern.watched:
             z = self.attend(q, k, v, positions, dropout)
@@ -79,9 +79,9 @@ class CausalSelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """The feed-forward layer of GPT-2: works on each token's vector alone, where attention mixes between tokens.
+    """The feed-forward layer of GPT-2. It transforms each token's vector by itself; attention mixes between tokens.
 
-    It widens the vector, bends it with a Gaussian error linear unit (Hendrycks and Gimpel 2016), and projects it back.
+    It projects the vector to n_inner units, applies a GELU (Hendrycks and Gimpel 2016), and projects back.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -102,7 +102,7 @@ MLPS = {"gelu": MLP, **layers.MLPS}
 class Block(nn.Module):
     """One transformer block: attention, then the feed-forward layer.
 
-    Both read a normalised copy of the residual stream and add their result to it (pre-norm, as in GPT-2).
+    Each reads a normalized copy of the residual stream and adds its result to the stream (pre-norm, as in GPT-2).
     """
 
     def __init__(self, config: GPTConfig, layer: int) -> None:
@@ -126,16 +126,16 @@ class GPT(nn.Module):
     """A decoder-only transformer language model (Radford et al. 2019).
 
     Args:
-        config: its shape. The weights are drawn from torch's global random state, as GPT-2 draws them.
+        config: its shape. Weights are drawn from torch's global random state, distributed as in GPT-2.
 
     Raises:
-        ConfigError: if the shape cannot work.
+        ConfigError: if the shape is invalid.
     """
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         if mistakes := list(config.problems()):
-            raise ConfigError("The model's shape cannot work", remedy="; ".join(mistakes))
+            raise ConfigError("Invalid model shape", remedy="; ".join(mistakes))
         self.config = config
         self.wte = Embedding(config.vocab_size, config.n_embd)
         embeds_positions = config.position in layers.POSITION_EMBEDDINGS
@@ -150,10 +150,10 @@ class GPT(nn.Module):
         self.initialise()
 
     def initialise(self) -> None:
-        """Draws matrices and embeddings from N(0, 0.02), and matrices that write to the residual stream smaller.
+        """Draws matrices and embeddings from N(0, 0.02), except for smaller matrices that write to the residual stream.
 
-        The stream sums 2 x n_layer contributions; dividing their scale by the root of that keeps its variance at the
-        output what it would be with one (GPT-2, section 2.3). Biases begin at 0 and gains at 1.
+        The stream sums 2 x n_layer contributions; dividing their scale by the square root of that number keeps its
+        variance independent of depth (GPT-2, section 2.3). Biases start at 0 and gains at 1.
         """
         residual = 0.02 / math.sqrt(2 * self.config.n_layer)
         kinds = layers.parameter_kinds(self)
@@ -170,28 +170,28 @@ class GPT(nn.Module):
         cache: KVCache | None = None,
         logits_to_keep: int | Tensor | None = None,
     ) -> Tensor:
-        """Returns the logits of the token that follows each; with targets, their loss instead.
+        """Returns the logits of each next token or, with targets, the loss.
 
         Args:
-            ids: token ids, (batch, time); with a cache, the tokens that follow those in each of its rows.
-            targets: the token that follows each, (batch, time), or `IGNORE_INDEX` where none counts.
-            cache: keys and values of earlier tokens; extended by these.
-            logits_to_keep: how many of the last tokens to give logits for, or which tokens: a boolean mask (batch,
-                time). None for all of them.
+            ids: token ids, (batch, time); with a cache, those that continue its rows.
+            targets: the token that follows each, or `IGNORE_INDEX` where none counts, (batch, time).
+            cache: keys and values of earlier tokens, which is extended.
+            logits_to_keep: compute logits only for this many last tokens, or where this boolean mask (batch, time) is
+                true; None for all tokens.
 
         Returns:
             Logits (batch, time, vocab_size), or (tokens, vocab_size) for a mask; with targets, the cross-entropy
             summed over them, a float32 scalar in nats.
 
         Raises:
-            ConfigError: if the tokens, with those in the cache, are more than block_size.
+            ConfigError: if the tokens, including those in the cache, exceed block_size.
         """
         time, earlier = ids.size(1), max(cache.lengths) if cache is not None else 0
         if earlier + time > self.config.block_size:
             raise ConfigError(
-                f"The model reads at most {self.config.block_size} tokens at once",
+                f"The model's context is {self.config.block_size} tokens",
                 got=earlier + time,
-                remedy="Give it fewer, or train with a larger model.block_size.",
+                remedy="Use fewer tokens, or train with a larger model.block_size.",
             )
         positions = torch.arange(time, device=ids.device) if cache is None else cache.positions(time)
         x = self.wte(ids)  # (batch, time, n_embd)
@@ -214,8 +214,8 @@ class GPT(nn.Module):
     def loss(self, x: Tensor, targets: Tensor) -> Tensor:
         """Returns the cross-entropy of the targets, summed, in nats: how surprised the model is by them.
 
-        The loss of a token is the logarithm of the sum of all exponentials less its own logit (Bridle 1990). The fast
-        form holds the logits of a few hundred tokens at a time; this plain one holds all of them.
+        A token's loss is log(sum(exp(logits))) minus its own logit (Bridle 1990). The fast form holds the logits of a
+        few hundred tokens at a time; this plain one holds all of them.
         """
         if self.logits.watched:
             logits = self.logits(self.lm_head(x)).float()

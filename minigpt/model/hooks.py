@@ -1,18 +1,18 @@
-"""Named points of the computation: places where a tensor can be read or replaced from outside, by PyTorch's own hooks.
+"""Named points of the computation, where a tensor can be read or replaced from outside with PyTorch's own hooks.
 
-A `Point` passes its input on. It is a module, so that `model.get_submodule("h.0.attn.pattern")` finds it and
-`register_forward_hook` listens there; what a hook returns takes the tensor's place. `hooked` does both for a `with`
-block. A point that nobody watches costs half a microsecond. Where a fast kernel would never form what is watched
-(attention scores and pattern, all logits), the model takes the plain path, which does.
+A `Point` returns its input. It is a module, so `model.get_submodule("h.0.attn.pattern")` finds it and
+`register_forward_hook` attaches to it; what a hook returns replaces the tensor. `hooked` does both for a `with` block.
+An unwatched point costs half a microsecond. Attention scores, patterns and all logits at once never exist in the fast
+kernels; while one of them is watched, the model takes the plain path.
 
     embed                                 token and position embedding, (batch, time, n_embd)
     h.N.resid_pre, resid_mid, resid_post  the residual stream before, between and after block N's two layers
-    h.N.attn.q, .k, .v                    (batch, heads or kv heads, time, head_dim), positions already applied
+    h.N.attn.q, .k, .v                    (batch, heads or kv heads, time, head_dim), with positions applied
     h.N.attn.scores, .pattern             before and after the softmax, (batch, heads, queries, keys)
-    h.N.attn.z                            each head's output before `c_proj`, (batch, heads, time, head_dim)
-    h.N.attn_out, h.N.mlp_out             what each layer adds to the stream, (batch, time, n_embd)
-    h.N.mlp.hidden                        the feed-forward layer's hidden units, (batch, time, n_inner)
-    final                                 the normalised stream that the head reads, (batch, time, n_embd)
+    h.N.attn.z                            each head's output, before `c_proj`, (batch, heads, time, head_dim)
+    h.N.attn_out, h.N.mlp_out             the contribution of each layer to the stream, (batch, time, n_embd)
+    h.N.mlp.hidden                        hidden units of the feed-forward layer, (batch, time, n_inner)
+    final                                 the normalized stream, input of the head, (batch, time, n_embd)
     logits                                (batch, time, vocab_size)
 """
 
@@ -25,33 +25,33 @@ from typing import TypeAlias
 from torch import Tensor, nn
 
 Watcher: TypeAlias = Callable[[Tensor], Tensor | None]
-"""Is given the tensor at a point; what it returns takes the tensor's place, unless that is None."""
+"""Gets the tensor at a point; what it returns, unless None, replaces the tensor."""
 
 
 class Point(nn.Identity):
-    """A named place in the computation."""
+    """A named point of the computation."""
 
     @property
     def watched(self) -> bool:
-        """Whether anybody listens here."""
+        """Whether a hook is attached."""
         return bool(self._forward_hooks)
 
 
 def points(model: nn.Module) -> dict[str, Point]:
-    """Returns the points of a model by their names, in the order in which they are made."""
+    """Returns the points of a model by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, Point)}
 
 
 @contextmanager
 def hooked(model: nn.Module, watchers: Mapping[str, Watcher]) -> Iterator[None]:
-    """Lets watchers see the tensors at the points they name, until the block ends.
+    """Attaches watchers to points of the model until the block ends.
 
     Args:
         model: the model.
-        watchers: what is called at each point, by the point's name.
+        watchers: functions by the name of their point.
 
     Raises:
-        KeyError: if the model has no such point.
+        KeyError: if the model has no point of that name.
     """
     places = points(model)
     with ExitStack() as stack:

@@ -1,7 +1,7 @@
-"""The key/value cache: what attention has already computed for earlier tokens, kept so that it is computed once.
+"""The key/value cache: keys and values of earlier tokens, kept so that each is computed only once.
 
-Generating one token at a time without it would run the whole text through the model for each new token. Here is the
-room and the counting; which tokens to keep when a text grows past the context is the engine's business.
+Without it, generating a token would run the whole text through the model again. This module stores and counts; which
+tokens to keep when a text outgrows the context is up to the engine.
 """
 
 from __future__ import annotations
@@ -15,36 +15,36 @@ from minigpt.config import GPTConfig
 
 
 class KVCache:
-    """The keys and values of every block, in room that is taken once. Each row has its own length: texts differ.
+    """Keys and values of every block, in memory allocated once. Each row has its own length.
 
     Attributes:
         keys, values: (n_layer, capacity, kv heads, room, head_dim).
-        lengths: how many tokens each row holds; there are as many rows as lengths.
+        lengths: number of tokens in each row; there are as many rows as lengths.
     """
 
     def __init__(
         self, config: GPTConfig, rows: int, *, device: torch.device, dtype: torch.dtype, room: int | None = None
     ) -> None:
-        """Makes `rows` empty rows with room for `room` tokens each: for `block_size` when it is left out."""
-        room = -(-(room or config.block_size) // 16) * 16  # so that each row begins where a processor likes to read
+        """Allocates `rows` empty rows with room for `room` tokens each, by default `block_size`."""
+        room = -(-(room or config.block_size) // 16) * 16  # keeps rows aligned
         shape = (config.n_layer, rows, config.kv_heads, room, config.head_dim)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.lengths = [0] * rows
 
     def positions(self, time: int) -> Tensor:
-        """Returns where the next `time` tokens of each row stand, (rows, time)."""
+        """Returns the positions of the next `time` tokens of each row, (rows, time)."""
         places = [range(length, length + time) for length in self.lengths]
         return torch.tensor([list(row) for row in places], device=self.keys.device)
 
     def extend(self, layer: int, k: Tensor, v: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores new keys and values (rows, kv heads, time, head_dim) of one block, and returns all there are.
+        """Stores new keys and values of one block, (rows, kv heads, time, head_dim), and returns all stored so far.
 
-        What is returned reaches as far as the longest row: (rows, kv heads, keys, head_dim). A shorter row ends with
-        what is left in its room. `lengths` grow only with `advance`, after every block has stored its own.
+        The result is as long as the longest row, (rows, kv heads, keys, head_dim); shorter rows end with stale values.
+        `lengths` grow only with `advance`, after every block has stored its own.
 
         Args:
-            positions: what `positions` returned for these tokens.
+            positions: the result of `positions` for these tokens.
         """
         rows, start, time = len(self.lengths), max(self.lengths), k.size(2)
         keys, values = self.keys[layer, :rows], self.values[layer, :rows]  # (rows, heads, room, head_dim)
@@ -58,13 +58,13 @@ class KVCache:
         return keys[:, :, : start + time], values[:, :, : start + time]
 
     def advance(self, time: int) -> None:
-        """Counts `time` new tokens in each row as stored."""
+        """Adds `time` to the length of each row."""
         self.lengths = [length + time for length in self.lengths]
 
     def empty_row(self, row: int) -> KVCache:
-        """Returns a cache of this one row, empty, in the same memory: what is stored in it is in that row.
+        """Returns an empty cache of one row that shares the memory of `row`.
 
-        The row's own length is left to the caller.
+        The caller sets the row's length here.
         """
         part = object.__new__(KVCache)
         part.keys, part.values = self.keys[:, row : row + 1], self.values[:, row : row + 1]
@@ -72,7 +72,7 @@ class KVCache:
         return part
 
     def select(self, rows: Sequence[int]) -> None:
-        """Keeps these rows, in this order. One may come several times, as far as the capacity goes."""
+        """Keeps these rows, in this order. A row may be repeated, up to the capacity."""
         moved = [(to, row) for to, row in enumerate(rows) if to != row]
         if moved:
             places, sources = (list(part) for part in zip(*moved, strict=True))

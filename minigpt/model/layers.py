@@ -1,8 +1,7 @@
-"""The layers that a GPT is put together from, and their variants: norms, position encodings, feed-forward layers.
+"""Building blocks of a GPT and their variants: norms, position encodings, feed-forward layers.
 
-Each variant is a class and a line in the table below its kind. GPT-2's own are in gpt.py where they are short enough
-to be read there. A layer says in `kinds` what each of its parameters is; initialisation, weight decay, Muon and the
-accounting ask that (`parameter_kinds`).
+Each variant is a class and a line in the table below its group; the feed-forward layer of GPT-2 is in gpt.py. `kinds`
+says what each parameter of a layer is; initialization, weight decay and Muon depend on it (`parameter_kinds`).
 """
 
 from __future__ import annotations
@@ -18,30 +17,29 @@ from minigpt.config import GPTConfig
 from minigpt.model.hooks import Point
 
 Kind: TypeAlias = Literal["matrix", "embedding", "gain", "bias"]
-"""What a parameter is: a matrix between two layers, a table of vectors (or the head that mirrors it), a scale, a shift.
-"""
+"""A matrix between two layers, a table of vectors (or the head that mirrors it), a scale, or a shift."""
 
 
 class Linear(nn.Linear):
-    """torch's linear layer."""
+    """`nn.Linear`, with the kinds of its parameters."""
 
     kinds: ClassVar[Mapping[str, Kind]] = {"weight": "matrix", "bias": "bias"}
 
 
 class OutputProjection(Linear):
-    """The vocabulary head: a row for each token, as in an embedding."""
+    """The vocabulary head: one row per token, as in an embedding."""
 
     kinds: ClassVar[Mapping[str, Kind]] = {"weight": "embedding"}
 
 
 class Embedding(nn.Embedding):
-    """torch's table of vectors."""
+    """`nn.Embedding`, with the kind of its parameter."""
 
     kinds: ClassVar[Mapping[str, Kind]] = {"weight": "embedding"}
 
 
 def parameter_kinds(model: nn.Module) -> dict[str, Kind]:
-    """Returns what each parameter of a model is, by its name; a shared one once, under its first name."""
+    """Returns the kind of each parameter by name; a shared parameter once, under its first name."""
     kinds = {
         f"{prefix}.{name}": kind
         for prefix, module in model.named_modules()
@@ -61,7 +59,7 @@ class LayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns x (..., width) normalised over its last dimension."""
+        """Returns x (..., width) normalized over its last dimension."""
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, eps=1e-5)
 
 
@@ -75,7 +73,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns x (..., width) normalised over its last dimension."""
+        """Returns x (..., width) normalized over its last dimension."""
         return F.rms_norm(x, self.weight.shape, self.weight, eps=1e-5)
 
 
@@ -107,7 +105,7 @@ class SinusoidalPositions(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         cos, sin = _waves(config.block_size, config.n_embd)
-        # The paper's amplitude of 1 would drown embeddings that begin at a standard deviation of 0.02.
+        # The paper's amplitude of 1 would drown embeddings with an initial standard deviation of 0.02.
         self.register_buffer("waves", 0.02 * torch.cat((sin, cos), dim=-1), persistent=False)  # (block_size, n_embd)
 
     def forward(self, positions: Tensor) -> Tensor:
@@ -119,13 +117,13 @@ POSITION_EMBEDDINGS = {
     "learned": LearnedPositions,
     "sinusoidal": SinusoidalPositions,
 }
-"""Position encodings that are added to the token embedding, once."""
+"""Position encodings that are added to the token embedding."""
 
 
 class RotaryPositions(nn.Module):
-    """Turns each query and key by an angle that grows with its position (RoPE, Su et al. 2021).
+    """Rotates each query and key by angles proportional to its position (RoPE, Su et al. 2021).
 
-    The product of a query and a key then depends on how far apart they are, not on where.
+    The product of a query and a key then depends on their distance, not on their absolute positions.
     """
 
     cos: Tensor
@@ -137,13 +135,13 @@ class RotaryPositions(nn.Module):
             self.register_buffer(name, wave, persistent=False)  # (block_size, head_dim / 2)
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Returns queries or keys x with their pairs of numbers turned by the angles of their positions.
+        """Returns queries or keys x with pairs of components rotated by the angles of their positions.
 
         Args:
             x: (batch, heads, time, head_dim).
-            positions: (time), or (batch, time) where the rows differ.
+            positions: (time), or (batch, time) if rows differ.
         """
-        # (1 or batch, 1, time, head_dim / 2): alike for all heads
+        # (1 or batch, 1, time, head_dim / 2): the same for all heads
         cos, sin = (wave[positions].unsqueeze(-3).to(x.dtype) for wave in (self.cos, self.sin))
         first, second = x.chunk(2, dim=-1)
         return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
@@ -152,8 +150,8 @@ class RotaryPositions(nn.Module):
 ROTARY = {
     "rope": RotaryPositions,
 }
-"""Position encodings that act on queries and keys, inside each attention. The encoding "none" is in neither table: the
-order is left to what the causal mask gives away (Kazemnejad et al. 2023)."""
+"""Position encodings that act on queries and keys inside attention. "none" is in neither table: the model infers order
+from the causal mask alone (Kazemnejad et al. 2023)."""
 
 
 def _waves(count: int, width: int) -> tuple[Tensor, Tensor]:
@@ -164,7 +162,7 @@ def _waves(count: int, width: int) -> tuple[Tensor, Tensor]:
 
 
 class ReLU2MLP(nn.Module):
-    """Two linear layers around a squared ReLU (So et al. 2021): cheaper than GELU, and many units are exactly 0."""
+    """Two linear layers around a squared ReLU (So et al. 2021): cheaper than GELU, with many units exactly 0."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -178,7 +176,7 @@ class ReLU2MLP(nn.Module):
 
 
 class SwiGLUMLP(nn.Module):
-    """A linear layer gated by another (Shazeer 2020), as in Llama; three matrices instead of two."""
+    """A linear layer gated by another, as in Llama (Shazeer 2020); three matrices instead of two."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -197,4 +195,4 @@ MLPS = {
     "relu2": ReLU2MLP,
     "swiglu": SwiGLUMLP,
 }
-"""Feed-forward layers beside GPT-2's, which is in gpt.py."""
+"""Feed-forward layers in addition to GPT-2's, which is in gpt.py."""

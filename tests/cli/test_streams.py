@@ -16,7 +16,7 @@ needs_a_shell = pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell"
 LINES = {
     "--version >&-": (0, ""),
     "--version <&- >&- 2>&-": (0, ""),
-    "--help >/dev/full": (2, "error: Something cannot be written\n  got: the output: the disk is full\n"),
+    "--help >/dev/full": (2, "error: Cannot write\n  got: the output: the disk is full\n"),
     "--help >/dev/full 2>/dev/full": (2, ""),
     "plan --steps x 2>&-": (2, ""),
     "plan --steps x 2>/dev/full": (2, ""),
@@ -108,14 +108,14 @@ def test_the_reader_of_the_output_went_away(call, monkeypatch):
 @pytest.mark.parametrize(
     ("error", "access", "words"),
     [
-        (FileNotFoundError(2, "", "a/b"), True, ["no such file or folder", "a/b: there is no such file"]),
-        (NotADirectoryError(20, "", "a/b"), True, ["no such file or folder", "a part of the path is a file"]),
-        (OSError(36, "", "a" * 300), True, ["no such file or folder", "too long"]),
-        (PermissionError(13, "", "a\x1b"), False, ["may not be read", "a␛: the system does not allow it"]),
-        (PermissionError(13, "", "a"), True, ["cannot be written", "a: the system does not allow it"]),
-        (OSError(30, "", "a"), True, ["cannot be written", "a: the disk is read-only"]),
-        (OSError(28, ""), True, ["cannot be written", "the output: the disk is full"]),
-        (OSError(5, "Input/output error", "a"), True, ["cannot be written", "a: Input/output error"]),
+        (FileNotFoundError(2, "", "a/b"), True, ["No such file or folder", "a/b: there is no such file"]),
+        (NotADirectoryError(20, "", "a/b"), True, ["No such file or folder", "a part of the path is a file"]),
+        (OSError(36, "", "a" * 300), True, ["No such file or folder", "too long"]),
+        (PermissionError(13, "", "a\x1b"), False, ["No permission to read", "a␛: the system does not allow it"]),
+        (PermissionError(13, "", "a"), True, ["Cannot write", "a: the system does not allow it"]),
+        (OSError(30, "", "a"), True, ["Cannot write", "a: the disk is read-only"]),
+        (OSError(28, ""), True, ["Cannot write", "the output: the disk is full"]),
+        (OSError(5, "Input/output error", "a"), True, ["Cannot write", "a: Input/output error"]),
     ],
 )
 @pytest.mark.skipif(os.name == "nt", reason="POSIX's numbers of errors")

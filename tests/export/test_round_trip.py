@@ -52,7 +52,7 @@ def test_without_data_the_other_runs_own_is_trained_on(call, run_folder, data_fo
         (["train", "--data", "DATA", "--run", "NEW", "--init-from", "nowhere"], ["no run folder", "nowhere"]),
         (
             ["train", "--data", "DATA", "--run", "NEW", "--init-from", "RUN", "--model.n-layer", "5"],
-            ["model.n_layer is 5", "already has 1"],
+            ["model.n_layer is 5", "existing model has 1"],
         ),
     ],
 )

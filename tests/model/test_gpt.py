@@ -137,7 +137,7 @@ def test_a_shape_that_cannot_work_is_refused(changes, word):
 
 
 def test_more_tokens_than_the_context_are_refused():
-    with pytest.raises(ConfigError, match="at most 12"):
+    with pytest.raises(ConfigError, match="context is 12"):
         GPT(GPTConfig(**SMALL))(torch.zeros(1, 13, dtype=torch.long))
 
 

@@ -133,8 +133,8 @@ def test_settings_that_contradict_it_are_named_with_both_values(run_folder, data
     file.write_text('[model]\nposition = "none"\n')
     with pytest.raises(ConfigError) as caught:
         resolve(file=file, overrides={"model.n_layer": 7}, model=model)
-    assert "model.n_layer is 7, but the model that is there already has 1" in str(caught.value)
-    assert "model.position is 'none', but the model that is there already has 'learned'" in str(caught.value)
+    assert "model.n_layer is 7, but the existing model has 1" in str(caught.value)
+    assert "model.position is 'none', but the existing model has 'learned'" in str(caught.value)
     with pytest.raises(ConfigError, match=r"model\.n_layer 3, there 1; model\.tie_word_embeddings False, there True"):
         train(
             data_folder,

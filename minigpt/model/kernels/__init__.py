@@ -1,11 +1,11 @@
-"""Fast forms of what gpt.py says plainly, and where they are chosen: by device, type and shape, never by a clock.
+"""Fast forms of what gpt.py writes plainly. They are chosen here by device, dtype and shape, never by timing.
 
-    causal_attention    torch's fused kernels; on a CPU with dropout, which they lack, attention.py
-    cross_entropy_sum   cross_entropy.py: the loss without ever holding all logits
-    Dropout             dropout.py: random bits by the word on a CPU, torch's own elsewhere
-    matmul              matmul.py: the quickest of torch's products of large matrices on a CPU
+    causal_attention    torch's fused kernels; with dropout on a CPU, which they lack, attention.py
+    cross_entropy_sum   cross_entropy.py: the loss, without holding all logits
+    Dropout             dropout.py: several elements per random number on a CPU, torch's own elsewhere
+    matmul              matmul.py: the fastest of torch's products of large matrices on a CPU
 
-Each is tested against the plain form that it stands for.
+Each is tested against its plain form.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None =
 
     Args:
         q: (batch, heads, queries, head_dim).
-        k, v: (batch, kv heads, keys, head_dim); the queries' own are the last ones unless positions are given.
-        positions: (batch, queries), each query's place among the keys, where rows hold different numbers of them.
-        dropout: share of the attention weights to drop.
+        k, v: (batch, kv heads, keys, head_dim); the queries belong to the last keys unless positions are given.
+        positions: (batch, queries), the place of each query among the keys, if rows differ in their number of keys.
+        dropout: probability of dropping an attention weight.
     """
     if k.size(1) < q.size(1):
         k, v = (x.repeat_interleave(q.size(1) // x.size(1), dim=1) for x in (k, v))
     if positions is None or len(q) == 1:
         return _attend(q, k, v, dropout)
-    if q.device.type != "cpu":  # all rows at once, the shorter ones padded, as a GPU likes it
+    if q.device.type != "cpu":  # all rows at once, shorter ones padded: fast on a GPU
         visible = torch.arange(k.size(2), device=k.device) <= positions[:, :, None]  # (batch, queries, keys)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=visible[:, None], dropout_p=dropout)
-    # Row by row, the kernel gets the very shapes that it gets for a row alone, and queries that begin where memory is
-    # aligned (hence the copy): so the same bits come out.
+    # Row by row, the kernel sees the same shapes as for a single row, and aligned queries (hence the copy), so that the
+    # result is the same bit for bit.
     ends = (positions[:, -1] + 1).tolist()
     rows = zip(q.split(1), k.split(1), v.split(1), ends, strict=True)
     return torch.cat([_attend(one.clone(), keys[:, :, :end], values[:, :, :end]) for one, keys, values, end in rows])
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
-    """Returns the attention of queries that are the last of the keys."""
+    """Returns the attention of queries that belong to the last keys."""
     queries, keys = q.size(2), k.size(2)
     if queries == keys and dropout and q.device.type == "cpu" and not torch.compiler.is_compiling():
-        return blockwise_attention(q, k, v, dropout)  # torch's fused CPU kernel knows no dropout
+        return blockwise_attention(q, k, v, dropout)  # torch's fused CPU kernel does not support dropout
     if queries == keys:
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
-    visible = None  # a single new token may see everything
+    visible = None  # a single new token sees everything
     if queries > 1:
         visible = torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril(diagonal=keys - queries)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, dropout_p=dropout)

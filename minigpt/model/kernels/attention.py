@@ -1,8 +1,8 @@
-"""Causal attention with dropout on a CPU: block by block, so that the half behind the mask is never computed.
+"""Causal attention with dropout on a CPU, in blocks, so that the masked half is never computed.
 
-torch's fused CPU kernel refuses dropout and falls back to one that is five times slower (docs/log.md). This one takes
-the queries in blocks, each against the keys up to the block's end. Attention weights are never negative, so that their
-sign bit is free to say which of them are dropped: no mask is kept, and none has to be converted.
+torch's fused CPU kernel does not support dropout and falls back to one that is five times slower (docs/log.md). This
+one multiplies each block of queries with the keys up to the block's end. Attention weights are never negative, so their
+sign bit is free to mark the dropped ones: no mask is stored or converted.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ BLOCK = 128
 
 
 def blockwise_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-    """Returns softmax(q k^T / sqrt(head_dim)) v under the causal mask, with dropout of the weights.
+    """Returns softmax(q k^T / sqrt(head_dim)) v under the causal mask, with dropout on the attention weights.
 
     Args:
         q, k, v: (batch, heads, time, head_dim).
-        dropout: share of the weights to drop.
+        dropout: probability of dropping a weight.
     """
     out: Tensor = _BlockwiseAttention.apply(q, k, v, dropout)
     return out
 
 
 class _BlockwiseAttention(torch.autograd.Function):
-    """Heads side by side as (batch * heads, time, head_dim); `upto` is the end of a block of queries.
+    """Heads are stacked as (batch * heads, time, head_dim); `upto` is the end of a block of queries.
 
-    With weights w = softmax(scores), the kept ones k (0 where dropped), and 1 / (share kept) as `up`:
+    With w = softmax(scores), k = w where kept and 0 where dropped, and up = 1 / (1 - dropout):
     out = up k v    d scores = up k (d out v^T) - w rowsum(d out out)
     """
 

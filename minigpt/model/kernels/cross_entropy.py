@@ -1,11 +1,11 @@
-"""The vocabulary head: from hidden states to the cross-entropy, without ever holding all the logits.
+"""Cross-entropy of the vocabulary head without ever holding all the logits.
 
-With GPT-2's vocabulary the logits of 8 x 512 tokens are 823 MB in float32, and their gradient as much again, while
-the model itself is 28 MB. The loss needs them a few rows at a time only: `cross_entropy_sum` takes a chunk of tokens,
-forms its logits, adds its loss and its share of both gradients, and lets the logits go before the next chunk.
-The textbook form of the same thing is `GPT.loss` in gpt.py.
+With GPT-2's vocabulary the logits of 8 x 512 tokens take 823 MB in float32 and their gradient as much again, while the
+model itself takes 28 MB. But the loss needs only a few rows at a time: `cross_entropy_sum` computes the logits of a
+chunk of tokens, adds the chunk's loss and its share of both gradients, and reuses the memory for the next chunk.
+`GPT.loss` in gpt.py is the textbook form.
 
-What each trick of the fast form gains is in docs/log.md.
+docs/log.md has the measured gain of each step taken here.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from minigpt.config import IGNORE_INDEX
 from minigpt.model.kernels.matmul import matmul
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # in compiled code too it runs as it is
-def cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor, rows: int | None = None) -> Tensor:
-    """Returns the summed cross-entropy in nats, a float32 scalar, holding the logits of at most `rows` tokens at once.
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # runs eagerly inside compiled code too
+def cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int | None = None) -> Tensor:
+    """Returns the summed cross-entropy in nats, a float32 scalar, holding the logits of at most `chunk` tokens.
 
-    Matrix products run in autocast's precision where it is on; sums and the loss are float32 all the same. The
-    gradients are computed on the way, so that a backward pass only scales them.
+    Matrix products use autocast's number format if it is enabled; sums and the loss are float32 in any case. The
+    forward pass computes the gradients too, so the backward pass only scales them.
 
     Args:
         hidden: the last hidden states, (tokens, n_embd).
         weight: the output projection, (vocab_size, n_embd).
-        targets: the token that follows each, (tokens), or IGNORE_INDEX.
-        rows: tokens whose logits are held at once; None for what is quick on this device.
+        targets: the token that follows each, or IGNORE_INDEX, (tokens).
+        chunk: number of tokens whose logits are held at once; None for what is fast on this device.
     """
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
     needs_gradient = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
-    rows = rows or chunk_size(kind, dtype)
+    chunk = chunk or chunk_size(kind, dtype)
     with torch.autocast(kind, enabled=False):
-        loss: Tensor = _ChunkedCrossEntropy.apply(hidden, weight, targets, rows, dtype, needs_gradient)
+        loss: Tensor = _ChunkedCrossEntropy.apply(hidden, weight, targets, chunk, dtype, needs_gradient)
     return loss
 
 
 def chunk_size(kind: str, dtype: torch.dtype) -> int:
-    """Returns how many tokens' logits are held at once: 1 kB of them for each word on a CPU, 4 kB elsewhere."""
+    """Returns how many tokens' logits are held at once: 1 kB per vocabulary entry on a CPU, 4 kB elsewhere."""
     return (1024 if kind == "cpu" else 4096) // dtype.itemsize
 
 
 def tile_size(kind: str, vocab_size: int) -> int:
-    """Returns the size of a block of words: what a CPU's cache holds; a GPU takes the vocabulary whole."""
+    """Returns the number of vocabulary entries per tile: what fits a CPU's cache; GPUs take the whole vocabulary."""
     return min(2560, vocab_size) if kind == "cpu" else vocab_size
 
 
@@ -56,39 +56,39 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     loss = log(sum(exp(z))) - z[y]        d loss / d z = p - onehot(y)
 
-    The target stands apart from the other words. Its logit is computed in float32, since the loss and the gradient
-    p - 1 are small differences that bfloat16's few digits would swamp once the model is sure of itself.
+    The target is treated apart from all other tokens. Its logit is computed in float32, because the loss and the
+    gradient p - 1 are small differences that bfloat16 would round away once the model is confident.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, rows: int, dtype: torch.dtype, needs_gradient: bool
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int, dtype: torch.dtype, needs_gradient: bool
     ) -> Tensor:
         h, tokens = hidden.float(), hidden.size(0)
         counts = (targets != IGNORE_INDEX).float()
         targets = targets.clamp(min=0)
-        # Taking one vector off every word moves a token's logits all alike, which softmax does not see. With the mean
-        # of the targets the likely words' logits are small, and bfloat16's few digits go to what tells them apart.
-        target_words = weight[targets]  # (tokens, n_embd)
-        mean = target_words.mean(dim=0)
-        target_words -= mean
-        target_logits = (h * target_words).sum(dim=1)  # in float32: loss and gradient keep their digits
+        # Subtracting one vector from every row of the weight shifts all logits of a token alike, which softmax ignores.
+        # With the mean of the targets' rows, likely tokens get small logits, which bfloat16 resolves finely.
+        target_rows = weight[targets]  # (tokens, n_embd)
+        mean = target_rows.mean(dim=0)
+        target_rows -= mean
+        target_logits = (h * target_rows).sum(dim=1)  # float32
 
-        head = _Blocks(weight, mean, dtype, min(rows, tokens), needs_gradient)
+        head = _TiledHead(weight, mean, dtype, min(chunk, tokens), needs_gradient)
         loss = torch.zeros((), device=h.device)
         of_hidden, misses = torch.empty_like(h), torch.empty_like(target_logits)
-        for start in range(0, tokens, rows):
-            chunk = slice(start, min(start + rows, tokens))
-            others, own, pull = head.exponentials(h[chunk].to(dtype), targets[chunk], target_logits[chunk])
+        for start in range(0, tokens, chunk):
+            now = slice(start, min(start + chunk, tokens))
+            others, own, weighted = head.exponentials(h[now].to(dtype), targets[now], target_logits[now])
             total = others + own.exp()
-            loss += ((total.log() - own) * counts[chunk]).sum()
-            if needs_gradient:  # p is exp(logits) * scale for all words but the target, whose p - 1 is -others * scale
-                scale = counts[chunk] / total
-                of_hidden[chunk] = pull * scale[:, None]
-                misses[chunk] = others * scale
-                head.add_gradient(h[chunk] * scale[:, None])
+            loss += ((total.log() - own) * counts[now]).sum()
+            if needs_gradient:  # p is exp(logits) * scale, except for the target, whose p - 1 is -others * scale
+                scale = counts[now] / total
+                of_hidden[now] = weighted * scale[:, None]
+                misses[now] = others * scale
+                head.add_gradient(h[now] * scale[:, None])
         if needs_gradient:
-            of_hidden -= target_words * misses[:, None]
+            of_hidden -= target_rows * misses[:, None]
             of_weight = head.take_gradient(weight)
             of_weight.index_add_(0, targets, h * -misses[:, None])
             ctx.gradients = of_hidden, of_weight
@@ -97,111 +97,111 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         of_hidden, of_weight = ctx.gradients
-        del ctx.gradients  # they are scaled in place: a second copy would be as large as the weights
+        del ctx.gradients  # scaled in place: a copy would be as large as the weights
         return of_hidden.mul_(upstream[0]), of_weight.mul_(upstream[0]), None, None, None, None
 
 
-class _Block:
-    """A block of words, with room for a chunk's logits and for the words' gradient.
+class _Tile:
+    """A range of the vocabulary, with buffers for the logits of a chunk of tokens and for the gradient of its rows.
 
     Attributes:
-        start: number of its first word.
-        words: (n_embd, words).
-        e: exp(logits) of the chunk at hand, not divided by their sum: (tokens, words).
-        gradient: (n_embd, words), float32; None before the first chunk.
+        start: the first token id.
+        rows: the range's rows of the output projection, transposed: (n_embd, size).
+        e: exp(logits) of the current chunk, not divided by their sum: (tokens, size).
+        gradient: (n_embd, size), float32; None before the first chunk.
     """
 
-    def __init__(self, start: int, words: Tensor, e: Tensor) -> None:
-        self.start, self.words, self.e = start, words, e
+    def __init__(self, start: int, rows: Tensor, e: Tensor) -> None:
+        self.start, self.rows, self.e = start, rows, e
         self.gradient: Tensor | None = None
 
     def logits(self, h: Tensor) -> Tensor:
-        """Returns the logits of hidden states (tokens, n_embd), and keeps them as `e`."""
-        e = matmul(h, self.words, out=self.e[: h.size(0)])
+        """Returns the logits of hidden states (tokens, n_embd), and stores them in `e`."""
+        e = matmul(h, self.rows, out=self.e[: h.size(0)])
         if e.data_ptr() != self.e.data_ptr():
             self.e = e
         return e
 
 
-class _Blocks:
-    """The vocabulary in blocks, so that on a CPU what is done with a block's logits finds them in the cache.
+class _TiledHead:
+    """The output projection in tiles of the vocabulary, so that a CPU finds a tile's logits in its cache.
 
-    Usually the exponentials need no maximum taken off. Only when a sum leaves the range in which float32 is exact, or
-    where looking at it would make a GPU wait, is it taken off first. Buffers are taken once for all chunks: fresh
-    memory of this size costs more in page faults than the exponential itself.
+    The maximum logit is subtracted before the exponential only if a sum leaves the range in which float32 is accurate,
+    or on devices where checking that would force a synchronisation. Buffers are allocated once for all chunks: page
+    faults of fresh memory of this size cost more than the exponential itself.
     """
 
-    def __init__(self, weight: Tensor, mean: Tensor, dtype: torch.dtype, rows: int, needs_gradient: bool) -> None:
+    def __init__(self, weight: Tensor, mean: Tensor, dtype: torch.dtype, chunk: int, needs_gradient: bool) -> None:
         kind = weight.device.type
         self.needs_gradient = needs_gradient
-        self.take_off_maximum = kind != "cpu" or dtype == torch.float16
-        self.blocks = []
-        # In one piece, which leaves room for the gradient in one piece when it is let go.
-        room, start = torch.empty(rows * weight.size(0), dtype=dtype, device=weight.device), 0
+        self.subtract_maximum = kind != "cpu" or dtype == torch.float16
+        self.tiles: list[_Tile] = []
+        # One allocation, so that freeing it makes room for the gradient, which is one allocation too.
+        room, start = torch.empty(chunk * weight.size(0), dtype=dtype, device=weight.device), 0
         for part in weight.split(tile_size(kind, weight.size(0))):
-            words = (part - mean).t().to(dtype)
-            words = words.contiguous() if dtype != torch.float32 else words  # each dtype's fast layout on a CPU
-            count = part.size(0)
-            self.blocks.append(_Block(start, words, room[rows * start : rows * (start + count)].view(rows, count)))
-            start += count
+            rows = (part - mean).t().to(dtype)
+            rows = rows.contiguous() if dtype != torch.float32 else rows  # each dtype's fast layout on a CPU
+            size = part.size(0)
+            self.tiles.append(_Tile(start, rows, room[chunk * start : chunk * (start + size)].view(chunk, size)))
+            start += size
 
     def exponentials(self, h: Tensor, targets: Tensor, target_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Leaves exp(logits) of a chunk in the blocks, with 0 at each target.
+        """Computes exp(logits) of a chunk into the tiles, with 0 at each target.
 
         Args:
-            h: hidden states in the blocks' precision, (tokens, n_embd).
+            h: hidden states in the tiles' number format, (tokens, n_embd).
             targets, target_logits: (tokens).
 
         Returns:
-            others: the sum of all exponentials but the target's, (tokens) in float32.
-            own: the target's logit, (tokens) in float32, on the same scale.
-            pull: the words, weighted by their exponentials: (tokens, n_embd) in float32.
+            others: the sum of all exponentials except the target's, (tokens), float32.
+            own: the target's logit on the same scale, (tokens), float32.
+            weighted: the sum of all rows, weighted by their exponentials, (tokens, n_embd), float32.
         """
         tokens, maximum = h.size(0), None
-        if self.take_off_maximum:
-            tops = [block.logits(h).amax(dim=1) for block in self.blocks]
+        if self.subtract_maximum:
+            tops = [tile.logits(h).amax(dim=1) for tile in self.tiles]
             maximum = torch.stack([*tops, target_logits.to(h.dtype)]).amax(dim=0)
             target_logits = target_logits - maximum.float()
         others = torch.zeros(tokens, device=h.device)
-        pull = torch.zeros(h.shape, device=h.device)
-        for block, (at, word) in zip(self.blocks, self._places(targets), strict=True):
-            e = block.logits(h) if maximum is None else block.e[:tokens].sub_(maximum[:, None])
+        weighted = torch.zeros(h.shape, device=h.device)
+        for tile, (row, column) in zip(self.tiles, self._places(targets), strict=True):
+            e = tile.logits(h) if maximum is None else tile.e[:tokens].sub_(maximum[:, None])
             e.exp_()
-            e[at, word] = 0  # (scatter_ would copy all of e)
+            e[row, column] = 0  # (scatter_ would copy all of e)
             others += e.sum(dim=1, dtype=torch.float32)
             if self.needs_gradient:
-                pull += matmul(e, block.words.t())
+                weighted += matmul(e, tile.rows.t())
         total = others + target_logits.exp()
         if maximum is None and not bool(((total > 1e-15) & (total < 1e15)).all()):
-            self.take_off_maximum = True
+            self.subtract_maximum = True
             return self.exponentials(h, targets, target_logits)
-        return others, target_logits, pull
+        return others, target_logits, weighted
 
     def _places(self, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Returns, for each block, the rows whose target is one of its words, and which of them."""
-        if len(self.blocks) == 1:
+        """Returns for each tile the tokens whose target is in it, and the target's place in the tile."""
+        if len(self.tiles) == 1:
             return [(torch.arange(targets.size(0), device=targets.device), targets)]
         ordered, order = targets.sort()
-        starts = torch.tensor([block.start for block in self.blocks[1:]])
+        starts = torch.tensor([tile.start for tile in self.tiles[1:]])
         bounds = torch.searchsorted(ordered, starts).tolist()
-        spans = zip(self.blocks, [0, *bounds], [*bounds, targets.size(0)], strict=True)
-        return [(order[first:end], ordered[first:end] - block.start) for block, first, end in spans]
+        spans = zip(self.tiles, [0, *bounds], [*bounds, targets.size(0)], strict=True)
+        return [(order[first:end], ordered[first:end] - tile.start) for tile, first, end in spans]
 
     def add_gradient(self, scaled: Tensor) -> None:
-        """Adds the chunk's share of the words' gradient, from its hidden states divided by their sums."""
-        tokens, factor = scaled.size(0), scaled.t().to(self.blocks[0].e.dtype)  # (n_embd, tokens)
+        """Adds the chunk's share of the weight's gradient, given its hidden states divided by their sums."""
+        tokens, factor = scaled.size(0), scaled.t().to(self.tiles[0].e.dtype)  # (n_embd, tokens)
         factor = factor.contiguous() if factor.dtype != torch.float32 else factor
-        for block in reversed(self.blocks):  # the last ones are still in the cache
-            part = matmul(factor, block.e[:tokens])
-            block.gradient = part.float() if block.gradient is None else block.gradient.add_(part)
+        for tile in reversed(self.tiles):  # the last ones are still in the cache
+            part = matmul(factor, tile.e[:tokens])
+            tile.gradient = part.float() if tile.gradient is None else tile.gradient.add_(part)
 
     def take_gradient(self, weight: Tensor) -> Tensor:
-        """Returns the gradient of the words as (vocab_size, n_embd), and lets the blocks go."""
-        for block in self.blocks:
-            del block.e
+        """Returns the gradient of the weight, (vocab_size, n_embd), and frees the tiles."""
+        for tile in self.tiles:
+            del tile.e
         whole = torch.empty_like(weight, dtype=torch.float32)
-        while self.blocks:
-            block = self.blocks.pop()
-            assert block.gradient is not None
-            whole[block.start : block.start + block.words.size(1)] = block.gradient.t()
+        while self.tiles:
+            tile = self.tiles.pop()
+            assert tile.gradient is not None
+            whole[tile.start : tile.start + tile.rows.size(1)] = tile.gradient.t()
         return whole

@@ -1,7 +1,7 @@
-"""Products of large matrices on a CPU: one door to the quickest kernel that torch has for them.
+"""Products of large matrices on a CPU, with the fastest kernel that torch contains.
 
-torch gives float32 products to MKL, which on processors of other makers runs at less than half their rate; oneDNN,
-which comes with torch too, does not (docs/log.md). bfloat16 products go to oneDNN anyway.
+torch gives float32 products to MKL, which reaches less than half the speed of processors that are not Intel's; oneDNN,
+which torch contains too, reaches all of it (docs/log.md). bfloat16 products go to oneDNN anyway.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from torch import Tensor
 
 
 def matmul(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
-    """Returns a @ b, of shapes (m, k) and (k, n); in `out` where the kernel can write there.
+    """Returns a @ b, of shapes (m, k) and (k, n), in `out` if the kernel can write there.
 
-    Which kernel it is depends on device and type alone, never on a clock, so that a run can be repeated bit by bit.
+    The choice of the kernel depends on device and dtype only, never on timing, so runs are repeatable bit for bit.
     """
     if a.dtype == torch.float32 and a.device.type == "cpu" and _onednn_multiplies():
         return torch.ops.mkldnn._linear_pointwise(a, b.t(), None, "none", [], "")
@@ -24,7 +24,7 @@ def matmul(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
 
 @lru_cache
 def _onednn_multiplies() -> bool:
-    """Whether torch lets us at oneDNN's product, and it is right."""
+    """Whether oneDNN's product is accessible in this torch, and correct."""
     if not torch.backends.mkldnn.is_available():
         return False
     try:
