@@ -19,6 +19,7 @@ FLOORS = {
     "shape": 0,
     "files": 0,
     "sniff": 0,
+    "tables": 0,
     "config": 1,
     "plotting": 1,
     "source_options": 1,

@@ -12,13 +12,14 @@ import json
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 import rich.console
 from rich.console import ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
+from minigpt.tables import Table
 from minigpt.text_utils import escape_control
 
 
@@ -37,6 +38,19 @@ class Console(rich.console.Console):
         """Yields escaped segments; rich's own control sequences, such as cursor movements, stay as they are."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(escape_control(segment.text), segment.style)
+
+    def print_table(self, table: Table) -> None:
+        """Prints a table and an empty line: text to the left, numbers to the right."""
+        from rich.table import Table as RichTable
+
+        made = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for number, title in enumerate(table.header):
+            side: Literal["left", "right"] = "left" if number in table.text_columns else "right"
+            made.add_column(title, justify=side, no_wrap=number != len(table.header) - 1, overflow="ellipsis")
+        for row in table.rows:
+            made.add_row(*row)
+        self.print(made)
+        self.print()
 
     def on_broken_pipe(self) -> None:
         """Raises instead of exiting here."""

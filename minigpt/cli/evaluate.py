@@ -15,18 +15,15 @@ from minigpt.cli.reading import READING, source_options
 from minigpt.config import MachineConfig, Precision
 from minigpt.errors import ConfigError
 from minigpt.source_options import USUAL, SourceOptions
+from minigpt.tables import Table
 from minigpt.text_utils import pluralize, shell_line
 
 if TYPE_CHECKING:
-    from minigpt.cli.console import Console
     from minigpt.evaluation.evaluate import Evaluation
     from minigpt.evaluation.harness import TaskResult
-    from minigpt.evaluation.metrics import Bucket, Estimate, EvalMetrics
 
-EXTREMES = 3  # documents shown of each kind, easiest and hardest
-NAME_WIDTH, BEGINNING_WIDTH = 36, 24  # of a document's name and its first words
-FEWEST_LETTERS = 10  # of the first words; if there is room for fewer, none are shown
-FIGURES_WIDTH = 42  # of the other columns of its table
+EXTREMES = 3  # documents listed of each kind, easiest and hardest
+NAME_WIDTH = 36  # characters of a document's name
 
 Several = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
 
@@ -162,7 +159,7 @@ def _evaluate_tasks(
 
 def _show(evaluation: Evaluation) -> None:
     from minigpt.cli.console import Console
-    from minigpt.evaluation.metrics import compared, described
+    from minigpt.evaluation.eval_tables import baselines_table, bucket_tables, estimates_table
 
     found = evaluation.metrics
     console = Console(soft_wrap=False)
@@ -171,45 +168,12 @@ def _show(evaluation: Evaluation) -> None:
         f"{pluralize(found.tokens, 'token')} of {pluralize(found.documents, 'document')}, in windows of "
         f"{evaluation.block_size}, {evaluation.stride} apart, in {evaluation.precision}\n"
     )
-    rows = [(title, *_pair(estimate, form), meaning) for title, estimate, form, meaning in described(found)]
-    _table(console, ["", "value", "95 % interval", "what it means"], rows, (0, 3))
-    others = compared(found, "this model", evaluation.block_size)
-    _table(console, ["compared with", "loss", "perplexity", "bits/byte", "what it knows"], others, (0, 4))
-    _show_parts(console, found)
+    console.print_table(estimates_table(found))
+    console.print_table(baselines_table(found, "this model", evaluation.block_size))
+    for table in bucket_tables(found, EXTREMES, NAME_WIDTH, console.width):
+        console.print_table(table)
     for note in evaluation.notes:
         console.print(f"Note: {note}")
-
-
-def _show_parts(console: Console, found: EvalMetrics) -> None:
-    """Prints the loss by context, by frequency and by document."""
-    _show_groups(console, "tokens in sight", found.by_context, found.tokens)
-    if found.by_frequency:
-        _show_groups(console, "times in training", found.by_frequency, found.tokens)
-    if found.documents > 1:
-        ranked = sorted(found.by_document, key=lambda group: group.loss)
-        few = ranked if len(ranked) <= 2 * EXTREMES else [*ranked[:EXTREMES], *ranked[-EXTREMES:]]
-        which = "documents" if len(few) == len(ranked) else "easiest and hardest"
-        _show_groups(console, which, few, found.tokens)
-
-
-def _show_groups(console: Console, title: str, groups: Sequence[Bucket], tokens: int) -> None:
-    """Prints a table of groups; of documents that have names also what they begin with, if there is room for it."""
-    names = [group.shortened(NAME_WIDTH) for group in groups]
-    room = min(BEGINNING_WIDTH, console.width - max(map(len, [title, *names])) - FIGURES_WIDTH)
-    begins = room >= FEWEST_LETTERS and any(group.beginning for group in groups)
-    rows = [
-        (
-            name,
-            *([group.beginning[:room]] if begins else []),
-            f"{group.tokens / tokens:.1%}",
-            f"{group.loss:.3f}",
-            "" if group.bigram is None else f"{group.bigram:.3f}",
-            f"{group.accuracy:.1%}",
-        )
-        for name, group in zip(names, groups, strict=True)
-    ]
-    titles = [title, *(["begins"] if begins else []), "share", "loss", "bigram's loss", "accuracy"]
-    _table(console, titles, rows, (0, 1) if begins else (0,))
 
 
 def _show_tasks(results: Sequence[TaskResult]) -> None:
@@ -219,24 +183,4 @@ def _show_tasks(results: Sequence[TaskResult]) -> None:
         (result.task, result.metric, f"{result.value:.4f}", "" if result.stderr is None else f"{result.stderr:.4f}")
         for result in results
     ]
-    console = Console(soft_wrap=False)
-    _table(console, ["task", "figure", "value", "standard error"], rows, (0, 1))
-
-
-def _table(console: Console, header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: Sequence[int]) -> None:
-    """Prints a table: columns of text to the left, of numbers to the right."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for place, title in enumerate(header):
-        side: Literal["left", "right"] = "left" if place in text_columns else "right"
-        table.add_column(title, justify=side, no_wrap=place != len(header) - 1, overflow="ellipsis")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-    console.print()
-
-
-def _pair(estimate: Estimate, form: str) -> tuple[str, str]:
-    interval = estimate.interval
-    return form.format(estimate.value), " to ".join(form.format(end) for end in interval) if interval else ""
+    Console(soft_wrap=False).print_table(Table(["task", "metric", "value", "standard error"], rows, (0, 1)))

@@ -18,7 +18,6 @@ from minigpt.evaluation.eval_text import EvalText, Ints
 from minigpt.evaluation.loss import perplexity
 from minigpt.evaluation.scores import Scores
 from minigpt.shape import Signed
-from minigpt.text_utils import pluralize
 
 VERSION = 3
 """To be raised when the same model and text would give other figures or notes: what is kept is measured again then."""
@@ -123,33 +122,6 @@ class EvalMetrics:
     by_frequency: tuple[Bucket, ...] | None
     by_document: tuple[Bucket, ...]
     interval_from: str | None
-
-
-def described(found: EvalMetrics) -> list[tuple[str, Estimate, str, str]]:
-    """Returns the figures for people: each one's name, value, usual form, and what it means."""
-    return [
-        ("loss", found.loss, "{:.4f}", "mean surprise per token, in nats"),
-        ("perplexity", found.perplexity, "{:,.2f}", "as if guessing among that many"),
-        ("bits per byte", found.bits_per_byte, "{:.4f}", "comparable across tokenizers"),
-        ("accuracy", found.accuracy, "{:.2%}", "its first guess was right"),
-        ("top-5 accuracy", found.top5_accuracy, "{:.2%}", "one of its first five was right"),
-        ("calibration error", Estimate(found.calibration_error), "{:.2%}", "how far off its certainty is"),
-    ]
-
-
-def compared(found: EvalMetrics, model: str, block_size: int) -> list[tuple[str, str, str, str, str]]:
-    """Returns the simple models and this one for people: name, loss, perplexity, bits per byte, and what each knows."""
-    knows = {
-        "uniform": "nothing",
-        "unigram": "how often each token occurs",
-        "bigram": "and what follows the one before",
-    }
-    bits = 1 / math.log(2) / found.bytes_per_token
-    own = f"up to {pluralize(block_size, 'token')} before"
-    return [
-        (name, f"{loss.value:.4f}", f"{perplexity(loss.value):,.1f}", f"{loss.value * bits:.3f}", what)
-        for name, loss, what in [*((n, e, knows[n]) for n, e in found.yardsticks.items()), (model, found.loss, own)]
-    ]
 
 
 def eval_metrics(material: EvalText, scores: Scores, simple: Baselines | None = None) -> EvalMetrics:

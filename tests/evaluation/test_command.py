@@ -34,8 +34,8 @@ def test_the_tables_say_what_each_figure_means(call, run_folder):
         "unigram",
         "bigram",
         "this model",
-        "tokens in sight",
-        "times in training",
+        "tokens of context",
+        "count in training",
         "documents",
         "windows of 32, 32 apart, in float32",
     ):
