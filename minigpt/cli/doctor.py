@@ -44,9 +44,9 @@ def doctor_command(
         End with exit code 1 if there is a problem; hints do not count.
     """
     from minigpt.cli.console import print_json
-    from minigpt.doctor import diagnose, read_snapshot
+    from minigpt.doctor import diagnose, read_evidence
 
-    evidence = read_snapshot(run, data)
+    evidence = read_evidence(run, data)
     diagnosis = diagnose(evidence)
     if as_json:
         print_json({"run": str(run), "step": evidence.last_step, **diagnosis.to_dict()})

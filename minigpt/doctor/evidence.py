@@ -20,14 +20,14 @@ from minigpt.config import Config
 from minigpt.data import Dataset, TokenFile
 from minigpt.data.atomic_directory import free_folder
 from minigpt.data.dataset_card import DatasetCard
-from minigpt.doctor.saved_state import Saved, read_saved
-from minigpt.errors import DataError, MiniGPTError, RunError
+from minigpt.errors import DataError, MiniGPTError
 from minigpt.evaluation.baselines import baselines
 from minigpt.files import read_json
 from minigpt.intervals import Intervals
 from minigpt.model.accounting import parameter_table
-from minigpt.records import Record, ran_out, read_metrics
+from minigpt.records import Record, ran_out
 from minigpt.runs.folder import RunFolder
+from minigpt.runs.snapshot import CheckpointStatus, RunSnapshot
 from minigpt.text_utils import shell_line
 
 UNIGRAM_TOKENS, NGRAM_TOKENS = 2**24, 2**19
@@ -86,7 +86,7 @@ class Evidence:
     bigram: float | None = None
     pairs: float | None = None
     running: bool = False
-    saved: Saved | None = None
+    saved: CheckpointStatus | None = None
     steps: list[Record] = field(default_factory=list)
     validations: list[Record] = field(default_factory=list)
     health: list[Record] = field(default_factory=list)
@@ -229,34 +229,20 @@ def _finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def new_evidence(folder: RunFolder, dataset: Dataset | None = None, *, pairs: bool = False) -> Evidence:
+def new_evidence(folder: RunFolder, dataset: Dataset) -> Evidence:
     """Returns what is known of a run before its first record.
 
     Args:
         folder: the run, never imported.
-        dataset: its data set, if it is open already.
-        pairs: whether to count pairs of tokens too, which takes a second or two.
+        dataset: its data set.
     """
-    origin = folder.origin()
-    evidence = Evidence(
-        folder.path, folder.config(), folder.data(), folder.environment(), str(origin["folder"]) if origin else None
-    )
-    try:
-        dataset = dataset or Dataset.open(evidence.data["folder"], verify=False)
-        if dataset.identity()["splits"] != evidence.data["splits"]:
-            raise DataError("another data set is there now", remedy="Name the right one with --data.")
-        evidence.report = dataset.report
-        evidence.unigram, evidence.bigram = unigram_loss(dataset.train), ngram_loss(dataset.train, 2)
-        if pairs:
-            orderly = ngram_loss(dataset.train, 3) < (1 - ORDERLY) * evidence.bigram
-            evidence.pairs = pairs_loss(dataset) if orderly else math.inf
-    except MiniGPTError as error:
-        away = f"its data set is not at hand ({error.what}); --data names it"
-        evidence.absent |= {"report": away, "pairs": away}
+    snapshot = RunSnapshot(folder, folder.config(), folder.data(), folder.environment(), folder.origin())
+    evidence = _evidence(snapshot)
+    _add_data(evidence, dataset)
     return evidence
 
 
-def read_snapshot(run: Path | str, data: Path | str | None = None) -> Evidence:
+def read_evidence(run: Path | str, data: Path | str | None = None) -> Evidence:
     """Returns what a run's folder tells, and its data set, where that is at hand. Writes nothing.
 
     Args:
@@ -267,24 +253,35 @@ def read_snapshot(run: Path | str, data: Path | str | None = None) -> Evidence:
         RunError: if there is no such run, or it was imported and never trained.
         DataError, TokenizerError: if a data set is named that is not its own.
     """
-    folder = RunFolder.open(run)
-    folder.check_trained()
-    dataset = folder.open_data(data) if data is not None else None
-    if dataset and dataset.identity()["splits"] != folder.data()["splits"]:
+    snapshot = RunSnapshot.read(run, data)
+    snapshot.check()
+    if data is not None and snapshot.dataset().identity()["splits"] != snapshot.data["splits"]:
         raise DataError(
             "The data set is not the one that the run was made with",
             got=data,
             remedy="Give the right one, or leave --data out.",
         )
-    evidence = new_evidence(folder, dataset, pairs=True)
-    if dataset:
-        evidence.data = {**evidence.data, "folder": str(data)}
-    for record in read_metrics(folder.metrics_file):
+    return evidence_of(snapshot)
+
+
+def evidence_of(snapshot: RunSnapshot) -> Evidence:
+    """Returns what a snapshot of a trained run tells the checks. Errors as `RunSnapshot.check`."""
+    snapshot.check()
+    evidence = _evidence(snapshot)
+    try:
+        dataset = snapshot.training_data(verify=False)
+        evidence.data = {**evidence.data, "folder": str(dataset.folder)}
+        _add_data(evidence, dataset)
+        assert evidence.bigram is not None
+        orderly = ngram_loss(dataset.train, 3) < (1 - ORDERLY) * evidence.bigram
+        measured = _measured_pairs(snapshot.folder, evidence) if orderly else math.inf
+        evidence.pairs = pairs_loss(dataset) if measured is None else measured
+    except MiniGPTError as error:
+        away = f"its data set is not at hand ({error.what}); --data names it"
+        evidence.absent |= {"report": away, "pairs": away}
+    for record in snapshot.records:
         evidence.add(record)
-    measured = _measured_pairs(folder, evidence)
-    if measured and evidence.pairs != math.inf:
-        evidence.pairs = measured
-    evidence.running, evidence.saved = _is_locked(folder), read_saved(folder)
+    evidence.running, evidence.saved = snapshot.running, snapshot.checkpoints
     newest = evidence.saved.newest or 0
     if newest > evidence.last_step:  # it was saved between two lines, or these are lost
         evidence.last_step = newest
@@ -300,6 +297,22 @@ def read_snapshot(run: Path | str, data: Path | str | None = None) -> Evidence:
         "health": f"it was trained without looks inside{every}" if evidence.steps else f"it {none_told}",
     }
     return evidence
+
+
+def _evidence(snapshot: RunSnapshot) -> Evidence:
+    origin = snapshot.origin
+    return Evidence(
+        snapshot.folder.path,
+        snapshot.config,
+        snapshot.data,
+        snapshot.environment,
+        str(origin["folder"]) if origin else None,
+    )
+
+
+def _add_data(evidence: Evidence, dataset: Dataset) -> None:
+    evidence.report = dataset.report
+    evidence.unigram, evidence.bigram = unigram_loss(dataset.train), ngram_loss(dataset.train, 2)
 
 
 def unigram_loss(train: TokenFile) -> float:
@@ -352,14 +365,3 @@ def pairs_loss(dataset: Dataset) -> float:
 def _entropy(counts: npt.NDArray[np.int64]) -> float:
     shares = counts[counts > 0] / max(1, counts.sum())
     return float(-(shares * np.log(shares)).sum())
-
-
-def _is_locked(folder: RunFolder) -> bool:
-    """Whether another process is training into the run, or at least nobody can tell that none is."""
-    if not (folder.path / ".lock").exists():
-        return False
-    try:
-        with folder.lock():
-            return False
-    except RunError:
-        return True

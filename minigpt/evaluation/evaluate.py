@@ -82,7 +82,7 @@ class Evaluation:
 def evaluate(
     run: Path | str,
     *,
-    data: Path | str | None = None,
+    data: Path | str | Dataset | None = None,
     texts: Sequence[str] = (),
     reading: SourceOptions = USUAL,
     split: Split = "val",
@@ -96,7 +96,7 @@ def evaluate(
 
     Args:
         run: the run folder.
-        data: a data set made with the run's tokenizer; the one it was trained on when left out.
+        data: a data set made with the run's tokenizer, open or its folder; the one it was trained on when left out.
         texts: files, folders or other sources of text to measure on, instead of a data set.
         reading: how the texts are read.
         split: which part of the data set; `all` is both, for text that the model was not trained on.
@@ -113,7 +113,11 @@ def evaluate(
         raise ConfigError("Measure on a data set or on texts, not on both", got=data, remedy="Leave one out.")
     folder = RunFolder.open(run)
     tokenizer = folder.tokenizer()
-    dataset = None if texts else folder.open_data(data)
+    if isinstance(data, Dataset):
+        folder.check_tokenizer(data.tokenizer)
+        dataset: Dataset | None = data
+    else:
+        dataset = None if texts else folder.open_data(data)
     if dataset is None:
         material, text = text_material(texts, tokenizer, reading), ", ".join(texts)
     else:

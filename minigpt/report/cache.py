@@ -23,8 +23,9 @@ from minigpt.data import Dataset
 from minigpt.evaluation import Evaluation, evaluate
 from minigpt.evaluation.metrics import VERSION, Bucket, EvalMetrics
 from minigpt.files import read_json
-from minigpt.runs.checkpoint import STATE, verify
-from minigpt.runs.folder import MODEL, RunFolder
+from minigpt.runs.checkpoint import STATE
+from minigpt.runs.folder import MODEL
+from minigpt.runs.snapshot import RunSnapshot
 from minigpt.runtime import restore_runtime
 from minigpt.shape import typed
 
@@ -37,14 +38,14 @@ MANY_DOCUMENTS = 1_000
 
 
 def measured(
-    folder: RunFolder, checkpoint: str, dataset: Dataset, settings: MachineConfig, on_progress: Progress
+    run: RunSnapshot, checkpoint: str, dataset: Dataset, settings: MachineConfig, on_progress: Progress
 ) -> Evaluation:
     """Returns how well a run's model predicts the validation split: as kept, or else measured now and kept.
 
     Raises:
         MiniGPTError: if the checkpoint is not there or damaged, or the data does not fit.
     """
-    place = folder.find_checkpoint(checkpoint)
+    folder, place = run.folder, run.folder.find_checkpoint(checkpoint)
     step = folder.checkpoint_step(place)  # what `best` is may change while a run is being trained
     machine = restore_runtime(folder.environment(), settings)
     made_of = {
@@ -52,7 +53,7 @@ def measured(
         "metrics": VERSION,
         "torch": str(torch.__version__),
         "step": step,
-        **_model(folder, place),
+        **_model(run, place),
         "train": dataset.train.sha256,
         "val": dataset.val.sha256,
         "device": str(machine.device),
@@ -60,9 +61,9 @@ def measured(
     }
     kept = _read(folder.evaluation_file, made_of)
     if kept is not None:
-        verify(place)
+        run.verify(place)
         return kept
-    found = evaluate(folder.path, data=dataset.folder, checkpoint=str(step), machine=settings, on_progress=on_progress)
+    found = evaluate(folder.path, data=dataset, checkpoint=str(step), machine=settings, on_progress=on_progress)
     found = replace(found, metrics=_shorter(found.metrics))
     if made_of["weights"] and found.metrics.by_frequency is not None:  # it may have more to say on another day
         plain = asdict(found)
@@ -72,29 +73,29 @@ def measured(
     return found
 
 
-def remembered(folder: RunFolder, checkpoint: str, train: str | None, val: str | None) -> Evaluation | None:
+def remembered(run: RunSnapshot, checkpoint: str) -> Evaluation | None:
     """Returns the figures that are kept of a run's model, for when the text is gone; None if there are none.
 
     On which machine they were measured, and with which program, is not asked then: there are no others.
 
     Args:
-        folder: the run.
+        run: the run.
         checkpoint: `best`, `latest` or a step.
-        train, val: the checksums of the text.
 
     Raises:
         CheckpointError: if the checkpoint is not there or damaged.
     """
-    place = folder.find_checkpoint(checkpoint)
-    made_of = {"metrics": VERSION, "step": folder.checkpoint_step(place), **_model(folder, place)}
-    kept = _read(folder.evaluation_file, {**made_of, "train": train, "val": val}) if train and val else None
+    place, splits = run.folder.find_checkpoint(checkpoint), run.data["splits"]
+    made_of = {"metrics": VERSION, "step": run.folder.checkpoint_step(place), **_model(run, place)}
+    made_of |= {name: splits[name]["sha256"] for name in splits}
+    kept = _read(run.folder.evaluation_file, made_of) if splits else None
     if kept is not None:
-        verify(place)
+        run.verify(place)
     return kept
 
 
-def _model(folder: RunFolder, place: Path) -> dict[str, Any]:
-    return {"model": asdict(folder.config().model), "weights": _sums(place).get(f"{MODEL}.safetensors")}
+def _model(run: RunSnapshot, place: Path) -> dict[str, Any]:
+    return {"model": asdict(run.config.model), "weights": _sums(place).get(f"{MODEL}.safetensors")}
 
 
 def _shorter(found: EvalMetrics) -> EvalMetrics:

@@ -7,27 +7,25 @@ What is missing or damaged stops no report: it is left out, and a sentence says 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from minigpt.config import MachineConfig
-from minigpt.data.dataset import Fingerprint
-from minigpt.data.dataset_card import DatasetCard
-from minigpt.doctor import Diagnosis, diagnose, read_snapshot
-from minigpt.errors import DataError, MiniGPTError, RunError, TokenizerError
+from minigpt.doctor import Diagnosis, diagnose, evidence_of
+from minigpt.errors import DataError, MiniGPTError, TokenizerError
 from minigpt.evaluation import Evaluation
 from minigpt.generation.notes import prompt_notes
 from minigpt.generation.sample_record import SampleRecord
-from minigpt.records import read_metrics
 from minigpt.report.cache import measured, remembered
 from minigpt.report.commands_section import placeholders
-from minigpt.report.facts import Records, RunFacts
+from minigpt.report.facts import RunFacts
 from minigpt.report.html import shown
 from minigpt.report.sample_analysis import SampleAnalysis, fixed_texts, own_texts
 from minigpt.report.sample_analysis import measured as measured_texts
 from minigpt.runs.folder import RunFolder
+from minigpt.runs.snapshot import RunSnapshot
 from minigpt.runtime import detect_runtime, is_out_of_memory
 
 Progress = Callable[[str, int, int], None]
@@ -51,8 +49,13 @@ class Tried(Protocol):
 LABEL_LENGTH = 28
 LEFT_OUT = "--no-evaluate, --no-samples"
 
-STRANGE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, StopIteration)
-"""What comes of records that no training wrote."""
+UNREAD = {
+    "records": "No curves",
+    "data": "Nothing is known of the data",
+    "environment": "Nothing is known of the machine",
+    "origin": "Nothing is known of the first weights",
+}
+"""What a report lacks if a file of the run cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,6 @@ def collect_facts(
 
 def _gather(folder: RunFolder, label: str, wishes: ReportOptions, on_progress: Progress, *, several: bool) -> RunFacts:
     missing: list[str] = []
-    data: Fingerprint = {"folder": "", "tokenizer": {"spec": "", "identity": ""}, "splits": {}}
 
     def tried(read: Callable[[], Found], otherwise: Found, what: str, named: bool = False) -> Found:
         try:
@@ -112,39 +114,30 @@ def _gather(folder: RunFolder, label: str, wishes: ReportOptions, on_progress: P
             missing.append(f"{what}: there is not enough memory. Try --device cpu, or leave it out: {LEFT_OUT}.")
         return otherwise
 
-    no_records: Records = []
-    records = tried(lambda: read_metrics(folder.metrics_file), no_records, "No curves")
-    data = tried(folder.data, data, "Nothing is known of the data")
+    run = RunSnapshot.read(folder, wishes.data)
+    missing += [_told(error, UNREAD[name]) for name, error in run.errors.items()]
     nothing: tuple[Evaluation | None, bool] = (None, False)
     evaluation, unseen = nothing
     if wishes.evaluate:
         evaluation, unseen = tried(
-            lambda: _measured(folder, data, wishes, missing.append, on_progress),
+            lambda: _measured(run, wishes, missing.append, on_progress),
             nothing,
             "Nothing was measured",
             named=wishes.data is not None or wishes.checkpoint != "best",
         )
-    prepared = _prepared(wishes.data or data["folder"], data)
-    diagnosis: tuple[Diagnosis | None, bool] = (None, False)
-    if data["splits"]:  # else it was imported, and there is no training to look at
-        diagnosis = tried(lambda: _diagnosis(folder, wishes.data), diagnosis, "No diagnosis")
-    origin = tried(folder.origin, None, "Nothing is known of the first weights")
+    diagnosis: Diagnosis | None = None
+    if run.data["splits"]:  # else it was imported, and there is no training to look at
+        diagnosis = tried(lambda: _diagnosis(run), diagnosis, "No diagnosis")
     return RunFacts(
-        folder=folder,
+        **{each.name: getattr(run, each.name) for each in fields(RunSnapshot)},
         label=label,
-        config=folder.config(),
-        records=records,
-        environment=tried(folder.environment, {}, "Nothing is known of the machine"),
-        data=data,
-        origin=origin,
-        prepared=prepared,
+        prepared=run.dataset_card,
         evaluation=evaluation,
         unseen=unseen,
-        said=_said(folder, data, wishes, tried, on_progress, several=several) if wishes.samples else SampleAnalysis(),
-        diagnosis=diagnosis[0],
-        running=diagnosis[1],
+        said=_said(run, wishes, tried, on_progress, several=several) if wishes.samples else SampleAnalysis(),
+        diagnosis=diagnosis,
         missing=tuple(missing),
-        places=placeholders(folder, (data["folder"], wishes.data), prepared, origin),
+        places=placeholders(folder, (run.data["folder"], wishes.data), run.dataset_card, run.origin),
     )
 
 
@@ -155,34 +148,25 @@ def _told(error: MiniGPTError, what: str) -> str:
 
 
 def _measured(
-    folder: RunFolder,
-    data: Mapping[str, Any],
-    wishes: ReportOptions,
-    note: Callable[[str], None],
-    on_progress: Progress,
+    run: RunSnapshot, wishes: ReportOptions, note: Callable[[str], None], on_progress: Progress
 ) -> tuple[Evaluation | None, bool]:
     """Returns the figures, and whether they are of the validation split that belongs to the run's training text."""
-    known = [(data["splits"].get(split) or {}).get("sha256") for split in ("train", "val")]
+    splits = run.data["splits"]
+    known = [splits[name]["sha256"] if splits else None for name in ("train", "val")]
     try:
-        dataset = folder.open_data(wishes.data)
+        dataset = run.dataset()
     except (DataError, TokenizerError) as error:
-        kept = None if wishes.data else remembered(folder, wishes.checkpoint, *known)
+        kept = None if wishes.data else remembered(run, wishes.checkpoint)
         if kept is None:
             raise
         note(_told(error, "Nothing was measured anew, the figures are those kept from before"))
         return kept, True
-    evaluation = measured(folder, wishes.checkpoint, dataset, wishes.machine, on_progress)
+    evaluation = measured(run, wishes.checkpoint, dataset, wishes.machine, on_progress)
     return evaluation, known == [dataset.train.sha256, dataset.val.sha256]
 
 
 def _said(
-    folder: RunFolder,
-    data: Mapping[str, Any],
-    wishes: ReportOptions,
-    tried: Tried,
-    on_progress: Progress,
-    *,
-    several: bool,
+    run: RunSnapshot, wishes: ReportOptions, tried: Tried, on_progress: Progress, *, several: bool
 ) -> SampleAnalysis:
     """Returns what a run wrote; the figures of that need the text that it was trained on.
 
@@ -190,58 +174,28 @@ def _said(
     """
     none: list[SampleRecord] = []
     notes: dict[str, tuple[str, ...]] = {}
-    kept = tried(lambda: fixed_texts(folder, wishes.machine, on_progress), none, "No samples")
+    kept = tried(lambda: fixed_texts(run.folder, wishes.machine, on_progress), none, "No samples")
     if wishes.prompts:
         asked = wishes.prompts, "latest" if several else "all"
-        own = tried(lambda: own_texts(folder, *asked, wishes.machine, on_progress), none, "No own samples")
+        own = tried(lambda: own_texts(run.folder, *asked, wishes.machine, on_progress), none, "No own samples")
         kept = list(dict.fromkeys([*kept, *own]))
-        tokenizer, context = folder.tokenizer(), folder.config().model.block_size
+        tokenizer, context = run.folder.tokenizer(), run.config.model.block_size
         notes = {prompt: tuple(prompt_notes(tokenizer, prompt, context).values()) for prompt in {o.prompt for o in own}}
     if not kept:
         return SampleAnalysis()
-
-    def figures() -> SampleAnalysis:
-        dataset = folder.open_data(wishes.data)
-        if dataset.train.sha256 != (data["splits"].get("train") or {}).get("sha256"):
-            dataset = folder.open_data()
-        return measured_texts(kept, dataset, on_progress)
-
-    return replace(tried(figures, SampleAnalysis(kept), "No figures of the samples"), notes=notes)
-
-
-def _diagnosis(folder: RunFolder, data: Path | None) -> tuple[Diagnosis, bool]:
-    """Returns what the doctor says, and whether the run is being trained now.
-
-    Raises:
-        RunError: if the run's records are not what a training writes.
-    """
-    try:
-        evidence = read_snapshot(folder.path.absolute(), data)
-    except MiniGPTError:  # the data set that was named may be another one: then the run's own, if it is there
-        if data is None:
-            raise
-        evidence = read_snapshot(folder.path.absolute())
-    except STRANGE as error:
-        raise _strange(folder) from error
-    try:
-        return diagnose(evidence), evidence.running
-    except STRANGE as error:
-        raise _strange(folder) from error
-
-
-def _strange(folder: RunFolder) -> RunError:
-    return RunError(
-        "A record of the metrics is not what a training writes", got=folder.metrics_file, remedy="Restore the file."
+    analysis = tried(
+        lambda: measured_texts(kept, run.training_data(), on_progress),
+        SampleAnalysis(kept),
+        "No figures of the samples",
     )
+    return replace(analysis, notes=notes)
 
 
-def _prepared(place: Path | str, data: Mapping[str, Any]) -> DatasetCard | None:
-    """Returns the data set's report if it is at hand, and is of the tokens that the run was trained on."""
-    try:
-        report = DatasetCard.load(Path(place)) if place else None
-    except MiniGPTError:
-        return None
-    return report if report and report.train.tokens == (data["splits"].get("train") or {}).get("tokens") else None
+def _diagnosis(run: RunSnapshot) -> Diagnosis:
+    """Returns what the doctor says. Errors as `RunSnapshot.check`."""
+    evidence = evidence_of(run)
+    evidence.run = run.folder.path.absolute()  # so that every command of the page names it alike
+    return diagnose(evidence)
 
 
 def _labels(folders: Sequence[RunFolder]) -> list[str]:

@@ -13,77 +13,38 @@ from typing import Any
 
 import numpy as np
 
-from minigpt.config import Config
 from minigpt.data.dataset_card import DatasetCard
 from minigpt.doctor import Diagnosis
 from minigpt.evaluation import Evaluation
-from minigpt.intervals import Intervals
 from minigpt.model.accounting import parameter_count
-from minigpt.records import ran_out
 from minigpt.report.sample_analysis import SampleAnalysis
-from minigpt.runs.folder import RunFolder
+from minigpt.runs.snapshot import RunSnapshot
 from minigpt.text_utils import display_name, shell_line, words_of
 
-Records = list[dict[str, Any]]
 
-
-@dataclass(frozen=True)
-class RunFacts:
+@dataclass(frozen=True, kw_only=True)
+class RunFacts(RunSnapshot):
     """What is known of one run.
 
     Attributes:
-        folder: where it is.
         label: what the report calls it; no other run of the report has this name.
-        config: its settings.
-        records: all of metrics.jsonl, in order.
-        environment: machine and versions; empty if unknown.
-        data: what the run knows of its data set: `folder`, `tokenizer` and `splits`.
-        origin: where its first weights came from; None if from chance.
         prepared: how the data set was made, if it is at hand.
         evaluation: the figures; None if nothing was measured.
         unseen: whether they are of the validation split that was kept out of the run's training.
         said: what the model wrote, and the figures of that.
         diagnosis: what the doctor says; None if it says nothing of such a run.
-        running: whether it is being trained now.
         missing: what is not in the report, as sentences.
         places: paths that the report does not tell, and what stands for each in a command: `RUN`, `DATA`, `TEXT`.
     """
 
-    folder: RunFolder
     label: str
-    config: Config
-    records: Records
-    environment: Mapping[str, Any]
-    data: Mapping[str, Any]
-    origin: Mapping[str, Any] | None
     prepared: DatasetCard | None
     evaluation: Evaluation | None
     unseen: bool
     said: SampleAnalysis
     diagnosis: Diagnosis | None
-    running: bool
     missing: tuple[str, ...]
     places: Mapping[str, str]
-
-    @cached_property
-    def steps(self) -> Records:
-        """The `step` records."""
-        return self._of_kind("step")
-
-    @cached_property
-    def validations(self) -> Records:
-        """The `validation` records."""
-        return self._of_kind("validation")
-
-    @cached_property
-    def health(self) -> Records:
-        """The `health` records."""
-        return [record for record in self._of_kind("health") if isinstance(record.get("modules"), list)]
-
-    @cached_property
-    def notes(self) -> Records:
-        """The `note` records."""
-        return self._of_kind("note")
 
     @property
     def parameters(self) -> int:
@@ -93,23 +54,7 @@ class RunFacts:
     @property
     def tokenizer(self) -> Mapping[str, Any]:
         """Its `spec` and `identity`; empty if unknown."""
-        return self.data.get("tokenizer") or {}
-
-    @property
-    def last_step(self) -> int:
-        """The last step that is known of; 0 before the first."""
-        return max((record["step"] for record in self.records), default=0)
-
-    @property
-    def total_steps(self) -> int | None:
-        """How many steps it was to take; None where nobody knows."""
-        train, val = (number((self.data["splits"].get(name) or {}).get("tokens")) for name in ("train", "val"))
-        return Intervals(self.config, int(train), int(val)).total_steps if train > 0 and val >= 0 else None
-
-    @property
-    def ended_early(self) -> bool:
-        """Whether its patience has ended it before its last step."""
-        return ran_out(self.validations, self.config.train.patience, self.last_step)
+        return self.data["tokenizer"]
 
     @property
     def step(self) -> int:
@@ -157,9 +102,6 @@ class RunFacts:
         for path in sorted(self.places, key=len, reverse=True):
             text = text.replace(path.rstrip("/\\") or path, display_name(path))
         return text
-
-    def _of_kind(self, kind: str) -> Records:
-        return [record for record in self.records if record.get("kind") == kind]
 
 
 def number(value: Any) -> float:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from minigpt.report.facts import Records, RunFacts, column, comparable, number
+from minigpt.report.facts import RunFacts, column, comparable, number
 from minigpt.report.html import Html, shown
 from minigpt.report.svg import DASHES, INK, MARKERS, MUTED, SERIES, drawing, engineering, legend, thinned
 
@@ -183,7 +183,7 @@ def _losses(axes: Any, run: RunFacts, place: int, by: tuple[str, int], *, alone:
     """Draws the losses of one run against a value of its records, in a unit; with a scale, only of validation."""
     log_x = by[0] == "tokens"
 
-    def x_of(records: Records) -> list[float]:
+    def x_of(records: Sequence[Mapping[str, Any]]) -> list[float]:
         return [value / by[1] for value in column(records, by[0])]
 
     train, val = (0, 1) if alone else (place % len(SERIES), place % len(SERIES))

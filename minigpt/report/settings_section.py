@@ -110,7 +110,8 @@ def _data(run: RunFacts) -> Values:
             length, size = pluralize(found.get("tokens", 0), "token"), pluralize(found.get("text_bytes", 0), "byte")
             facts[title] = f"{length}, {size} of text"
             facts[f"{title}, SHA-256 of the tokens"] = str(found.get("sha256", formatting.NONE))
-    if tokens := (run.data["splits"].get("train") or {}).get("tokens"):
+    if train := run.data["splits"].get("train"):
+        tokens = train["tokens"]
         facts["training tokens for each parameter"] = f"{tokens / run.parameters:.2f}"
     if made := run.prepared:
         facts |= {

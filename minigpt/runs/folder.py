@@ -232,8 +232,10 @@ class RunFolder:
         """Returns the command that makes a data set of this run's tokenizer."""
         return f"minigpt prepare TEXT --out DATA --tokenizer {self._place()}"
 
-    def open_data(self, place: Path | str | None = None) -> Dataset:
+    def open_data(self, place: Path | str | None = None, *, verify: bool = True) -> Dataset:
         """Returns a data set that this run's tokenizer made: the one at `place`, or else the one it was trained on.
+
+        `verify` as in `Dataset.open`.
 
         Raises:
             DataError: if it is not there or damaged.
@@ -255,7 +257,7 @@ class RunFolder:
                 if not place
                 else f"{did_you_mean_folder(found, REPORT)}Check the path given with --data.",
             )
-        dataset = Dataset.open(found)
+        dataset = Dataset.open(found, verify=verify)
         self.check_tokenizer(dataset.tokenizer)
         return dataset
 

@@ -12,7 +12,7 @@ import pytest
 
 from minigpt.config import resolve
 from minigpt.data import prepare
-from minigpt.doctor import Diagnosis, Evidence, Finding, diagnose, read_snapshot
+from minigpt.doctor import Diagnosis, Evidence, Finding, diagnose, read_evidence
 from minigpt.errors import MiniGPTError
 from minigpt.records import read_metrics
 from minigpt.training import train
@@ -87,7 +87,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def evidence(trained: Path) -> Evidence:
-    return read_snapshot(trained)
+    return read_evidence(trained)
 
 
 class Patient:
@@ -109,7 +109,7 @@ class Patient:
         return [finding.check for finding in self.said]
 
     def diagnosis(self, **arguments: Any) -> Diagnosis:
-        return diagnose(read_snapshot(self.run), **arguments)
+        return diagnose(read_evidence(self.run), **arguments)
 
     @property
     def validations(self) -> list[dict[str, Any]]:

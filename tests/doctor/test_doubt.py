@@ -13,7 +13,7 @@ import pytest
 
 from minigpt.config import Optimizer, resolve
 from minigpt.data import Dataset
-from minigpt.doctor import LiveDoctor, diagnose, inner_checks, loss_checks, read_snapshot, references, text_checks
+from minigpt.doctor import LiveDoctor, diagnose, inner_checks, loss_checks, read_evidence, references, text_checks
 from minigpt.doctor import evidence as evidence_module
 from minigpt.doctor.evidence import ngram_loss, unigram_loss
 from minigpt.doctor.references import collect, higher_rate, lower_rate
@@ -80,9 +80,9 @@ def test_odd_records_count_for_nothing(trained, tmp_path, odd):
     shutil.copytree(trained, run)
     with (run / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(odd) + "\n" + json.dumps({"kind": "note", "step": 60, "epoch": 1.0, "text": "-"}) + "\n")
-    assert set(diagnose(read_snapshot(run)).left_out.values()) == {"it has one validation"}
+    assert set(diagnose(read_evidence(run)).left_out.values()) == {"it has one validation"}
     complaints: list[str] = []
-    doctor = LiveDoctor(read_snapshot(trained), lambda finding: None, complaints.append)
+    doctor = LiveDoctor(read_evidence(trained), lambda finding: None, complaints.append)
     doctor.remember([odd])
     doctor(odd)
     assert complaints == []
@@ -161,7 +161,7 @@ def test_a_line_is_compared_over_all_of_it(treat, monkeypatch):
     monkeypatch.setattr(references, "_decisive", lambda config: {})
     patient = treat(train__lr=1e-3, train__steps=300)
     reference = collect(patient.run, "letters")
-    evidence = read_snapshot(patient.run)
+    evidence = read_evidence(patient.run)
     first, *others = evidence.steps
     evidence.steps = [first] + [
         {**some[-1], "loss": float(np.mean([line["loss"] for line in some]))}

@@ -8,7 +8,7 @@ import pytest
 
 from minigpt.config import preset_names, resolve
 from minigpt.data import prepare
-from minigpt.doctor import diagnose, read_snapshot
+from minigpt.doctor import diagnose, read_evidence
 from minigpt.training import train
 from minigpt.training.api import resume
 from tests.doctor.conftest import SMALL
@@ -57,7 +57,7 @@ def test_a_run_that_begins_with_anothers_weights(treat, data, tmp_path):
     model = resolve(overrides=SMALL | {"train.lr": 1e-3, "train.steps": 60, "model.vocab_size": 23})
     train(data, tmp_path / "child", model, init_from=parent.run, callbacks=watch)
     assert said == []
-    assert {finding.severity for finding in diagnose(read_snapshot(tmp_path / "child")).findings} <= {"hint"}
+    assert {finding.severity for finding in diagnose(read_evidence(tmp_path / "child")).findings} <= {"hint"}
 
 
 def test_a_run_that_is_made_longer(treat):

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from minigpt.cli.doctor import standing
-from minigpt.doctor import diagnose, read_snapshot
+from minigpt.doctor import diagnose, read_evidence
 from minigpt.runs.folder import RunFolder
 
 
@@ -18,7 +18,7 @@ def run(trained, tmp_path):
 
 
 def found(run):
-    return {finding.check: finding for finding in diagnose(read_snapshot(run.path)).findings}
+    return {finding.check: finding for finding in diagnose(read_evidence(run.path)).findings}
 
 
 def damage(folder):
@@ -92,7 +92,7 @@ def test_a_newest_checkpoint_that_is_damaged(run):
     damage(run.checkpoint_folder(40))
     assert "The best checkpoint" in found(run)["damaged checkpoint"].observation
     shutil.rmtree(run.checkpoint_folder(40))
-    assert "it is not there" in found(run)["damaged checkpoint"].observation
+    assert "not found" in found(run)["damaged checkpoint"].observation
 
 
 def test_a_run_in_training_looks_after_its_checkpoints_itself(run):
@@ -105,7 +105,7 @@ def test_steps_behind_the_last_line_count(run):
     lines = run.metrics_file.read_text().splitlines()
     kept = [line for line in lines if json.loads(line)["step"] <= 50]
     run.metrics_file.write_text("".join(line + "\n" for line in kept))
-    evidence = read_snapshot(run.path)
+    evidence = read_evidence(run.path)
     assert evidence.last_step == 60
     assert "60 of 60 steps" in standing(evidence)
     assert "not yet validated" in standing(evidence)
@@ -114,7 +114,7 @@ def test_steps_behind_the_last_line_count(run):
 @pytest.mark.parametrize("empty", [True, False])
 def test_metrics_that_are_lost(run, empty):
     run.metrics_file.write_text("") if empty else run.metrics_file.unlink()
-    evidence = read_snapshot(run.path)
+    evidence = read_evidence(run.path)
     diagnosis = diagnose(evidence)
     assert "60 of 60 steps" in standing(evidence)
     assert "no metrics" in [finding.check for finding in diagnosis.findings]

@@ -14,12 +14,13 @@ import pytest
 
 from minigpt.config import resolve
 from minigpt.data import Dataset, prepare
-from minigpt.doctor import diagnose, loss_checks, read_snapshot
+from minigpt.doctor import diagnose, loss_checks, read_evidence
 from minigpt.doctor.evidence import ngram_loss, pairs_loss
 from minigpt.doctor.references import read_references
 from minigpt.evaluation import evaluate
 from minigpt.report.cache import measured
 from minigpt.runs.folder import RunFolder
+from minigpt.runs.snapshot import RunSnapshot
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +67,7 @@ def test_a_run_shorter_than_its_warm_up_is_not_judged_by_its_rate(treat):
     assert "200 steps and the run has 60" in found["warm-up"].observation
     assert not {"ended too early", "learning rate too low", "bigram"} & found.keys()
     assert "no look inside was at the peak" in patient.diagnosis().left_out["learning rate too low"]
-    evidence = read_snapshot(patient.run)
+    evidence = read_evidence(patient.run)
     assert not evidence.decayed
     assert "minigpt resume" in loss_checks._longer(evidence, 2)
 
@@ -85,7 +86,7 @@ def test_a_model_that_counting_pairs_beats(treat, ordered):
     assert finding.fix == f"Go on with it: `minigpt resume {patient.run} --steps 48`"
     assert "ended too early" not in patient.found
     assert "bigram" not in patient.live  # until it has ended, each model is worse than that
-    evidence = read_snapshot(patient.run)
+    evidence = read_evidence(patient.run)
     lowest = min(record["val_loss"] for record in evidence.validations)
     assert (
         f"{lowest:.3f}; counting which token follows which in training gives {evidence.pairs:.3f}"
@@ -103,7 +104,7 @@ def test_a_model_that_counting_pairs_beats(treat, ordered):
 def test_a_model_that_has_learned_more_than_pairs(treat, ordered):
     patient = treat(on=ordered, train__steps=160, train__lr=1e-2)
     assert "bigram" not in patient.found
-    evidence = read_snapshot(patient.run)
+    evidence = read_evidence(patient.run)
     assert evidence.validations[-1]["val_loss"] < evidence.pairs < evidence.unigram
 
 
@@ -120,21 +121,21 @@ def test_the_loss_of_pairs_is_the_evaluations(run_folder, dataset, tmp_path):
     exact = evaluate(run, machine=RunFolder(run).config().machine).metrics.yardsticks["bigram"].value
     assert pairs_loss(dataset) == pytest.approx(exact, abs=1e-5)
     folder = RunFolder(run)
-    measured(folder, "best", dataset, folder.config().machine, lambda *_: None)
+    measured(RunSnapshot.read(run), "best", dataset, folder.config().machine, lambda *_: None)
     content = json.loads(folder.evaluation_file.read_text())
     content["evaluation"]["metrics"]["yardsticks"]["bigram"]["value"] = 1.25  # of a text too long to count here
     folder.evaluation_file.write_text(json.dumps(content))
-    assert read_snapshot(run).pairs == 1.25
+    assert read_evidence(run).pairs == 1.25
     content["made_of"]["val"] = "another text"
     folder.evaluation_file.write_text(json.dumps(content))
-    assert read_snapshot(run).pairs == pytest.approx(exact, abs=1e-5)
+    assert read_evidence(run).pairs == pytest.approx(exact, abs=1e-5)
 
 
 def test_without_the_data_set_the_check_is_left_out(evidence, trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
     data = json.loads((run / "data.json").read_text())
     (run / "data.json").write_text(json.dumps({**data, "folder": str(tmp_path / "gone")}))
-    assert "its data set is not at hand" in diagnose(read_snapshot(run)).left_out["bigram"]
+    assert "its data set is not at hand" in diagnose(read_evidence(run)).left_out["bigram"]
 
 
 def like(evidence: Any, preset: str, reference: Any, **changes: Any) -> Any:

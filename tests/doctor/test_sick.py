@@ -13,7 +13,7 @@ import torch
 
 from minigpt.config import resolve
 from minigpt.data import Batch, prepare
-from minigpt.doctor import diagnose, loss_checks, machine_checks, read_snapshot, references
+from minigpt.doctor import diagnose, loss_checks, machine_checks, read_evidence, references
 from minigpt.doctor.references import collect
 from minigpt.records import read_metrics
 from minigpt.training.api import resume
@@ -301,6 +301,6 @@ def test_a_look_with_a_norm_that_is_no_number_counts_for_nothing(treat, number):
     record["modules"][1]["grad_norm"] = number
     with (patient.run / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(record) + "\n")
-    evidence = read_snapshot(patient.run)
+    evidence = read_evidence(patient.run)
     assert len(evidence.health) == 3
     assert diagnose(evidence).made >= 20

@@ -13,6 +13,7 @@ from minigpt.errors import CheckpointError, ConfigError
 from minigpt.report import ReportOptions, cache, write_report
 from minigpt.report.collect import collect_facts
 from minigpt.runs.folder import RunFolder
+from minigpt.runs.snapshot import RunSnapshot
 from tests.report.conftest import Page
 
 
@@ -28,7 +29,8 @@ def measuring(run, monkeypatch):
 
     def again(which="best", dataset=None, precision="auto"):
         machine = MachineConfig(precision=precision)
-        return cache.measured(folder, which, dataset or folder.open_data(), machine, lambda phase, done, total: None)
+        now = RunSnapshot.read(run)
+        return cache.measured(now, which, dataset or now.dataset(), machine, lambda phase, done, total: None)
 
     monkeypatch.setattr(cache, "evaluate", counted)
     return folder, steps, again

@@ -71,7 +71,10 @@ def test_the_options_are_the_settings(facts, changes, monkeypatch):
     assert replace(given, model=replace(given.model, vocab_size=300)) == config
 
 
-@pytest.mark.parametrize("change", [{}, {"origin": {"folder": "x"}}, {"data": {"splits": {}, "folder": ""}}])
+IMPORTED = {"splits": {}, "folder": "", "tokenizer": {"spec": "gpt2", "identity": ""}}
+
+
+@pytest.mark.parametrize("change", [{}, {"origin": {"folder": "x"}}, {"data": IMPORTED}])
 def test_each_command_of_the_page_can_be_typed(facts, change):
     made = replace(facts, **change)
     assert [wrong_with(shlex.join(words)) for words in lines(made)] == [""] * len(lines(made))

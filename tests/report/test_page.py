@@ -20,6 +20,7 @@ from minigpt.report.page import page
 from minigpt.report.training_section import inside
 from minigpt.runs import checkpoint
 from minigpt.runs.folder import RunFolder
+from minigpt.runs.snapshot import RunSnapshot
 from minigpt.training import resume, train
 from tests.conftest import tiny
 from tests.report.conftest import copied
@@ -406,7 +407,8 @@ def test_figures_are_kept_and_used_only_for_the_same_model_and_text(run, monkeyp
     folder, settings = RunFolder.open(run), MachineConfig()
 
     def again():
-        return cache.measured(folder, "best", folder.open_data(), settings, lambda phase, done, total: None)
+        now = RunSnapshot.read(run)
+        return cache.measured(now, "best", now.dataset(), settings, lambda phase, done, total: None)
 
     first = again()
     assert again() == first

@@ -12,7 +12,7 @@ import pytest
 from minigpt.cli.console import Console
 from minigpt.cli.doctor import standing
 from minigpt.cli.train_view import TrainView
-from minigpt.doctor import diagnose, read_snapshot
+from minigpt.doctor import diagnose, read_evidence
 from minigpt.evaluation.loss import SplitLoss
 from minigpt.records import read_metrics
 from minigpt.runs.folder import RunFolder
@@ -130,13 +130,13 @@ def test_with_a_new_length_it_waits_anew_also_after_a_crash(data_folder, tmp_pat
 
 def test_the_doctor_knows_that_it_ended_by_itself(data_folder, tmp_path):
     train(data_folder, tmp_path / "run", patient(3))
-    evidence = read_snapshot(tmp_path / "run")
+    evidence = read_evidence(tmp_path / "run")
     assert "20 of 40 steps, epoch 0.488, ended by its patience of 3 validations" in standing(evidence)
     assert not {"stopped", "ended too early"} & {finding.check for finding in diagnose(evidence).findings}
     assert evidence.finished
     answers = iter([False, True])
     train(data_folder, tmp_path / "stopped", patient(3), should_stop=lambda: next(answers))
-    assert "stopped" in [finding.check for finding in diagnose(read_snapshot(tmp_path / "stopped")).findings]
+    assert "stopped" in [finding.check for finding in diagnose(read_evidence(tmp_path / "stopped")).findings]
 
 
 def test_the_view_counts_along_and_says_how_it_ended(data_folder, tmp_path):
