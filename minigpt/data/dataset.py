@@ -2,8 +2,7 @@
 
     train.tokens   val.tokens   train.documents   val.documents   tokenizer_config.json (tokenizer.json)   meta.json
 
-The documents' names are missing where the split was drawn by sequences. Beside them may stand train.index, made where
-copied text is looked for (evaluation/index_file.py).
+The documents' names are missing where the split was drawn by sequences.
 Not here: making one (prepare.py).
 """
 

@@ -1,20 +1,18 @@
-"""Does a sample stand in the training text? Exact answers, by binary search in the order of all its places.
+"""Which passages of a sample also occur in the training text? Exact answers, in one pass over the training tokens.
 
-The order is built once and kept (suffix_array_file.py). A sequence of tokens has its longest match beside the place
-where it
-would stand itself; matches longer than what the order compares are followed token by token.
+The samples are small, so they are indexed and the training text is not: all suffixes of the samples are sorted, and
+each position of the training text walks down that order, a 64-bit word of tokens at a time, until no suffix agrees with
+it. Most positions stop at the first word. Nothing is built or kept on disk, and memory depends on the samples only.
 
-A run of tokens across the end of a document holds `end_of_text`, and is found for a sample that holds it too. Across
-a seam (see `TokenFile`) the text does not go on, and nothing is found there.
+A passage that crosses the end of a document contains `end_of_text`, and is found only for a sample that contains it.
+Nothing is found across the segments of a split by sequences (see `TokenFile`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,232 +20,211 @@ import numpy.typing as npt
 from minigpt.data import TokenFile
 from minigpt.data.permutation import U64
 from minigpt.evaluation.eval_text import Ints
-from minigpt.evaluation.suffix_array import IndexedText, Progress
-from minigpt.evaluation.suffix_array_file import Places, open_suffix_array
 
-_PLACES_AT_ONCE = 2**20
-_QUERIES_AT_ONCE = 2**12
+TOKENS_AT_ONCE = 2**17  # what is worked on stays in the cache
 
 
 class CopiedRun(NamedTuple):
-    """Tokens of a sample that stand in the training text in a row.
+    """Consecutive tokens of a sample that also occur in the training text.
 
     Attributes:
-        start: where in the sample they begin.
+        start: the position in the sample at which they begin.
         length: how many they are; 0 if none of the sample's tokens occurs.
-        place: where in the training text they stand, or None; if in several places, one of them.
+        position: the position in the training text, one of several; None if the length is 0.
     """
 
     start: int = 0
     length: int = 0
-    place: int | None = None
+    position: int | None = None
 
 
-class CopyStats(NamedTuple):
-    """How much of a sample stands in the training text.
-
-    Attributes:
-        longest: its longest run that does.
-        share: of its n-grams, how many do, from 0 to 1; None if it is too short to have one.
-    """
-
-    longest: CopiedRun
-    share: float | None
-
-
-@dataclass(frozen=True)
-class CopyIndex:
-    """An open index.
+@dataclass(frozen=True, eq=False)
+class CopyStats:
+    """What of a sample occurs in the training text.
 
     Attributes:
-        shard: the tokens it belongs to.
-        places: all places of these, ordered by the tokens that follow; memory-mapped, shape (n_tokens,).
-        path: where it is kept.
+        lengths: for each start in the sample, the length of the longest passage that occurs, shape (n_tokens,).
+        positions: where it occurs, shape (n_tokens,).
     """
 
-    shard: TokenFile
-    places: Places
-    path: Path
-
-    @classmethod
-    def open(cls, shard: TokenFile, on_progress: Progress = lambda done, total: None) -> CopyIndex:
-        """Opens the index of a split, or builds it first.
-
-        Args:
-            shard: the split, as `Dataset.train`.
-            on_progress: told how many tokens are sorted, of how many; never, if there is an index already.
-
-        Raises:
-            DataError: there is no room for it, neither beside the tokens nor in the cache folder.
-        """
-        return cls(shard, *open_suffix_array(shard, on_progress))
+    lengths: Ints
+    positions: Ints
 
     @property
-    def depth(self) -> int:
-        """The longest n-gram that `share` can look up."""
-        return self._text.depth
+    def longest(self) -> CopiedRun:
+        """The longest passage, the first of several."""
+        if not self.lengths.any():
+            return CopiedRun()
+        start = int(self.lengths.argmax())
+        return CopiedRun(start, int(self.lengths[start]), int(self.positions[start]))
 
-    @cached_property
-    def _text(self) -> IndexedText:
-        return IndexedText(self.shard)
+    def share(self, n: int = 8) -> float | None:
+        """Returns the share of the sample's n-grams that occur in the training text, None if it has no n-gram."""
+        lengths = self.lengths[: len(self.lengths) - n + 1]
+        return float((lengths >= n).mean()) if len(self.lengths) >= n else None
 
-    def longest(self, ids: Sequence[int] | npt.ArrayLike) -> CopiedRun:
-        """Returns the longest run of a sample's tokens that stands in the training text; the first of several."""
-        return self.copied(ids, 1).longest
-
-    def share(self, ids: Sequence[int] | npt.ArrayLike, n: int = 8) -> float | None:
-        """Returns the share of a sample's n-grams that stand in the training text, None if it has no n-gram."""
-        return self.copied(ids, n).share
-
-    def copied(self, ids: Sequence[int] | npt.ArrayLike, n: int = 8) -> CopyStats:
-        """Returns both, at the price of one.
-
-        Args:
-            ids: the sample's tokens, shape (n_tokens,).
-            n: the length of n-grams, from 1 to `depth`.
-        """
-        assert 1 <= n <= self.depth, n
-        lengths, places = self._matches(self._known(ids))
-        runs = _maximal(lengths, places)
-        share = float((lengths[: len(lengths) - n + 1] >= n).mean()) if len(lengths) >= n else None
-        return CopyStats(max(runs, key=lambda run: run.length, default=CopiedRun()), share)
-
-    def copies(self, ids: Sequence[int] | npt.ArrayLike, n: int = 8) -> list[CopiedRun]:
-        """Returns all runs of a sample's tokens that stand in the training text and that no longer one contains.
-
-        Args:
-            ids: the sample's tokens, shape (n_tokens,).
-            n: the length of the shortest run to return, 1 or more.
-
-        Returns:
-            By their starts, and so by their ends; neighbours may overlap.
-        """
-        return [run for run in _maximal(*self._matches(self._known(ids))) if run.length >= n]
-
-    def document(self, place: int, end_of_text: int) -> int:
-        """Returns where the document begins that holds a place of the training text, or its stretch (see
-        `TokenFile`)."""
-        first = place // self.shard.segment_length * self.shard.segment_length if self.shard.segment_length else 0
-        for stop in range(place, first, -_PLACES_AT_ONCE):
-            start = max(first, stop - _PLACES_AT_ONCE)
-            ends = np.flatnonzero(self.shard.read(start, stop) == end_of_text)
-            if len(ends):
-                return start + int(ends[-1]) + 1
-        return first
-
-    def _known(self, ids: Sequence[int] | npt.ArrayLike) -> Ints:
-        """A sample's tokens; unknown ids, which no text has, are the vocabulary's size."""
-        sample, size = np.asarray(ids, dtype=np.int64).reshape(-1), self.shard.vocab_size
-        return np.where((sample >= 0) & (sample < size), sample, size)
-
-    def _matches(self, sample: Ints) -> tuple[Ints, Ints]:
-        """The length of the longest match at each start of a sample, and its place, both of shape (n_tokens,).
-
-        A match that an earlier start's match contains may be given too short, but not below `depth`.
-        """
-        if not len(sample) or not self.shard.n_tokens:
-            return np.zeros(len(sample), dtype=np.int64), np.zeros(len(sample), dtype=np.int64)
-        queries = self._queries(sample)
-        rank = np.concatenate([self._rank(part) for part in _split(queries)])
-        lengths, places = self._nearest(queries, rank)
-        if (lengths == self.depth).any():
-            self._go_beyond_depth(sample, queries, rank, lengths, places)
-        return lengths, places
-
-    def _queries(self, sample: Ints) -> U64:
-        """The tokens from each place of a sample on, as codes, shape (n_tokens, depth)."""
-        codes = np.zeros(len(sample) + self.depth - 1, dtype=np.uint64)
-        codes[: len(sample)] = sample + 1
-        return np.lib.stride_tricks.sliding_window_view(codes, self.depth)
-
-    def _rank(self, queries: U64, *, after: bool = False) -> Ints:
-        """How many places stand before each query in the order, shape (n,); or before and at it."""
-        text, columns, rows = self._text, np.arange(self.depth), np.arange(len(queries))
-        low, high = np.zeros(len(queries), dtype=np.int64), np.full(len(queries), text.n)
-        while (open_ := low < high).any():
-            middle = np.minimum((low + high) // 2, text.n - 1)
-            codes = text.codes(self.places[middle].astype(np.int64)[:, None], columns)  # (n, depth)
-            first = (codes != queries).argmax(axis=1)
-            theirs, ours = codes[rows, first], queries[rows, first]
-            before = theirs <= ours if after else theirs < ours
-            low, high = np.where(open_ & before, middle + 1, low), np.where(open_ & ~before, middle, high)
-        return low
-
-    def _nearest(self, queries: U64, rank: Ints) -> tuple[Ints, Ints]:
-        """The longest match of each query, up to `depth`, and its place: it stands beside the query in the order."""
-        text, columns = self._text, np.arange(self.depth)
-        room = np.minimum(len(queries) - np.arange(len(queries)), self.depth)  # a sample ends, too
-        lengths, places = np.zeros(len(queries), dtype=np.int64), np.zeros(len(queries), dtype=np.int64)
-        for neighbour in (rank, rank - 1):
-            found = self.places[np.clip(neighbour, 0, text.n - 1)].astype(np.int64)
-            for rows in _split(np.arange(len(queries))):
-                same = text.codes(found[rows, None], columns) == queries[rows]  # (n, depth)
-                length = np.minimum(np.cumprod(same, axis=1).sum(axis=1), room[rows])
-                better = rows[length > lengths[rows]]
-                lengths[better], places[better] = length[length > lengths[rows]], found[better]
-        return lengths, places
-
-    def _go_beyond_depth(self, sample: Ints, queries: U64, rank: Ints, lengths: Ints, places: Ints) -> None:
-        """Corrects matches of `depth` tokens: every place that has these is followed further.
-
-        A place whose token before is the sample's, too, belongs to a longer match, which is followed from its
-        beginning. What does not reach beyond the matches of earlier starts is not followed. No match goes on behind a
-        start that has no match of `depth` tokens, beyond the match that it has.
-        """
-        starts, others = np.flatnonzero(lengths == self.depth), np.flatnonzero(lengths < self.depth)
-        stop = others[np.searchsorted(others, starts)]  # there is one behind each: the sample's end leaves no room
-        most = dict(zip(starts.tolist(), (stop + lengths[stop]).tolist(), strict=True))
-        reach = np.maximum.accumulate(np.arange(len(sample)) + lengths)  # where the matches found so far end
-        last = np.concatenate([self._rank(part, after=True) for part in _split(queries[starts])])
-        for low, high in dict.fromkeys(zip(rank[starts].tolist(), last.tolist(), strict=True)):
-            same = starts[rank[starts] == low].tolist()  # a text of one token many times starts alike at all of them
-            for part in self._in_parts(low, high):
-                before = self._before(part)
-                tokens = {int(sample[start - 1]) for start in same if start}
-                fresh = {token: part[before != token] for token in tokens}
-                for start in same:
-                    end = int(reach[start])
-                    if end == most[start]:
-                        continue
-                    mine = fresh[int(sample[start - 1])] if start else part
-                    mine = mine[self._text.codes(mine, end - start) == np.uint64(sample[end] + 1)]
-                    run = self._follow(sample, start, mine)
-                    if start + run.length > end and run.place is not None:
-                        lengths[start], places[start] = run.length, run.place
-                        reach[start:] = np.maximum(reach[start:], start + run.length)
-
-    def _in_parts(self, low: int, high: int) -> Iterator[Ints]:
-        """A range of the order; the first parts are short, since a long run found early spares most of the work."""
-        size = 2**6
-        while low < high:
-            yield self.places[low : min(low + size, high)].astype(np.int64)
-            low, size = low + size, min(16 * size, _PLACES_AT_ONCE)
-
-    def _before(self, places: Ints) -> Ints:
-        """The token before each place, or -1 where the text begins."""
-        first = places % self.shard.segment_length == 0 if self.shard.segment_length else places == 0
-        return np.where(first, -1, self.shard.tokens[np.maximum(places - 1, 0)].astype(np.int64))
-
-    def _follow(self, sample: Ints, start: int, places: Ints) -> CopiedRun:
-        """The longest run from a start, given places that have its first `depth` tokens."""
-        length, run = self.depth, CopiedRun()
-        while len(places):
-            run = CopiedRun(start, length, int(places[0]))
-            if start + length == len(sample):
-                break
-            places = places[self._text.codes(places, length) == np.uint64(sample[start + length] + 1)]
-            length += 1
-        return run
+    def runs(self, n: int = 8) -> list[CopiedRun]:
+        """Returns all passages of n tokens or more that no longer one contains, by their starts; they may overlap."""
+        ends = np.arange(len(self.lengths)) + self.lengths
+        maximal = np.diff(np.maximum.accumulate(ends), prepend=0) > 0
+        starts = np.flatnonzero(maximal & (self.lengths >= max(n, 1)))
+        return [CopiedRun(start, int(self.lengths[start]), int(self.positions[start])) for start in starts.tolist()]
 
 
-def _maximal(lengths: Ints, places: Ints) -> list[CopiedRun]:
-    """The matches that none of an earlier start contains. A later start's match never ends before."""
-    ends = np.arange(len(lengths)) + lengths
-    new = np.diff(np.maximum.accumulate(ends), prepend=0) > 0
-    starts = np.flatnonzero(new & (lengths > 0))
-    return [CopiedRun(start, int(lengths[start]), int(places[start])) for start in starts.tolist()]
+def find_copies(
+    train: TokenFile,
+    samples: Sequence[Sequence[int] | npt.ArrayLike],
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[CopyStats]:
+    """Returns for each sample, given as token ids, what of it occurs in the training text.
+
+    Args:
+        train: the training split.
+        samples: tokens, each of shape (n_tokens,); ids outside the vocabulary occur nowhere.
+        on_progress: called with training tokens done and in all.
+    """
+    index = _SampleIndex([_codes_of(sample, train.vocab_size) for sample in samples], train.vocab_size)
+    for start in range(0, train.n_tokens if index.longest else 0, TOKENS_AT_ONCE):
+        stop = min(start + TOKENS_AT_ONCE, train.n_tokens)
+        index.search(*_codes_in(train, start, stop + index.longest), stop)
+        on_progress(stop, train.n_tokens)
+    return list(index.stats())
 
 
-def _split(queries: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    """Queries in parts, so that memory stays small; at least one part."""
-    return [queries[start : start + _QUERIES_AT_ONCE] for start in range(0, max(1, len(queries)), _QUERIES_AT_ONCE)]
+def document_start(train: TokenFile, position: int, end_of_text: int) -> int:
+    """Returns where the document, or the segment, begins that contains a position of the training text."""
+    first = position // train.segment_length * train.segment_length if train.segment_length else 0
+    for stop in range(position, first, -TOKENS_AT_ONCE):
+        start = max(first, stop - TOKENS_AT_ONCE)
+        ends = np.flatnonzero(train.read(start, stop) == end_of_text)
+        if len(ends):
+            return start + int(ends[-1]) + 1
+    return first
+
+
+def _codes_of(sample: Sequence[int] | npt.ArrayLike, vocab_size: int) -> U64:
+    """A sample as codes: id + 1, or vocab_size + 1 for an id that no text has; 0 is kept for ends."""
+    ids = np.asarray(sample, dtype=np.int64).reshape(-1)
+    return np.where((ids >= 0) & (ids < vocab_size), ids + 1, vocab_size + 1).astype(np.uint64)
+
+
+def _codes_in(train: TokenFile, start: int, stop: int) -> tuple[U64, Ints]:
+    """A part of the training text as codes, with a 0 at each segment's end, and their positions, shape (n,)."""
+    codes = train.read(start, stop).astype(np.uint64) + np.uint64(1)
+    positions = np.arange(start, start + len(codes))
+    if train.segment_length:
+        cuts = np.flatnonzero(positions % train.segment_length == 0)
+        codes, positions = np.insert(codes, cuts, 0), np.insert(positions, cuts, positions[cuts])
+    return codes, positions
+
+
+class _SampleIndex:
+    """All suffixes of some samples, sorted, each with the longest match found so far.
+
+    A suffix's rank is its position in that order. The suffixes that begin alike are a range of ranks, sorted by what
+    follows, so each word of a text narrows the range.
+    """
+
+    def __init__(self, samples: Sequence[U64], vocab_size: int) -> None:
+        self.longest = max(map(len, samples), default=0)
+        self._bits = (vocab_size + 1).bit_length()
+        self._per_word = 64 // self._bits
+        self._ends = np.cumsum([len(sample) + 1 for sample in samples])
+        self._codes = np.concatenate([*(np.append(sample, np.uint64(0)) for sample in samples), np.zeros(1, np.uint64)])
+        self._order = _suffix_order(self._codes)
+        self._words: list[U64] = []  # the first, second, ... word of the suffix of each rank
+        self._length, self._position = np.zeros((2, len(self._codes)), dtype=np.int64)  # by rank
+
+    def _zeros(self) -> U64:
+        return np.zeros(self.longest + self._per_word, dtype=np.uint64)
+
+    def search(self, codes: U64, positions: Ints, stop: int) -> None:
+        """Finds passages of the samples that begin before position `stop` in a part of the text."""
+        at = np.arange(int(np.searchsorted(positions, stop)))
+        codes = np.concatenate([codes, self._zeros()])
+        low, high = np.zeros(len(at), dtype=np.int64), np.full(len(at), len(self._order))
+        depth = 0
+        while len(at):
+            if depth == len(self._words) * self._per_word:
+                self._words.append(self._pack(self._codes, np.minimum(self._order + depth, len(self._codes) - 1)))
+            own, text = self._words[depth // self._per_word], self._pack(codes, at + depth)
+            rank = _bisect(own, text, low, high) if depth else np.searchsorted(own, text)
+            for neighbour, inside in ((rank - 1, rank > low), (rank, rank < high)):
+                self._keep(neighbour[inside], own, text[inside], depth, positions[at[inside]])
+            ends = (text & np.uint64(2**self._bits - 1)) == 0
+            on = np.flatnonzero((rank < high) & ~ends & (own[np.minimum(rank, len(own) - 1)] == text))
+            at, low, high = at[on], rank[on], _bisect(own, text[on] + np.uint64(1), rank[on], high[on])
+            depth += self._per_word
+
+    def _pack(self, codes: U64, at: Ints) -> U64:
+        """The word of codes from each position on; behind a 0 there are only zeros."""
+        words, alive = np.zeros(len(at), dtype=np.uint64), np.ones(len(at), dtype=bool)
+        for offset in range(self._per_word):
+            code = codes.take(at + offset, mode="clip")
+            alive &= code != 0
+            words <<= np.uint64(self._bits)
+            words |= code * alive
+        return words
+
+    def _keep(self, rank: Ints, own: U64, text: U64, depth: int, positions: Ints) -> None:
+        """Keeps matches that are longer than those found before, given words that follow `depth` tokens alike."""
+        better = np.clip(self._length + 1 - depth, 0, self._per_word)  # tokens of a word that must agree
+        shift = ((self._per_word - better) * self._bits).astype(np.uint64)
+        some = np.flatnonzero((own[rank] ^ text) >> shift[rank] == 0)
+        rank, text, positions = rank[some], text[some], positions[some]
+        length, alive = np.full(len(rank), depth), np.ones(len(rank), dtype=bool)
+        for number in range(self._per_word - 1, -1, -1):
+            code, other = (word >> np.uint64(number * self._bits) for word in (text, own[rank]))
+            alive &= (code == other) & (code & np.uint64(2**self._bits - 1) != 0)
+            length += alive
+        order = np.argsort(length, kind="stable")  # of several assignments to one rank the last counts
+        order = order[length[order] > self._length[rank[order]]]
+        self._length[rank[order]], self._position[rank[order]] = length[order], positions[order]
+
+    def stats(self) -> Iterator[CopyStats]:
+        """Yields the result of each sample."""
+        length, position = self._length.tolist(), self._position.tolist()
+        # What a suffix matches, others match as far as they begin alike: neighbours tell neighbours.
+        common = self._common().tolist()  # with the suffix one rank before
+        for ranks, step in ((range(1, len(length)), -1), (range(len(length) - 2, -1, -1), 1)):
+            for rank in ranks:
+                shared = min(length[rank + step], common[max(rank, rank + step)])
+                if shared > length[rank]:
+                    length[rank], position[rank] = shared, position[rank + step]
+        by_start = np.empty((2, len(length)), dtype=np.int64)
+        by_start[:, self._order] = length, position
+        start = 0
+        for end in self._ends.tolist():
+            yield CopyStats(*by_start[:, start : end - 1])
+            start = end
+
+    def _common(self) -> Ints:
+        """How many tokens each rank's suffix has in common with the one before it, shape (n_ranks,)."""
+        common, alive, depth = np.zeros(len(self._order), dtype=np.int64), np.arange(1, len(self._order)), 0
+        while len(alive):
+            one, other = (self._codes[self._order[alive - back] + depth] for back in (0, 1))
+            alive = alive[(one == other) & (one != 0)]
+            common[alive] += 1
+            depth += 1
+        return common
+
+
+def _suffix_order(codes: U64) -> Ints:
+    """The starts of all suffixes of an array in their order, by ranks of prefixes of 1, 2, 4, ... codes."""
+    n, width = len(codes), 1
+    rank = np.unique(codes, return_inverse=True)[1]
+    while width < n and rank.max() < n - 1:
+        following = np.zeros(n, dtype=np.int64)
+        following[:-width] = rank[width:] + 1
+        rank = np.unique(rank * (n + 1) + following, return_inverse=True)[1]
+        width *= 2
+    return np.argsort(rank, kind="stable")
+
+
+def _bisect(words: U64, wanted: U64, low: Ints, high: Ints) -> Ints:
+    """For each wanted word, the first rank from `low` to `high` whose word is not smaller."""
+    while (open_ := low < high).any():
+        middle = (low + high) // 2
+        smaller = words[np.minimum(middle, len(words) - 1)] < wanted
+        low, high = np.where(open_ & smaller, middle + 1, low), np.where(open_ & ~smaller, middle, high)
+    return low

@@ -1,11 +1,11 @@
-"""What a group of samples is like: how diverse, how repetitive, which words, how much of it copied.
+"""How diverse and how repetitive samples are, whether their words are real, and how much of them is copied.
 
-None of these has a target of its own. A model is healthy when its figures are near those of real text cut to the same
-number of pieces of the same length, which `real_samples` gives: diversity falls with length, self-BLEU rises with the
-number of samples, and training text shares boilerplate with everything of its kind.
+None of these figures has a target of its own. A model is healthy when its figures are near those of real text cut into
+as many samples of the same length (`real_samples`): diversity falls with length, self-BLEU rises with the number of
+samples, and training text shares boilerplate with everything of its kind.
 
-A figure is None where there is nothing to compute it from. `words.pieces` says what a piece is: a word, or another
-character that is not white space; so figures compare between tokenizers.
+A figure is None where there is nothing to compute it from. N-grams are of words and punctuation marks
+(`known_words.word_units`), not of tokens, so figures compare between tokenizers.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from typing import TypeVar
 import numpy as np
 
 from minigpt.data import Dataset, TokenFile
-from minigpt.evaluation.known_words import known_words, pieces, words
-from minigpt.evaluation.memorization import CopyIndex, CopyStats
+from minigpt.evaluation.known_words import known_words, whole_words, word_units
+from minigpt.evaluation.memorization import CopyStats, find_copies
 
-LONGEST_PASSAGE = 64
-"""A loop that says more pieces than these again and again is not looked for."""
+LONGEST_LOOP_PERIOD = 64
+"""Loops are detected if the repeated passage has at most this many words."""
 
 Name = TypeVar("Name")
 Ids = Sequence[int]
-Pieces = Sequence[str]
+Words = Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,18 @@ class SampleMetrics:
     """The figures of a group of samples. Shares are from 0 to 1.
 
     Attributes:
-        n_samples: how many samples.
-        n_pieces: how many words and other marks they have.
-        distinct_1, distinct_2, distinct_3: `distinct` for single pieces, pairs and triples.
+        n_samples: the number of samples.
+        n_words: the number of words and punctuation marks in them.
+        distinct_1, distinct_2, distinct_3: `distinct` for single words, pairs and triples.
         self_bleu: `self_bleu`.
         repetition: the mean of `repetition`.
         loop: the longest of `longest_loop`.
-        known_words: the share of words (`words.words`) that the training text knows.
-        copied: of each sample, its longest run in the training text and the share of its 8-grams that stand there.
+        known_words: the share of words (`known_words.whole_words`) that occur in the training text.
+        copied: what of each sample occurs in the training text.
     """
 
     n_samples: int
-    n_pieces: int
+    n_words: int
     distinct_1: float | None
     distinct_2: float | None
     distinct_3: float | None
@@ -59,18 +59,18 @@ class SampleMetrics:
 
     @property
     def longest_copy(self) -> int | None:
-        """How many tokens the longest run of all has."""
+        """The length of the longest copied passage, in tokens."""
         return max((copied.longest.length for copied in self.copied), default=None)
 
     @property
     def mean_longest_copy(self) -> float | None:
-        """How many tokens the samples' longest runs have on average."""
+        """The mean length of the samples' longest copied passages, in tokens."""
         return _mean([copied.longest.length for copied in self.copied])
 
     @property
     def copied_share(self) -> float | None:
-        """The share of 8-grams that stand in the training text, on average over samples that have one."""
-        return _mean([copied.share for copied in self.copied if copied.share is not None])
+        """The share of 8-grams of tokens that occur in the training text: the mean over samples that have one."""
+        return _mean([share for copied in self.copied if (share := copied.share()) is not None])
 
 
 def sample_metrics(
@@ -78,61 +78,58 @@ def sample_metrics(
     dataset: Dataset,
     on_progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
 ) -> dict[Name, SampleMetrics]:
-    """Returns the figures of several groups of samples, which share one look at the training text.
+    """Returns the figures of several groups of samples, for which the training text is read once.
 
     Args:
         groups: the samples of each group, as tokens; without their prompts, which the model did not choose.
         dataset: what the model was trained on.
-        on_progress: told what is done ("indexing", "words"), how much of it, and of how much, in training tokens.
-
-    Raises:
-        DataError: the index of the training text cannot be written.
+        on_progress: called with the phase ("copies", "words"), and the training tokens done and in all.
     """
     texts = {name: [dataset.tokenizer.decode(sample) for sample in samples] for name, samples in groups.items()}
-    index = CopyIndex.open(dataset.train, partial(on_progress, "indexing"))
-    wanted = {word for group in texts.values() for text in group for word in words(text)}
+    every_sample = [sample for samples in groups.values() for sample in samples]
+    copied = iter(find_copies(dataset.train, every_sample, partial(on_progress, "copies")))
+    wanted = {word for group in texts.values() for text in group for word in whole_words(text)}
     known = known_words(dataset.train, dataset.tokenizer, wanted, partial(on_progress, "words"))
-    return {name: _figures(samples, texts[name], index, known) for name, samples in groups.items()}
+    return {name: _metrics(texts[name], [next(copied) for _ in samples], known) for name, samples in groups.items()}
 
 
-def real_samples(shard: TokenFile, n_samples: int, length: int) -> list[list[int]]:
-    """Returns pieces of a split at fixed places, evenly spread, as a yardstick beside samples.
+def real_samples(split: TokenFile, n_samples: int, length: int) -> list[list[int]]:
+    """Returns passages of a split at fixed positions, evenly spread, to compare samples with.
 
     Args:
-        shard: the validation split.
-        n_samples: how many; fewer, if the split has no room for so many side by side.
-        length: how many tokens each has; fewer, if the split or its stretches (see `TokenFile.segment_length`) are
-        shorter.
+        split: the validation split.
+        n_samples: the number of passages; fewer if the split has no room for them without overlap.
+        length: tokens in each; fewer if the split or its segments (see `TokenFile.segment_length`) are shorter.
     """
-    stretch = shard.segment_length or shard.n_tokens
-    length = min(length, stretch, shard.n_tokens)
+    segment = split.segment_length or split.n_tokens
+    length = min(length, segment, split.n_tokens)
     if not length:
         return []
-    n_samples = min(n_samples, shard.n_tokens // length)
-    starts = np.linspace(0, shard.n_tokens - length, n_samples).astype(np.int64)
-    starts = np.minimum(starts, starts // stretch * stretch + stretch - length)  # none crosses a seam
-    return [shard.read(start, start + length).tolist() for start in starts.tolist()]
+    n_samples = min(n_samples, split.n_tokens // length)
+    starts = np.linspace(0, split.n_tokens - length, n_samples).astype(np.int64)
+    starts = np.minimum(starts, starts // segment * segment + segment - length)  # none crosses a segment's end
+    return [split.read(start, start + length).tolist() for start in starts.tolist()]
 
 
-def distinct(samples: Sequence[Pieces], n: int) -> float | None:
-    """Returns how many of a group's n-grams are different, as a share of all (Li et al. 2016)."""
+def distinct(samples: Sequence[Words], n: int) -> float | None:
+    """Returns the share of distinct n-grams among all n-grams of a group (distinct-n, Li et al. 2016)."""
     grams = [gram for sample in samples for gram in _grams(sample, n)]
     return len(set(grams)) / len(grams) if grams else None
 
 
-def repetition(sample: Pieces, n: int = 4) -> float | None:
-    """Returns the share of a sample's n-grams that occurred in it before ("seq-rep-4", Welleck et al. 2020)."""
+def repetition(sample: Words, n: int = 4) -> float | None:
+    """Returns the share of a sample's n-grams that repeat an earlier one (seq-rep-4, Welleck et al. 2020)."""
     grams = _grams(sample, n)
     return 1 - len(set(grams)) / len(grams) if grams else None
 
 
-def longest_loop(sample: Pieces) -> int | None:
-    """Returns how many pieces in a row are one passage said three times or more; 0 if there is none."""
+def longest_loop(sample: Words) -> int | None:
+    """Returns how many words the longest loop has: a passage three or more times in a row; 0 if there is none."""
     if not sample:
         return None
     ids = np.unique(np.asarray(sample, dtype=object), return_inverse=True)[1]
     longest = 0
-    for period in range(1, min(LONGEST_PASSAGE, len(ids) // 3) + 1):
+    for period in range(1, min(LONGEST_LOOP_PERIOD, len(ids) // 3) + 1):
         differ = np.flatnonzero(ids[period:] != ids[:-period])
         alike = int(np.diff(differ, prepend=-1, append=len(ids) - period).max()) - 1
         if alike >= 2 * period:
@@ -140,12 +137,12 @@ def longest_loop(sample: Pieces) -> int | None:
     return longest
 
 
-def self_bleu(samples: Sequence[Pieces]) -> float | None:
-    """Returns how much samples say the same: the mean BLEU of each with all others as references (Zhu et al. 2018).
+def self_bleu(samples: Sequence[Words]) -> float | None:
+    """Returns how similar samples are: the mean BLEU of each with all others as references (Zhu et al. 2018).
 
     BLEU (Papineni et al. 2002) is the geometric mean of the precisions of n-grams, n from 1 to 4, times a penalty for
-    being shorter than the references. No match counts as a tenth of one (Chen and Cherry 2014, method 1), but without a
-    single piece in common BLEU is 0. Samples of fewer than four pieces are left out, and one alone has no self-BLEU.
+    being shorter than the references. No match counts as a tenth of one (Chen and Cherry 2014, method 1), but BLEU is 0
+    if not even one word matches. Samples of fewer than four words are skipped; None for fewer than two samples.
     """
     samples = [sample for sample in samples if len(sample) >= 4]
     if len(samples) < 2:
@@ -171,7 +168,7 @@ def self_bleu(samples: Sequence[Pieces]) -> float | None:
 
 
 def _two_highest(counts: list[Counter[tuple[str, ...]]]) -> tuple[Counter[tuple[str, ...]], Counter[tuple[str, ...]]]:
-    """The highest count of every n-gram in a sample, and the second highest, which may be as high."""
+    """The highest count of each n-gram in any sample, and the second highest, which may be equal."""
     most: Counter[tuple[str, ...]] = Counter()
     second: Counter[tuple[str, ...]] = Counter()
     for own in counts:
@@ -183,7 +180,7 @@ def _two_highest(counts: list[Counter[tuple[str, ...]]]) -> tuple[Counter[tuple[
     return most, second
 
 
-def _grams(sample: Pieces, n: int) -> list[tuple[str, ...]]:
+def _grams(sample: Words, n: int) -> list[tuple[str, ...]]:
     return list(zip(*(sample[start:] for start in range(n)), strict=False))
 
 
@@ -191,18 +188,18 @@ def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _figures(samples: Sequence[Ids], texts: Sequence[str], index: CopyIndex, known: set[str]) -> SampleMetrics:
-    said = [pieces(text) for text in texts]
-    spoken = [word for text in texts for word in words(text)]
+def _metrics(texts: Sequence[str], copied: Sequence[CopyStats], known: set[str]) -> SampleMetrics:
+    samples = [word_units(text) for text in texts]
+    to_check = [word for text in texts for word in whole_words(text)]
     return SampleMetrics(
         n_samples=len(samples),
-        n_pieces=sum(map(len, said)),
-        distinct_1=distinct(said, 1),
-        distinct_2=distinct(said, 2),
-        distinct_3=distinct(said, 3),
-        self_bleu=self_bleu(said),
-        repetition=_mean([share for sample in said if (share := repetition(sample)) is not None]),
-        loop=max((loop for sample in said if (loop := longest_loop(sample)) is not None), default=None),
-        known_words=_mean([word in known for word in spoken]),
-        copied=tuple(index.copied(sample) for sample in samples),
+        n_words=sum(map(len, samples)),
+        distinct_1=distinct(samples, 1),
+        distinct_2=distinct(samples, 2),
+        distinct_3=distinct(samples, 3),
+        self_bleu=self_bleu(samples),
+        repetition=_mean([share for sample in samples if (share := repetition(sample)) is not None]),
+        loop=max((loop for sample in samples if (loop := longest_loop(sample)) is not None), default=None),
+        known_words=_mean([word in known for word in to_check]),
+        copied=tuple(copied),
     )

@@ -17,7 +17,7 @@ import torch
 
 from minigpt.config import MachineConfig
 from minigpt.data import Dataset
-from minigpt.evaluation.memorization import CopyIndex
+from minigpt.evaluation.memorization import CopyStats, document_start, find_copies
 from minigpt.evaluation.sample_metrics import SampleMetrics, real_samples, sample_metrics
 from minigpt.generation.sample_log import fill_sample_log, read_sample_log
 from minigpt.generation.sample_record import SampleRecord
@@ -105,11 +105,7 @@ def _device(folder: RunFolder, settings: MachineConfig) -> torch.device:
 
 
 def measured(kept: Sequence[SampleRecord], dataset: Dataset, on_progress: Progress) -> SampleAnalysis:
-    """Returns the texts with their figures.
-
-    Raises:
-        DataError: if the index of the training text cannot be kept.
-    """
+    """Returns the texts with their figures."""
     known = dataset.tokenizer.vocab_size
     kept = [one for one in kept if all(0 <= token < known for token in one.ids)]
     fixed = [one for one in kept if one.source == "fixed"]
@@ -126,15 +122,17 @@ def measured(kept: Sequence[SampleRecord], dataset: Dataset, on_progress: Progre
         tokens[name] = real_samples(dataset.val, n_samples, length)
     figures = sample_metrics(tokens, dataset, on_progress)
     real, much_real = figures.pop("real"), figures.pop("much real")
-    index = CopyIndex.open(dataset.train)
-    named = _named(dataset, index)
-    copies = {one: found for one in kept if (found := _copies(one, index, dataset, named))}
+    stats = {one: found for key, group in groups.items() for one, found in zip(group, figures[key].copied, strict=True)}
+    others = [one for one in kept if one not in stats]
+    stats |= zip(others, find_copies(dataset.train, [one.ids for one in others]), strict=True)
+    named = _named(dataset)
+    copies = {one: found for one in kept if (found := _copies(one, stats[one], dataset, named))}
     return SampleAnalysis(
         kept, {key: value for key, value in figures.items() if not isinstance(key, str)}, real, much_real, copies
     )
 
 
-def _named(dataset: Dataset, index: CopyIndex) -> Callable[[int], str]:
+def _named(dataset: Dataset) -> Callable[[int], str]:
     """Returns what tells the name of the training document that holds a place: its file's, or else its first words."""
     train, tokenizer = dataset.train, dataset.tokenizer
     names = dataset.documents(train)
@@ -148,21 +146,23 @@ def _named(dataset: Dataset, index: CopyIndex) -> Callable[[int], str]:
     def name(place: int) -> str:
         if names is not None:
             return names[int(np.searchsorted(ends(), place))]
-        begin = index.document(place, tokenizer.end_of_text)
+        begin = document_start(train, place, tokenizer.end_of_text)
         return " ".join(tokenizer.decode(train.read(begin, begin + NAME_TOKENS)).split())
 
     return name
 
 
-def _copies(one: SampleRecord, index: CopyIndex, dataset: Dataset, named: Callable[[int], str]) -> list[CopiedPassage]:
+def _copies(
+    one: SampleRecord, stats: CopyStats, dataset: Dataset, named: Callable[[int], str]
+) -> list[CopiedPassage]:
     """Returns all runs of a text that are copied and long enough to be shown."""
     tokenizer, found = dataset.tokenizer, []
     if tokenizer.decode(one.ids) != one.text:
         return []  # somebody has changed it: nobody knows which tokens its characters are
-    for run in index.copies(one.ids, MARKED_TOKENS):
-        if run.place is not None:
+    for run in stats.runs(MARKED_TOKENS):
+        if run.position is not None:
             start, end = (_characters(tokenizer, one, place) for place in (run.start, run.start + run.length))
-            found.append(CopiedPassage(start, end, run.length, named(run.place)))
+            found.append(CopiedPassage(start, end, run.length, named(run.position)))
     return found
 
 
