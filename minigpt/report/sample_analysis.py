@@ -152,9 +152,7 @@ def _named(dataset: Dataset) -> Callable[[int], str]:
     return name
 
 
-def _copies(
-    one: SampleRecord, stats: CopyStats, dataset: Dataset, named: Callable[[int], str]
-) -> list[CopiedPassage]:
+def _copies(one: SampleRecord, stats: CopyStats, dataset: Dataset, named: Callable[[int], str]) -> list[CopiedPassage]:
     """Returns all runs of a text that are copied and long enough to be shown."""
     tokenizer, found = dataset.tokenizer, []
     if tokenizer.decode(one.ids) != one.text:

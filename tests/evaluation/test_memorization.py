@@ -116,9 +116,7 @@ def test_all_copies_of_a_sample_in_order(tmp_path):
     train = token_file(tmp_path, text, vocab_size=50)
     sample = [*text[100:180], 77, 77, *text[1000:1070], *text[95:135], -1, *text[5:12], *text[2960:]]
     found = copies(train, sample)
-    assert found.runs() == [
-        CopiedRun(*run) for run in ((0, 80, 100), (82, 70, 1000), (152, 40, 95), (200, 40, 2960))
-    ]
+    assert found.runs() == [CopiedRun(*run) for run in ((0, 80, 100), (82, 70, 1000), (152, 40, 95), (200, 40, 2960))]
     assert found.longest == found.runs()[0]
     assert copies(train, [77] * 40).runs() == copies(train, []).runs() == []
 
