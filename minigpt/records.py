@@ -36,7 +36,7 @@ from typing import Any, TypeAlias, TypedDict
 from minigpt.atomic import write_file
 from minigpt.errors import MissingExtraError, RunError
 from minigpt.files import parse_json, read_lines, why
-from minigpt.shape import typed
+from minigpt.schema import Count, NonNegative, validate
 
 Record: TypeAlias = Mapping[str, Any]
 Callback: TypeAlias = Callable[[Record], None]
@@ -48,25 +48,25 @@ KEPT = ("plan", "step", "validation", "health", "note")
 
 class _Told(TypedDict):
     kind: str
-    step: int
-    epoch: float
+    step: Count
+    epoch: NonNegative
 
 
 class _Step(_Told):
-    tokens: int
-    loss: float | None
-    lr: float | None
-    grad_norm: float | None
-    seconds: float | None
+    tokens: Count
+    loss: NonNegative | None
+    lr: NonNegative | None
+    grad_norm: NonNegative | None
+    seconds: NonNegative | None
 
 
 class _Validation(_Told):
-    tokens: int
-    train_loss: float | None
-    val_loss: float | None
-    train_perplexity: float | None
-    val_perplexity: float | None
-    val_bits_per_byte: float | None
+    tokens: Count
+    train_loss: NonNegative | None
+    val_loss: NonNegative | None
+    train_perplexity: NonNegative | None
+    val_perplexity: NonNegative | None
+    val_bits_per_byte: NonNegative | None
     best: bool
 
 
@@ -79,9 +79,9 @@ class _Note(_Told):
 
 
 class _Plan(_Told):
-    steps: int
-    planned_seconds: float | None
-    planned_bytes: float | None
+    steps: Count
+    planned_seconds: NonNegative | None
+    planned_bytes: NonNegative | None
     how: str
 
 
@@ -132,7 +132,7 @@ def read_metrics(file: Path, kind: str | None = None) -> list[dict[str, Any]]:
 
 def _is_whole(record: dict[str, Any]) -> bool:
     try:
-        typed(RECORDS.get(str(record.get("kind")), _Told), record)
+        validate(RECORDS.get(str(record.get("kind")), _Told), record)
     except ValueError:
         return False
     return True
@@ -148,7 +148,7 @@ def _lines(file: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
     for number, line in enumerate(lines, start=1):
         try:
             record = parse_json(line)
-            typed(int, record["step"])
+            validate(int, record["step"])
         except (ValueError, KeyError) as error:
             if number < len(lines):
                 raise RunError(

@@ -22,6 +22,7 @@ import torch
 
 from minigpt.config import MachineConfig
 from minigpt.errors import DeviceError
+from minigpt.schema import Count
 
 COMPILE_MODES = ("default", "reduce-overhead")
 """How `torch.compile` may make code; the second one records a GPU's launches once and plays them back."""
@@ -274,7 +275,7 @@ class Environment(TypedDict):
 
     device: str
     precision: str
-    threads: int
+    threads: Count
 
 
 def environment(machine: Runtime) -> dict[str, Any]:

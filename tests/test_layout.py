@@ -16,7 +16,7 @@ FLOORS = {
     "atomic": 0,
     "text_utils": 0,
     "errors": 0,
-    "shape": 0,
+    "schema": 0,
     "files": 0,
     "sniff": 0,
     "tables": 0,
@@ -101,7 +101,7 @@ def test_nothing_happens_at_import():
         "import sys\n"
         "before = set(sys.modules)\n"
         "import minigpt\n"
-        "heavy = {'torch', 'numpy', 'matplotlib', 'tiktoken', 'tokenizers', 'transformers', 'pyarrow'}\n"
+        "heavy = {'torch', 'numpy', 'matplotlib', 'tiktoken', 'tokenizers', 'transformers', 'pyarrow', 'msgspec'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "import minigpt.cli.app\n"
         "assert not {'typing', 'cyclopts', 'rich', 'importlib.metadata'} & set(sys.modules) - before, sys.modules\n"

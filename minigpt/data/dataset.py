@@ -17,6 +17,7 @@ from minigpt.data.dataset_card import DatasetCard
 from minigpt.data.documents import SUFFIX, Documents, read_documents
 from minigpt.data.token_file import TokenFile
 from minigpt.errors import TokenizerError
+from minigpt.schema import Count
 from minigpt.tokenizers import Tokenizer, load_tokenizer
 
 TRAIN_FILE = "train.tokens"
@@ -26,8 +27,8 @@ VAL_FILE = "val.tokens"
 class Split(TypedDict):
     """What tells the tokens of a split from others."""
 
-    tokens: int
-    text_bytes: int
+    tokens: Count
+    text_bytes: Count
     sha256: str
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from minigpt.errors import DataError, did_you_mean_folder
 from minigpt.files import is_missing, read_json, why
-from minigpt.shape import SignedInt, typed
+from minigpt.schema import Count, NonNegative, validate
 from minigpt.source_options import USUAL, SourceOptions
 from minigpt.text_utils import pluralize, shell_word
 from minigpt.tokenizers import utf8
@@ -39,10 +39,10 @@ class SplitCard:
         sequences: how many of `block_size` tokens, the last one padded.
     """
 
-    documents: int
-    text_bytes: int
-    tokens: int
-    sequences: int
+    documents: Count
+    text_bytes: Count
+    tokens: Count
+    sequences: Count
 
 
 @dataclass(frozen=True)
@@ -79,22 +79,22 @@ class DatasetCard:
     sources: tuple[str, ...]
     val_sources: tuple[str, ...]
     tokenizer: str
-    vocab_size: int
-    vocab_in_train: int
-    block_size: int
-    seed: SignedInt
-    val_fraction: float | None
+    vocab_size: Count
+    vocab_in_train: Count
+    block_size: Count
+    seed: int
+    val_fraction: NonNegative | None
     split_by: str
     split: str
-    documents: int
-    duplicates: int
-    empty: int
-    validated: int
-    unknown_characters: int
-    overlap: float
-    overlap_windows: int
-    disk_bytes: int
-    seconds: float
+    documents: Count
+    duplicates: Count
+    empty: Count
+    validated: Count
+    unknown_characters: Count
+    overlap: NonNegative
+    overlap_windows: Count
+    disk_bytes: Count
+    seconds: NonNegative
     train: SplitCard
     val: SplitCard
     notes: tuple[str, ...] = ()
@@ -175,9 +175,9 @@ class DatasetCard:
         remedy = "Prepare the data again."
         try:
             content = read_json(path)
-            version = typed(int, content.pop("format"))
+            version = validate(int, content.pop("format"))
             if version == FORMAT:
-                return typed(cls, content)
+                return validate(cls, content)
         except OSError as error:
             if is_missing(error):
                 raise _no_data(folder) from error

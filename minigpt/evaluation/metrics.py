@@ -17,7 +17,6 @@ from minigpt.evaluation.baselines import Baselines, Reals
 from minigpt.evaluation.eval_text import EvalText, Ints
 from minigpt.evaluation.loss import perplexity
 from minigpt.evaluation.scores import Scores
-from minigpt.shape import Signed
 
 VERSION = 3
 """To be raised when the same model and text would give other figures or notes: what is kept is measured again then."""
@@ -34,7 +33,7 @@ class Estimate:
     """A figure and its 95 % interval, None where the text is too short for one."""
 
     value: float
-    interval: tuple[Signed, Signed] | None = None
+    interval: tuple[float, float] | None = None
 
     def map(self, function: Callable[[float], float]) -> Estimate:
         """Returns a rising function of the figure, its interval along with it."""

@@ -27,7 +27,7 @@ from minigpt.runs.checkpoint import STATE
 from minigpt.runs.folder import MODEL
 from minigpt.runs.snapshot import RunSnapshot
 from minigpt.runtime import restore_runtime
-from minigpt.shape import typed
+from minigpt.schema import validate
 
 Progress = Callable[[str, int, int], None]
 
@@ -137,12 +137,12 @@ class _Kept(TypedDict):
 def _read(file: Path, made_of: dict[str, Any]) -> Evaluation | None:
     """Returns what is kept, if it was made of that."""
     try:
-        content = typed(_Kept, read_json(file))
+        content = validate(_Kept, read_json(file))
         if not made_of["weights"] or {name: content["made_of"].get(name) for name in made_of} != made_of:
             return None
         figures, names = content["evaluation"]["metrics"], [each.name for each in fields(Bucket)]
         documents = [dict(zip(names, values, strict=True)) for values in figures["by_document"]]
-        found = typed(Evaluation, {**content["evaluation"], "metrics": {**figures, "by_document": documents}})
+        found = validate(Evaluation, {**content["evaluation"], "metrics": {**figures, "by_document": documents}})
         _check(found.metrics)
         return found
     except (OSError, ValueError, LookupError, TypeError):

@@ -25,7 +25,7 @@ from torch import Tensor
 from minigpt.atomic import LOCK, PARTIAL, sync, write_file
 from minigpt.errors import CheckpointError, NewerVersionError, UnreadableError
 from minigpt.files import open_regular, read_json, why
-from minigpt.shape import typed
+from minigpt.schema import validate
 
 VERSION = 1
 STATE, TENSORS = "state.json", ".safetensors"
@@ -95,13 +95,13 @@ def verify(folder: Path) -> None:
 
 
 def load_values(folder: Path, kind: Any = Any) -> Any:
-    """Returns a checkpoint's plain values, as a class describes them (see shape.py), without touching its tensors.
+    """Returns a checkpoint's plain values, as a class describes them (see schema.py), without touching its tensors.
 
     Raises:
         CheckpointError: if they are missing, damaged, something else, or of a newer version.
     """
     try:
-        return typed(kind, _read_state(folder)["values"])
+        return validate(kind, _read_state(folder)["values"])
     except ValueError as error:
         raise _damaged(folder, f"{STATE}: {error}") from None
 
@@ -158,7 +158,7 @@ class _State(TypedDict):
 def _read_state(folder: Path) -> _State:
     try:
         content = read_json(folder / STATE)
-        own_sum, state = content.pop("sum", None), typed(_State, content)
+        own_sum, state = content.pop("sum", None), validate(_State, content)
         if state["version"] > VERSION:
             raise NewerVersionError(
                 "The checkpoint was written by a newer Mini-GPT",

@@ -48,7 +48,7 @@ from minigpt.model import GPT
 from minigpt.records import read_metrics
 from minigpt.runs import checkpoint
 from minigpt.runtime import Environment
-from minigpt.shape import typed
+from minigpt.schema import Count, NonNegative, validate
 from minigpt.state_dict import make_model, misfit
 from minigpt.text_utils import shell_word
 from minigpt.tokenizers import Tokenizer, load_tokenizer
@@ -79,8 +79,8 @@ class Best(TypedDict):
     """The checkpoint with the lowest validation loss, in nats a token."""
 
     checkpoint: str
-    step: int
-    val_loss: float
+    step: Count
+    val_loss: NonNegative
 
 
 class RunFolder:
@@ -306,7 +306,7 @@ class RunFolder:
         """
         found = self._read(Fingerprint, self.data_file)
         if found["splits"] and not {"train", "val"} <= found["splits"].keys():
-            raise _unreadable(self.data_file, ValueError("it lacks a split"))
+            raise _unreadable(self.data_file, ValueError("a split is missing"))
         return found
 
     def origin(self) -> RunOrigin | None:
@@ -328,7 +328,7 @@ class RunFolder:
 
     def _read(self, kind: type[Kind], file: Path) -> Kind:
         try:
-            return typed(kind, read_json(file))
+            return validate(kind, read_json(file))
         except (OSError, ValueError) as error:
             raise _unreadable(file, error) from None
 

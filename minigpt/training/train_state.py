@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
-from minigpt.shape import Signed
+from minigpt.schema import Count
 
 
 @dataclass
@@ -21,9 +21,9 @@ class GradientNorms:
         count: how many norms they are of.
     """
 
-    mean: Signed = 0.0
+    mean: float = 0.0
     variance: float = 0.0
-    count: int = 0
+    count: Count = 0
 
     def is_spike(self, norm: float) -> bool:
         """Whether a norm lies far outside: over six standard deviations, and over three times the usual."""
@@ -59,18 +59,18 @@ class TrainState:
         norms: what gradients are usual.
     """
 
-    step: int = 0
-    tokens: int = 0
+    step: Count = 0
+    tokens: Count = 0
     seconds: float = 0.0
     epoch_loss: float = 0.0
-    epoch_tokens: int = 0
+    epoch_tokens: Count = 0
     logged_loss: float = 0.0
-    logged_tokens: int = 0
+    logged_tokens: Count = 0
     best_loss: float | None = None
     best_step: int | None = None
-    patience_since: int = 0
-    order: int = 0
-    bad_steps: int = 0
+    patience_since: Count = 0
+    order: Count = 0
+    bad_steps: Count = 0
     norms: GradientNorms = field(default_factory=GradientNorms)
 
     def count(self, loss_sum: float, tokens: int) -> None:

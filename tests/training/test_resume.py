@@ -17,7 +17,7 @@ from minigpt.errors import CheckpointError, ConfigError, DataError, MiniGPTError
 from minigpt.records import read_metrics
 from minigpt.runs import checkpoint
 from minigpt.runs.folder import RunFolder
-from minigpt.shape import typed
+from minigpt.schema import validate
 from minigpt.training import resume, train
 from minigpt.training.api import start
 from minigpt.training.loss_plot import draw_curves
@@ -569,7 +569,7 @@ def test_usual_gradients_are_no_spikes():
 
 def test_progress_survives_its_json():
     at = TrainState(step=3, epoch_loss=0.1 + 0.2, best_loss=None, norms=GradientNorms(0.5, 1 / 3, 7))
-    assert typed(TrainState, json.loads(json.dumps(asdict(at)))) == at
+    assert validate(TrainState, json.loads(json.dumps(asdict(at)))) == at
 
 
 @pytest.mark.parametrize(
