@@ -30,6 +30,9 @@ Schedule: TypeAlias = Literal["constant", "linear", "cosine", "wsd", "one-cycle"
 IGNORE_INDEX = -1
 """The target of a position that does not count towards the loss, such as padding."""
 
+MAX_PADDING = 1024
+"""How many more ids a model may have than its tokenizer, to make its vocabulary a round number or for later use."""
+
 OnNonfinite: TypeAlias = Literal["stop", "rewind"]
 Compile: TypeAlias = Literal["auto", "on", "off"]
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
@@ -39,8 +42,8 @@ Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 class GPTConfig:
     """The shape of the transformer. The defaults are those of preset `seed`, with GPT-2's vocabulary."""
 
-    vocab_size: int = 50_257
-    "Number of token ids. Training takes it from the data set's tokenizer."
+    vocab_size: int = 0
+    "Number of token ids; 0 for those of the data's tokenizer. More of them pad the vocabulary, as to a multiple of 64."
     block_size: int = 512
     "Context length: the maximum number of tokens the model sees at once."
     n_layer: int = 2
@@ -80,7 +83,9 @@ class GPTConfig:
 
     def problems(self) -> Iterator[str]:
         """Yields each mistake as a sentence that says how to fix it."""
-        for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd", "n_inner"):
+        if self.vocab_size < 0:
+            yield f"model.vocab_size is {self.vocab_size}; it must be positive, or 0 for the tokenizer's"
+        for name in ("block_size", "n_layer", "n_head", "n_embd", "n_inner"):
             if getattr(self, name) < 1:
                 yield f"model.{name} is {getattr(self, name)}; it must be positive"
         if self.n_head >= 1 and self.n_embd % self.n_head:
@@ -370,6 +375,22 @@ def _fix_model(layers: list[dict[str, Any]], model: GPTConfig) -> list[str]:
 def with_model(config: Config, **changes: Any) -> Config:
     """Returns the configuration with some of its model's settings changed."""
     return replace(config, model=replace(config.model, **changes))
+
+
+def with_vocabulary(config: Config, tokenizer_size: int) -> Config:
+    """Returns the configuration for a tokenizer of so many ids; a larger vocabulary, as padding, is kept.
+
+    Raises:
+        ConfigError: if the model's vocabulary is smaller than the tokenizer's, or larger by more than MAX_PADDING.
+    """
+    size = config.model.vocab_size or tokenizer_size
+    if not 0 <= size - tokenizer_size <= MAX_PADDING:
+        raise ConfigError(
+            "The model's vocabulary does not fit the tokenizer",
+            got=f"model.vocab_size {size:,}, the tokenizer has {tokenizer_size:,} ids",
+            remedy=f"Omit it, or give up to {MAX_PADDING:,} more than the tokenizer has.",
+        )
+    return with_model(config, vocab_size=size)
 
 
 def _presets() -> Traversable:

@@ -8,7 +8,6 @@ from typing import Any
 from cyclopts import App, ArgumentCollection, Group, Parameter
 
 from minigpt.config import Config, GPTConfig, load_preset, preset_names
-from minigpt.errors import ConfigError
 
 PRESETS = ". ".join(
     f"{preset.name}: {preset.summary}; made for data of --tokenizer {preset.tokenizer}"
@@ -36,21 +35,12 @@ def options(title: str, place: int) -> Parameter:
 
 
 def typed_settings(parsed: Config, epochs: int | None, steps: int | None) -> dict[str, Any]:
-    """Returns the settings that were typed, by their dotted names.
-
-    Raises:
-        ConfigError: if the size of the vocabulary is among them.
-    """
+    """Returns the settings that were typed, by their dotted names."""
     flat = {f"{group}.{name}": value for group, values in parsed.to_dict().items() for name, value in values.items()}
     typed = {name: value for name, value in flat.items() if name in given.names}
-    typed |= {name: value for name, value in (("train.epochs", epochs), ("train.steps", steps)) if value is not None}
-    if "model.vocab_size" in typed:
-        raise ConfigError(
-            "The vocabulary is the data set's tokenizer's, not an option",
-            got=f"--model.vocab-size {parsed.model.vocab_size}",
-            remedy="Leave it out; `minigpt prepare TEXT --out DATA --tokenizer bpe:4096` chooses it.",
-        )
-    return typed
+    return typed | {
+        name: value for name, value in (("train.epochs", epochs), ("train.steps", steps)) if value is not None
+    }
 
 
 def parent_of(init_from: Path | None, data: Path | None) -> tuple[GPTConfig | None, Path | None]:

@@ -63,15 +63,15 @@ def plan_command(
     settings = resolve(preset, config, typed_settings(parsed, epochs, steps), model_there)
 
     from minigpt.cli.console import Console
-    from minigpt.config import load_preset, with_model
+    from minigpt.config import load_preset, with_model, with_vocabulary
     from minigpt.data.dataset_card import DatasetCard
     from minigpt.runtime import detect_runtime
     from minigpt.training.estimate import estimate_training
 
     report = DatasetCard.load(data) if data else None
     if report:
-        settings = with_model(settings, vocab_size=report.vocab_size)
-    elif config is None:  # a file has its own
+        settings = with_vocabulary(settings, report.vocab_size)
+    elif not settings.model.vocab_size:
         name = load_preset(preset or "seed").tokenizer
         settings = with_model(settings, vocab_size=_vocabulary(name))
         Console().print(

@@ -134,7 +134,8 @@ class GPT(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        if mistakes := list(config.problems()):
+        mistakes = list(config.problems()) if config.vocab_size else ["give model.vocab_size, the number of token ids"]
+        if mistakes:
             raise ConfigError("Invalid model shape", remedy="; ".join(mistakes))
         self.config = config
         self.wte = Embedding(config.vocab_size, config.n_embd)

@@ -470,7 +470,7 @@ def load(run: Path | str, checkpoint: str = "best", device: torch.device | str =
     """
     folder = RunFolder.open(run)
     config, tokenizer = folder.config(), folder.tokenizer()
-    if config.model.vocab_size != tokenizer.vocab_size:
+    if config.model.vocab_size < tokenizer.vocab_size:
         raise misfit(f"model.vocab_size {config.model.vocab_size}, {tokenizer.vocab_size} ids in the tokenizer")
     return load_model(config, folder.find_checkpoint(str(checkpoint)), device), tokenizer
 

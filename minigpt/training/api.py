@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from minigpt import runtime
-from minigpt.config import Config, with_model
+from minigpt.config import Config, with_vocabulary
 from minigpt.data import BatchLoader, Dataset
 from minigpt.errors import ConfigError
 from minigpt.records import Callback
@@ -42,7 +42,7 @@ def train(
         data: a folder that `minigpt prepare` made.
         run: the folder to make; it must not exist.
         config: settings, as `minigpt.resolve` makes them; the preset `seed` when left out. The model's vocabulary is
-            the data set's tokenizer's.
+            that of the data set's tokenizer, unless model.vocab_size is larger.
         init_from: a run whose best weights to begin with, instead of random ones; the optimizer is new. Settings must
             describe its model (`minigpt.resolve(..., model=)` makes such); they do when left out.
         watchers: functions that are given each record (see metrics.py).
@@ -71,7 +71,7 @@ def start(
     folder = RunFolder(run)
     folder.check_absent()
     dataset = Dataset.open(data)
-    config = with_model(config, vocab_size=dataset.tokenizer.vocab_size)
+    config = with_vocabulary(config, dataset.tokenizer.vocab_size)
     machine = runtime.detect_runtime(config.machine.device, config.machine.precision, config.machine.threads)
     parent = _checked_parent(init_from, config, dataset) if init_from is not None else None
     BatchLoader(dataset.train, config.model.block_size, batch_size=1).batch(

@@ -116,9 +116,9 @@ def test_rotary_scores_depend_on_the_distance_alone():
 
 
 def test_the_seed_model_has_the_parameters_that_the_documents_state():
-    table = parameter_table(GPTConfig())
+    table = parameter_table(GPTConfig(vocab_size=50_257))
     assert table["token embedding"] == 50_257 * 128 == 6_432_896
-    assert parameter_count(GPTConfig()) == 6_895_232
+    assert parameter_count(GPTConfig(vocab_size=50_257)) == 6_895_232
 
 
 @pytest.mark.parametrize(
@@ -129,6 +129,7 @@ def test_the_seed_model_has_the_parameters_that_the_documents_state():
         ({"n_kv_head": 0}, "n_kv_head 0"),
         ({"dropout": 1.0}, "dropout"),
         ({"n_layer": 0}, "n_layer"),
+        ({"vocab_size": 0}, "vocab_size"),
     ],
 )
 def test_a_shape_that_cannot_work_is_refused(changes, word):

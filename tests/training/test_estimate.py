@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from minigpt.config import with_model
+from minigpt.config import Config, with_model
 from minigpt.errors import ConfigError
 from minigpt.generation.sample_log import read_sample_log
 from minigpt.records import read_metrics
@@ -20,6 +20,11 @@ from minigpt.training.estimate import estimate_training
 from tests.conftest import tiny
 
 CPU = detect_runtime("cpu", "float32")
+
+
+def byte_config(config: Config) -> Config:
+    """The configuration with the vocabulary of `--tokenizer byte`."""
+    return with_model(config, vocab_size=257)
 
 
 def test_steps_and_validations_are_those_of_the_run(run_folder, dataset):
@@ -41,7 +46,7 @@ def test_validations_between_epochs_are_counted(changes, dataset, data_folder, t
 
     train(data_folder, tmp_path / "run", tiny(**changes))
     validations = read_metrics(tmp_path / "run" / "metrics.jsonl", "validation")
-    assert estimate_training(tiny(**changes), CPU, dataset.report).parts["validations"][0] == len(validations)
+    assert estimate_training(byte_config(tiny(**changes)), CPU, dataset.report).parts["validations"][0] == len(validations)
 
 
 def test_a_checkpoint_is_as_large_as_planned(run_folder, dataset):
@@ -52,15 +57,15 @@ def test_a_checkpoint_is_as_large_as_planned(run_folder, dataset):
 
 
 def test_without_data_the_length_is_open_but_for_steps_given():
-    assert estimate_training(tiny(), CPU).seconds is None
-    assert estimate_training(tiny(train__steps=5), CPU).tokens == 5 * 4 * 32
+    assert estimate_training(byte_config(tiny()), CPU).seconds is None
+    assert estimate_training(byte_config(tiny(train__steps=5)), CPU).tokens == 5 * 4 * 32
 
 
 def test_the_random_state_stays_as_it_was():
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    estimate_training(tiny(), CPU)
+    estimate_training(byte_config(tiny()), CPU)
     assert torch.equal(torch.rand(1), expected)
 
 
@@ -76,7 +81,7 @@ def test_what_this_machine_cannot_hold_is_refused_before_it_begins(data_folder, 
     with pytest.raises(ConfigError, match=r"more memory than this machine has.*GB planned.*grad-accum-steps"):
         train(data_folder, tmp_path / "run", config)
     assert not (tmp_path / "run").exists()
-    assert estimate_training(tiny(), CPU).fits
+    assert estimate_training(byte_config(tiny()), CPU).fits
 
 
 def test_the_run_keeps_its_plan_and_its_measure(run_folder):
