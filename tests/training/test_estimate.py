@@ -46,7 +46,9 @@ def test_validations_between_epochs_are_counted(changes, dataset, data_folder, t
 
     train(data_folder, tmp_path / "run", tiny(**changes))
     validations = read_metrics(tmp_path / "run" / "metrics.jsonl", "validation")
-    assert estimate_training(byte_config(tiny(**changes)), CPU, dataset.report).parts["validations"][0] == len(validations)
+    assert estimate_training(byte_config(tiny(**changes)), CPU, dataset.report).parts["validations"][0] == len(
+        validations
+    )
 
 
 def test_a_checkpoint_is_as_large_as_planned(run_folder, dataset):
