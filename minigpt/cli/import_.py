@@ -9,12 +9,11 @@ from minigpt.text_utils import pluralize, shell_word
 
 
 def import_command(folder: Path, /, *, run: Path, tokenizer: str | None = None) -> None:
-    """Make a run of a GPT-2 checkpoint in Hugging Face's form.
+    """Make a run from a GPT-2 checkpoint in Hugging Face's format.
 
-    The folder holds config.json, model.safetensors (or its shards and their index) and, if there is one, the
-    tokenizer. The run can generate and be evaluated; to train on from it: `minigpt train --init-from RUN --data DATA
-    --run
-    NEW`. Nothing in the folder is executed; what does not fit is refused by name.
+    The folder contains config.json, model.safetensors (or its shards and their index) and usually the tokenizer. The
+    run can generate and be evaluated; to continue training, use `minigpt train --init-from RUN --data DATA --run NEW`.
+    Nothing in the folder is executed; a checkpoint that Mini-GPT does not support is refused.
 
     Examples:
 
@@ -31,7 +30,7 @@ def import_command(folder: Path, /, *, run: Path, tokenizer: str | None = None) 
     tokenizer
         gpt2, byte, or the folder of a run, instead of the tokenizer in the folder.
     """
-    from minigpt.export import import_hugging_face
+    from minigpt.export.importing import import_hugging_face
 
     made = import_hugging_face(folder, run, tokenizer=tokenizer)
     model = made.config

@@ -1,8 +1,8 @@
-"""GPT-2 as Hugging Face writes it, and ours: the settings and the tensors of one in terms of the other.
+"""The configuration and tensors of Hugging Face's GPT-2 in terms of Mini-GPT's model, and back.
 
-The names of the tensors are the same but for a prefix. The projections are stored transposed (GPT-2 calls them
-Conv1D), every linear layer has a bias, and positions are a learned table: what our model can do beside that is written
-so that the numbers come out equal, or refused by name. Nothing here reads or writes a file.
+Tensors have the same names but for a prefix. In GPT-2, projections are stored transposed (Conv1D), every linear layer
+has a bias, and positions are a learned table. Our other variants are converted so that the logits are equal, or
+refused. Nothing here reads or writes a file.
 """
 
 from __future__ import annotations
@@ -16,26 +16,25 @@ from torch import Tensor
 
 from minigpt.config import GPTConfig
 from minigpt.errors import CheckpointError, ConfigError
-from minigpt.export.safe_load import refused, shown_name
+from minigpt.export.safe_load import quote, refusal
 from minigpt.model import GPT
 from minigpt.state_dict import model_tensors
 
 Named = TypeVar("Named")
 
 PREFIX = "transformer."
-"""Stands before every name but `lm_head.weight`; files of the bare model (GPT2Model) lack it."""
+"""Begins every name but `lm_head.weight`; files of the bare model (GPT2Model) lack it."""
 
-WORDS, HEAD = "wte.weight", "lm_head.weight"
-"""The two tensors with a row for each word."""
+TOKEN_EMBEDDING, OUTPUT_PROJECTION = "wte.weight", "lm_head.weight"
 
 BUFFER = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
-"""Constants that older files hold beside the weights: the causal mask, and what stands for minus infinity."""
+"""Constants in older files: the causal mask, and a number used for minus infinity."""
 
 ACTIVATIONS = {"gelu": "gelu_new", "relu2": "relu2"}
-"""Our feed-forward layers that GPT-2 has, by the name of their activation there."""
+"""The feed-forward layers that GPT-2 has, with the name of their activation there."""
 
 TANH_GELUS = ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate")
-"""Names of one formula, GELU's approximation by a hyperbolic tangent. The plain `gelu` is another function."""
+"""Names of GELU's tanh approximation. The exact `gelu` is another function."""
 
 EXPRESSIBLE: dict[str, tuple[str, ...]] = {
     "position": ("learned", "sinusoidal", "none"),
@@ -43,7 +42,7 @@ EXPRESSIBLE: dict[str, tuple[str, ...]] = {
     "mlp": tuple(ACTIVATIONS),
     "qk_norm": ("False",),
 }
-"""The variants that GPT-2's architecture can express: a fixed or an absent position is a table of numbers, too."""
+"""The variants that GPT-2's architecture can express; a fixed or missing position encoding is written as a table."""
 
 NEEDED = {
     "rope": "turns queries and keys by their position",
@@ -52,10 +51,10 @@ NEEDED = {
     "n_kv_head": "shares keys and values between heads",
     "qk_norm": "normalises queries and keys",
 }
-"""What an architecture would have to do for the variants that GPT-2 lacks."""
+"""What an architecture needs for the variants that GPT-2 lacks."""
 
 LLAMA = ("rope", "rmsnorm", "swiglu", "n_kv_head")
-"""Those that Llama's does."""
+"""Those that Llama's architecture has."""
 
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 50_257,
@@ -75,7 +74,7 @@ DEFAULTS: dict[str, Any] = {
     "tie_word_embeddings": True,
     "eos_token_id": 50_256,
 }
-"""What a setting is that config.json leaves out."""
+"""Settings that config.json omits."""
 
 ALIASES = {
     "hidden_size": "n_embd",
@@ -92,20 +91,20 @@ SUPPORTED: dict[str, tuple[Any, ...]] = {
     "add_cross_attention": (False,),
     "tie_word_embeddings": (True, False),
 }
-"""The values that our model can follow. `reorder_and_upcast_attn` is not among them: it changes rounding alone."""
+"""The supported values. `reorder_and_upcast_attn` is not checked: it changes only rounding."""
 
 MUST_BE_EMPTY = ("auto_map", "quantization_config", "pruned_heads")
-"""Settings that make a checkpoint something else than its architecture says: code of its own, other numbers."""
+"""Settings that make a checkpoint differ from its architecture: custom code, quantised or pruned weights."""
 
-LARGEST = 2**24
-"""No size of a model's shape is larger; so that products of them stay numbers that a computer can count to."""
+MAX_SIZE = 2**24
+"""Limit of every size in a model's shape, so that products of them stay manageable."""
 
 
 def to_gpt2_config(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
-    """Returns the content of config.json for a model of ours.
+    """Returns the content of config.json for a model.
 
     Raises:
-        ConfigError: naming every setting that GPT-2's architecture cannot express, and what would be needed.
+        ConfigError: naming every setting that GPT-2's architecture cannot express, and the architecture it needs.
     """
     wrong = {name: getattr(config, name) for name in EXPRESSIBLE if str(getattr(config, name)) not in EXPRESSIBLE[name]}
     if config.kv_heads != config.n_head:
@@ -113,13 +112,13 @@ def to_gpt2_config(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
     if wrong:
         lacking = [value if value in NEEDED else name for name, value in wrong.items()]
         needed = " and ".join(NEEDED[key] for key in lacking)
-        needed += ", as Llama's does" if set(lacking) <= set(LLAMA) else ""
+        needed += ", such as Llama's" if set(lacking) <= set(LLAMA) else ""
         choices = {**EXPRESSIBLE, "n_kv_head": (str(config.n_head),)}
         can = " and ".join(f"--model.{name.replace('_', '-')} {_either(choices[name])}" for name in wrong)
         raise ConfigError(
             "GPT-2's architecture cannot express this model",
             got=", ".join(f"model.{name} {value}" for name, value in wrong.items()),
-            remedy=f"It would need one that {needed}. A run trained with {can} can be exported.",
+            remedy=f"It needs one that {needed}. A run trained with {can} can be exported.",
         )
     return {
         "architectures": ["GPT2LMHeadModel"],
@@ -147,16 +146,16 @@ def _either(values: Sequence[str]) -> str:
 
 
 def from_gpt2_config(found: Mapping[str, Any]) -> GPTConfig:
-    """Returns the shape of our model that computes what a config.json describes.
+    """Returns the shape of the model that a config.json describes.
 
     Raises:
-        CheckpointError: naming every setting that our model cannot follow, with its value.
+        CheckpointError: naming every unsupported setting, with its value.
     """
     settings = DEFAULTS | {ALIASES.get(name, name): value for name, value in found.items()}
     problems = list(_problems(found, settings))
     if problems:
         raise CheckpointError(
-            "config.json describes a model that Mini-GPT cannot import",
+            "config.json describes a model that Mini-GPT does not support",
             got="; ".join(problem for problem, _ in problems),
             remedy=" ".join(dict.fromkeys(remedy for _, remedy in problems)),
         )
@@ -174,40 +173,40 @@ def from_gpt2_config(found: Mapping[str, Any]) -> GPTConfig:
 
 
 def _problems(found: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yields each setting that cannot be followed, with its value, and the remedy."""
+    """Yields each unsupported setting, with its value, and the remedy."""
     if settings.get("model_type") != "gpt2":
-        yield _said("model_type", settings.get("model_type")), "It must be gpt2; others are not read."
+        yield _shown("model_type", settings.get("model_type")), "It must be gpt2."
     for name in MUST_BE_EMPTY:
         if settings.get(name):
-            yield _said(name, settings[name]), f"A checkpoint with {name} is not plain GPT-2."
+            yield _shown(name, settings[name]), f"A checkpoint with {name} is not a plain GPT-2."
     for alias, name in ALIASES.items():
         if alias in found and found.get(name, found[alias]) != found[alias]:
-            yield f"{_said(name, found[name])}, {_said(alias, found[alias])}", "These two mean the same."
+            yield f"{_shown(name, found[name])}, {_shown(alias, found[alias])}", "Both name the same setting."
     for name, values in SUPPORTED.items():
         if settings[name] not in values:
-            yield _said(name, settings[name]), f"{name} can be {', '.join(map(str, values))}."
+            yield _shown(name, settings[name]), f"{name} can be {', '.join(map(str, values))}."
     sizes = {name: settings[name] for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")}
     if settings["n_inner"] is not None:
         sizes["n_inner"] = settings["n_inner"]
     for name, size in sizes.items():
-        if type(size) is not int or not 0 < size <= LARGEST:
-            yield _said(name, size), f"Sizes are whole numbers from 1 to {LARGEST:,}."
+        if type(size) is not int or not 0 < size <= MAX_SIZE:
+            yield _shown(name, size), f"Sizes are whole numbers from 1 to {MAX_SIZE:,}."
     width, heads = sizes["n_embd"], sizes["n_head"]
     if type(width) is int and type(heads) is int and heads and width % heads:
         yield f"n_embd {width}, n_head {heads}", "n_head must divide n_embd."
-    share = settings["resid_pdrop"]
-    if type(share) not in (int, float) or not 0 <= share <= 0.99:
-        yield _said("resid_pdrop", share), "It is a share from 0 to 0.99."
+    dropout = settings["resid_pdrop"]
+    if type(dropout) not in (int, float) or not 0 <= dropout <= 0.99:
+        yield _shown("resid_pdrop", dropout), "It must be from 0 to 0.99."
 
 
-def _said(name: str, value: object) -> str:
-    return f"{name} {shown_name(value)}"
+def _shown(name: str, value: object) -> str:
+    return f"{name} {quote(value)}"
 
 
 def gpt2_shapes(config: GPTConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yields the name, without prefix, and the shape of each tensor of GPT-2, in the order in which a token meets them.
+    """Yields the name, without prefix, and the shape of each tensor of GPT-2, in the order of the computation.
 
-    Lazily, so that whoever compares them with a file stops at the first that is missing, whatever n_layer claims.
+    Lazily, so that a comparison with a file stops at the first missing tensor, however large n_layer is.
     """
     width, hidden = config.n_embd, config.n_inner
     norm: dict[str, tuple[int, ...]] = {"weight": (width,), "bias": (width,)}
@@ -219,7 +218,7 @@ def gpt2_shapes(config: GPTConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
         "mlp.c_fc": {"weight": (width, hidden), "bias": (hidden,)},
         "mlp.c_proj": {"weight": (hidden, width), "bias": (width,)},
     }
-    yield WORDS, (config.vocab_size, width)
+    yield TOKEN_EMBEDDING, (config.vocab_size, width)
     yield "wpe.weight", (config.block_size, width)
     for layer in range(config.n_layer):
         for part, tensors in parts.items():
@@ -228,51 +227,53 @@ def gpt2_shapes(config: GPTConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     for name, shape in norm.items():
         yield f"ln_f.{name}", shape
     if not config.tie_word_embeddings:
-        yield HEAD, (config.vocab_size, width)
+        yield OUTPUT_PROJECTION, (config.vocab_size, width)
 
 
 def bare_names(found: Mapping[str, Named]) -> dict[str, Named]:
-    """Returns the tensors of a file by GPT-2's names without prefix, buffers left out.
+    """Returns the tensors of a file by their names without prefix, and without the buffers of older files.
 
     Raises:
-        CheckpointError: if two have the same name then.
+        CheckpointError: if a tensor occurs twice, with and without the prefix.
     """
     bare: dict[str, Named] = {}
     for name, tensor in found.items():
         short = name.removeprefix(PREFIX)
         if short in bare:
-            raise refused("A tensor is there twice, with and without prefix", shown_name(name))
+            raise refusal("A tensor occurs twice, with and without the prefix", quote(name))
         if not BUFFER.fullmatch(short):
             bare[short] = tensor
     return bare
 
 
 def to_gpt2_tensors(model: GPT) -> dict[str, Tensor]:
-    """Returns a model's weights under GPT-2's names; a bias that ours lacks is 0 there."""
+    """Returns a model's weights under GPT-2's names; missing biases become 0."""
     own = model_tensors(model) | {"wpe.weight": _position_vectors(model)}
     return {
-        name if name == HEAD else PREFIX + name: _transposed(name, own[name]) if name in own else torch.zeros(shape)
+        name if name == OUTPUT_PROJECTION else PREFIX + name: _transposed(name, own[name])
+        if name in own
+        else torch.zeros(shape)
         for name, shape in gpt2_shapes(model.config)
     }
 
 
 def from_gpt2_tensors(config: GPTConfig, read: Callable[[str], Tensor]) -> dict[str, Tensor]:
-    """Returns our model's weights by name.
+    """Returns the model's weights by name.
 
     Args:
-        config: our model's shape, as `from_gpt2_config` returns it.
-        read: gives the tensor of a name of GPT-2's, without prefix.
+        config: the model's shape, as `from_gpt2_config` returns it.
+        read: returns the tensor with a name of GPT-2's, without prefix.
     """
     return {name: _transposed(name, read(name)) for name, _ in gpt2_shapes(config)}
 
 
 def _transposed(name: str, tensor: Tensor) -> Tensor:
-    """Returns a projection's weight (out, in) as (in, out), or back; any other tensor as it is."""
+    """Returns a projection's weight transposed, (out, in) to (in, out) or back; any other tensor unchanged."""
     return tensor.t().contiguous() if ".c_" in name and name.endswith("weight") else tensor
 
 
 def _position_vectors(model: GPT) -> Tensor:
-    """Returns what the model adds to the embedding at each position: (block_size, n_embd)."""
+    """Returns the vector added to the embedding at each position: (block_size, n_embd)."""
     if model.wpe is None:
         return torch.zeros(model.config.block_size, model.config.n_embd)
     with torch.no_grad():

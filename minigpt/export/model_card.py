@@ -1,6 +1,6 @@
-"""The model card: the README.md of an exported model, for people and for the hub, from what its run knows.
+"""The model card: the README.md of an exported model, for people and for the Hugging Face hub.
 
-It names no folder of the machine it was trained on; of the data only the sources' own names.
+It contains no paths of the machine, and of the data only the names of the sources.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import math
 from pathlib import Path
 
 from minigpt import __version__
-from minigpt.config import GPTConfig
 from minigpt.data.dataset_card import DatasetCard
 from minigpt.errors import DataError
+from minigpt.export.exporting import ExportSource
 from minigpt.model.accounting import parameter_count
 from minigpt.runs.folder import RunFolder
 from minigpt.text_utils import display_name, escape_control, pluralize
@@ -20,15 +20,10 @@ from minigpt.text_utils import display_name, escape_control, pluralize
 UNKNOWN = "unknown"
 
 
-def model_card(folder: RunFolder, model: GPTConfig, checkpoint: str, license: str | None) -> str:
-    """Returns the card's text.
-
-    Args:
-        folder: the run.
-        model: its model's shape.
-        checkpoint: the name of the exported checkpoint.
-        license: the model's licence, as the hub spells it (`mit`); None if its owner has not said.
-    """
+def model_card(source: ExportSource) -> str:
+    """Returns the card's text."""
+    folder, model, checkpoint, license = source.run, source.model.config, source.checkpoint, source.license
+    padding = model.vocab_size - source.tokenizer.vocab_size
     facts = {
         "parameters": f"{parameter_count(model):,}",
         "shape": f"{pluralize(model.n_layer, 'layer')}, {pluralize(model.n_head, 'head')}, {model.n_embd} wide, "
@@ -36,11 +31,12 @@ def model_card(folder: RunFolder, model: GPTConfig, checkpoint: str, license: st
         "variants": f"position {model.position}, norm {model.norm}, feed-forward {model.mlp}, "
         f"{'with' if model.bias else 'without'} biases, output {'tied' if model.tie_word_embeddings else 'untied'}",
         "context": pluralize(model.block_size, "token"),
-        "vocabulary": f"{model.vocab_size:,} ids, {_code(folder.tokenizer().spec)}",
+        "vocabulary": f"{source.tokenizer.vocab_size:,} ids, {_code(source.tokenizer.spec)}"
+        + (f", and {padding:,} unused" if padding else ""),
         **_figures(folder, checkpoint),
         **_data(folder),
     }
-    stated = license or "not stated by its owner; the texts it was trained on may have theirs"
+    stated = license or "not stated; the training texts may have licences of their own"
     return f"""---
 library_name: transformers
 pipeline_tag: text-generation
@@ -65,22 +61,21 @@ ids = tokenizer("Once upon a time", return_tensors="pt").input_ids
 print(tokenizer.decode(model.generate(ids, max_new_tokens=50, do_sample=True)[0]))
 ```
 
-It reads {pluralize(model.block_size, "token")} at most, prompt and answer together. `<|endoftext|>` in a text is
-ordinary
-characters (`split_special_tokens`); its id stands between documents.
+Prompt and answer together may have at most {pluralize(model.block_size, "token")}. `<|endoftext|>` in a text is
+ordinary characters (`split_special_tokens`); its id separates documents.
 
 Licence: {stated}.
 """
 
 
 def _figures(folder: RunFolder, checkpoint: str) -> dict[str, str]:
-    """Returns what the run measured on its validation split."""
+    """Returns the run's results on its validation split."""
     best = folder.best()
     if best is None:
         return {}
     loss, val = best["val_loss"], folder.data()["splits"].get("val")
     figures = {
-        "validation loss": f"{loss:.4f} nats a token",
+        "validation loss": f"{loss:.4f} nats per token",
         "validation perplexity": f"{math.exp(min(loss, 700)):,.2f}",
     }
     if val and val["text_bytes"]:
@@ -91,7 +86,7 @@ def _figures(folder: RunFolder, checkpoint: str) -> dict[str, str]:
 
 
 def _data(folder: RunFolder) -> dict[str, str]:
-    """Returns what is known of the data: where its folder still is, from its report too."""
+    """Returns what is known of the data, including its sources if the data set still exists."""
     known = folder.data()
     splits = known["splits"]
     facts = {
@@ -100,7 +95,7 @@ def _data(folder: RunFolder) -> dict[str, str]:
         if split
     }
     if origin := folder.origin():
-        facts["began with"] = f"the weights of {_code(display_name(origin['folder']))} ({_code(origin['kind'])})"
+        facts["initialised from"] = f"the weights of {_code(display_name(origin['folder']))} ({_code(origin['kind'])})"
     try:
         report = DatasetCard.load(Path(known["folder"])) if known["folder"] else None
     except DataError:
@@ -111,7 +106,6 @@ def _data(folder: RunFolder) -> dict[str, str]:
 
 
 def _code(text: object) -> str:
-    """Returns text as Markdown's code in a table, which nothing inside can end."""
-    return (
-        "`" + escape_control(str(text)).translate({ord("`"): "'", ord("|"): "/", ord("\n"): " ", ord("\r"): " "}) + "`"
-    )
+    """Returns text as code in a Markdown table; characters that would end it are replaced."""
+    shown = escape_control(str(text)).translate(str.maketrans("`|\n\r", "'/  "))
+    return f"`{shown}`"

@@ -1,7 +1,7 @@
-"""A stranger's tokenizer files as one of our tokenizers, if it gives the same ids; else refused by name.
+"""Reads the tokenizer files of other programs, if one of Mini-GPT's tokenizers gives the same ids.
 
-Byte-pair encodings of bytes, cut the way of GPT-2, are understood: GPT-2's own, and any whose ids are in the order of
-its merges. Ours knows one special token, the end of a text, and puts none around a text by itself.
+That is the case for byte-level BPE with GPT-2's pre-tokenizer: GPT-2's own, and any whose ids are in the order of its
+merges. Mini-GPT's tokenizers have one special token, the end of a text, and add none to a text.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from minigpt.errors import TokenizerError
-from minigpt.export.safe_load import MOST_JSON, read_json, shown_name
+from minigpt.export.safe_load import MAX_JSON, quote, read_json
 from minigpt.export.tokenizer_out import byte_level_json, gpt2_pairs
 from minigpt.files import read_bytes, utf8, why
 from minigpt.tokenizers import CONFIG_FILE, END_OF_TEXT, Tokenizer, load_tokenizer
@@ -21,60 +21,60 @@ from minigpt.tokenizers.gpt2 import gpt2_tokenizer
 
 GPT2_SIZE = 50_257
 
-NO_PAIRS = ("char", "byte")
-"""Kinds whose own file says all; the pairs of the others must be looked at, whoever wrote them."""
+WITHOUT_MERGES = ("char", "byte")
+"""Types that their own file describes completely; the merges of the others are always checked."""
 
 
 def read_tokenizer(folder: Path, vocab_size: int) -> tuple[Tokenizer, list[str]]:
-    """Returns our tokenizer that gives the ids which a folder's files give, and what the user should know of it.
+    """Returns the tokenizer that gives the same ids as a folder's files, and notes about it for the user.
 
     Args:
         folder: the checkpoint's folder.
-        vocab_size: how many ids its model knows. A folder without a tokenizer and with GPT-2's number gets GPT-2's.
+        vocab_size: the model's vocabulary. Without tokenizer files, GPT-2's number of ids means GPT-2's tokenizer.
 
     Raises:
-        TokenizerError: if there is none, or ours cannot give the same ids.
+        TokenizerError: if there is none, or no tokenizer of Mini-GPT gives the same ids.
         CheckpointError: if a file cannot be read.
     """
     notes: list[str] = []
-    said = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).exists() else {}
-    if said.get("kind") in NO_PAIRS and (own := _own(folder)):
+    settings = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).exists() else {}
+    if settings.get("kind") in WITHOUT_MERGES and (own := _exported(folder)):
         return own, []
-    if said.get("add_prefix_space"):
-        _refuse("It puts a space before every text", "add_prefix_space true")
+    if settings.get("add_prefix_space"):
+        _refuse("It adds a space before every text", "add_prefix_space true")
     if (folder / FILE).exists():
         content = read_json(folder / FILE)
         tokens, merges, end = _from_json(content)
         notes = _notes(content.get("post_processor"))
     elif (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
-        tokens, merges, end = _from_pair_of_files(folder, said)
+        tokens, merges, end = _from_vocab_and_merges(folder, settings)
     elif vocab_size == GPT2_SIZE:
-        return gpt2_tokenizer(), ["the folder holds no tokenizer; a model of 50,257 ids is taken to mean GPT-2's"]
+        return gpt2_tokenizer(), ["no tokenizer found; the model has 50,257 ids, so GPT-2's is used"]
     else:
         raise TokenizerError(
-            "The folder holds no tokenizer",
+            "No tokenizer found",
             got=f"neither {FILE} nor vocab.json and merges.txt in {folder}",
-            remedy="Name the one that the model was trained with: --tokenizer gpt2, byte, or the folder of a run.",
+            remedy="Give the one that the model was trained with: --tokenizer gpt2, byte, or the folder of a run.",
         )
-    made = _byte_pairs(tokens, merges, end)
-    if said.get("identity") == made.identity and (own := _own(folder)):
-        made.spec = own.spec  # the number of ids that was asked for; it may have fewer
+    made = _bpe(tokens, merges, end)
+    if settings.get("identity") == made.identity and (own := _exported(folder)):
+        made.spec = own.spec  # with the requested number of ids; it may have fewer
     return made, notes
 
 
-def _own(folder: Path) -> Tokenizer | None:
-    """Returns the tokenizer that `minigpt export` wrote, unless another program wrote or changed it."""
+def _exported(folder: Path) -> Tokenizer | None:
+    """Returns the tokenizer if `minigpt export` wrote it; None if another program wrote or changed it."""
     try:
         return load_tokenizer(folder)
     except TokenizerError:
         return None
 
 
-def _refuse(what: str, seen: object) -> NoReturn:
+def _refuse(what: str, got: object) -> NoReturn:
     raise TokenizerError(
-        f"The checkpoint's tokenizer cannot be imported. {what}",
-        got=seen,
-        remedy="Byte-level BPE as GPT-2's can. If it gives the ids of one of ours all the same, say so: --tokenizer.",
+        f"The checkpoint's tokenizer is not supported. {what}",
+        got=got,
+        remedy="Byte-level BPE like GPT-2's is. If it gives the same ids as another tokenizer, name that: --tokenizer.",
     )
 
 
@@ -82,48 +82,50 @@ def _from_json(content: Mapping[str, Any]) -> tuple[dict[str, int], list[tuple[s
     """Returns tokens, merges and the special token of a `tokenizer.json`."""
     model, cut = content.get("model"), content.get("pre_tokenizer")
     if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
-        _refuse("It is no byte-pair encoding", shown_name(model.get("type") if isinstance(model, dict) else model))
+        _refuse("It is not BPE", quote(model.get("type") if isinstance(model, dict) else model))
     if content.get("normalizer"):
-        _refuse("It changes the text before cutting it", f"normalizer {shown_name(content['normalizer'])}")
+        _refuse("It normalizes the text", f"normalizer {quote(content['normalizer'])}")
     for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(name):
-            _refuse("Its encoding is not GPT-2's", f"{name} {shown_name(model[name])}")
+            _refuse("Its BPE differs from GPT-2's", f"{name} {quote(model[name])}")
     if not isinstance(cut, dict) or cut.get("type") != "ByteLevel" or not cut.get("use_regex", True):
-        _refuse("It does not cut text as GPT-2's does", f"pre_tokenizer {shown_name(cut)}")
+        _refuse("Its pre-tokenizer differs from GPT-2's", f"pre_tokenizer {quote(cut)}")
     if cut.get("add_prefix_space"):
-        _refuse("It puts a space before every text", "add_prefix_space true")
+        _refuse("It adds a space before every text", "add_prefix_space true")
     added = content.get("added_tokens") or []
     if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
-        _refuse("Its added tokens are no list of tokens", shown_name(added))
+        _refuse("added_tokens must be a list of tokens", quote(added))
     if len(added) != 1:
-        names = ", ".join(shown_name(token.get("content")) for token in added[:5]) or "none"
-        _refuse("It has not one special token, the end of a text", f"{len(added)}: {names}")
+        names = ", ".join(quote(token.get("content")) for token in added[:5]) or "none"
+        _refuse("It must have one special token, the end of a text", f"{len(added)}: {names}")
     end, index = added[0].get("content"), added[0].get("id")
     vocab, merges = model.get("vocab"), model.get("merges")
     if not isinstance(vocab, dict) or not isinstance(merges, list) or not isinstance(end, str):
-        _refuse("It lacks its tokens or merges", FILE)
+        _refuse("Its tokens or merges are missing", FILE)
     if vocab.setdefault(end, index) != index:
-        _refuse("Its special token has two ids", f"{shown_name(end)}: {shown_name(vocab[end])}, {shown_name(index)}")
+        _refuse("Its special token has two ids", f"{quote(end)}: {quote(vocab[end])}, {quote(index)}")
     return vocab, [_pair(merge.split(" ") if isinstance(merge, str) else merge) for merge in merges], end
 
 
 def _notes(after: object) -> list[str]:
-    """Returns what should be known of a `post_processor`; ByteLevel and a template of the text alone add nothing."""
+    """Returns a note about a `post_processor` that may add tokens; ByteLevel and a template without tokens do not."""
     kind = after.get("type") if isinstance(after, dict) else after
     empty = kind == "TemplateProcessing" and isinstance(after, dict) and after.get("special_tokens") == {}
     if kind in (None, "ByteLevel") or empty:
         return []
-    return [f"{FILE} may put tokens around a text (post_processor {shown_name(kind)}): this run's tokenizer puts none"]
+    return [f"{FILE} may add tokens to a text (post_processor {quote(kind)}); this run's tokenizer adds none"]
 
 
-def _from_pair_of_files(folder: Path, said: Mapping[str, Any]) -> tuple[dict[str, int], list[tuple[str, str]], str]:
-    """Returns tokens, merges and the special token of `vocab.json` and `merges.txt`, GPT-2's own form."""
-    end = said.get("eos_token", END_OF_TEXT)
+def _from_vocab_and_merges(
+    folder: Path, settings: Mapping[str, Any]
+) -> tuple[dict[str, int], list[tuple[str, str]], str]:
+    """Returns tokens, merges and the special token of `vocab.json` and `merges.txt`."""
+    end = settings.get("eos_token", END_OF_TEXT)
     end = end.get("content") if isinstance(end, dict) else end
     if (folder / "added_tokens.json").exists() and (more := read_json(folder / "added_tokens.json").keys() - {end}):
-        _refuse("It has not one special token, the end of a text", f"added_tokens.json adds {shown_name(min(more))}")
+        _refuse("It must have one special token, the end of a text", f"added_tokens.json adds {quote(min(more))}")
     try:
-        lines = utf8(read_bytes(folder / "merges.txt", MOST_JSON)).splitlines()
+        lines = utf8(read_bytes(folder / "merges.txt", MAX_JSON)).splitlines()
     except (OSError, ValueError) as error:
         _refuse("Its merges cannot be read", why(error))
     merges = [_pair(line.split(" ")) for line in lines if line and not line.startswith("#version")]
@@ -132,40 +134,39 @@ def _from_pair_of_files(folder: Path, said: Mapping[str, Any]) -> tuple[dict[str
 
 def _pair(parts: object) -> tuple[str, str]:
     if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(part, str) for part in parts):
-        _refuse("A merge is no pair of tokens", shown_name(parts))
+        _refuse("A merge must be a pair of tokens", quote(parts))
     return parts[0], parts[1]
 
 
-def _byte_pairs(vocab: Mapping[str, int], merges: Sequence[tuple[str, str]], end: str) -> Tokenizer:
-    """Returns the tokenizer, after making sure that ours, which knows the order of the ids alone, encodes alike.
+def _bpe(vocab: Mapping[str, int], merges: Sequence[tuple[str, str]], end: str) -> Tokenizer:
+    """Returns the tokenizer, after checking that ours, which knows only the order of the ids, encodes the same way.
 
     It does if each token but bytes and `end` is the result of one merge, ids are in the order of the merges, and the
-    merges turn each token's own bytes into that token: then a stretch of text that could become a token by another
-    pair never comes to that pair, whatever stands around it.
+    merges turn each token's own bytes into that token: then no text reaches a token by another pair.
     """
     from tokenizers import models
 
     tokens = {END_OF_TEXT if token == end else token: index for token, index in vocab.items()}
     if end not in vocab or len(tokens) != len(vocab):
-        _refuse("Its special token is not one of its tokens", shown_name(end))
+        _refuse("Its special token is not in its vocabulary", quote(end))
     if (tokens, merges) == gpt2_pairs():
         return gpt2_tokenizer()
     try:
         vocabulary_from_characters(tokens)
     except (ValueError, TypeError) as error:
-        _refuse("Its tokens are not numbered spellings of bytes", shown_name(str(error)))
+        _refuse("Its tokens are not spellings of bytes with ids from 0", quote(str(error)))
     characters = set(byte_to_character().values())
     if missing := characters - tokens.keys():
-        _refuse("It cannot say every byte", f"{shown_name(min(missing))} is missing")
+        _refuse("A byte has no token", quote(min(missing)))
     if unknown := {part for pair in merges for part in pair} - tokens.keys():
-        _refuse("It merges what is no token", shown_name(min(unknown)))
+        _refuse("It merges an unknown token", quote(min(unknown)))
     merged = [tokens.get(first + second) for first, second in merges]
     expected = sorted(index for token, index in tokens.items() if token not in characters and token != END_OF_TEXT)
     if merged != expected:
-        seen = f"{len(merges)} merges, {len(expected)} tokens longer than a byte"
-        _refuse("Its ids are not in the order of its merges, each token made by one", seen)
+        got = f"{len(merges)} merges, {len(expected)} tokens longer than a byte"
+        _refuse("Its ids are not in the order of its merges, one for each token", got)
     model = models.BPE(dict(tokens), list(merges))
     for token, index in tokens.items():
         if token != END_OF_TEXT and [part.id for part in model.tokenize(token)] != [index]:
-            _refuse("Its merges do not make a token of its own bytes", shown_name(token))
+            _refuse("Its merges do not turn a token's bytes into that token", quote(token))
     return bpe_from_json(f"bpe:{len(tokens)}", byte_level_json(tokens, merges))

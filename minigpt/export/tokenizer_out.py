@@ -1,8 +1,8 @@
-"""Our tokenizers as files that Hugging Face's programs read, giving the same ids.
+"""Mini-GPT's tokenizers as files that Hugging Face's programs read, giving the same ids.
 
-`tokenizer.json` says how text is cut, whichever kind it is; `tokenizer_config.json` says the rest, both for
-`AutoTokenizer` and for our own `load_tokenizer`. Special tokens are never read out of text, as ours are not:
-`split_special_tokens` tells `AutoTokenizer` so. A new kind of tokenizer is a function and a line in `WRITERS`.
+`tokenizer.json` describes the encoding, `tokenizer_config.json` the rest, both for `AutoTokenizer` and for our own
+`load_tokenizer`. Special tokens in a text are ordinary characters, here by `split_special_tokens`. A new type of
+tokenizer needs a function and a line in `WRITERS`.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ FIELDS: dict[str, Any] = {
     "clean_up_tokenization_spaces": False,
     "split_special_tokens": True,
 }
-"""What `AutoTokenizer` needs to know beside `tokenizer.json`."""
+"""What `AutoTokenizer` needs in addition to `tokenizer.json`."""
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path, block_size: int) -> None:
-    """Writes a tokenizer into a folder, to be opened there by `AutoTokenizer` and by `load_tokenizer`.
+    """Writes a tokenizer into a folder, for `AutoTokenizer` and for `load_tokenizer`.
 
     Args:
-        tokenizer: any of ours.
-        folder: where to; it must exist.
-        block_size: the most tokens that its model reads.
+        tokenizer: the tokenizer.
+        folder: an existing folder.
+        block_size: the context length of its model.
 
     Raises:
-        TokenizerError: if its kind cannot be said in Hugging Face's terms.
+        TokenizerError: if its type has no entry in `WRITERS`.
     """
     if tokenizer.kind not in WRITERS:
         raise TokenizerError(
-            "This kind of tokenizer has no form for Hugging Face's programs",
+            "This type of tokenizer cannot be exported",
             got=tokenizer.spec,
-            remedy=f"Kinds that have one: {', '.join(WRITERS)}.",
+            remedy=f"Types that can: {', '.join(WRITERS)}.",
         )
     tokenizer.save(folder)
     for name, content in WRITERS[tokenizer.kind](tokenizer).items():
@@ -56,19 +56,19 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, block_size: int) -> None:
 
 
 def gpt2_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Returns GPT-2's tokens with their ids, and its merges in their order."""
-    lines = gpt2_file("vocab.bpe").decode().splitlines()[1:]  # the first line tells the version
+    """Returns GPT-2's tokens with their ids, and its merges in order."""
+    lines = gpt2_file("vocab.bpe").decode().splitlines()[1:]  # the first line is the version
     merges = [(first, second) for first, second in (line.split(" ") for line in lines if line)]
     return json.loads(gpt2_file("encoder.json")), merges
 
 
 def byte_level_json(tokens: Mapping[str, int], merges: Sequence[tuple[str, str]], use_regex: bool = True) -> bytes:
-    """Returns the `tokenizer.json` of a byte-pair encoding.
+    """Returns the `tokenizer.json` of a byte-level BPE.
 
     Args:
-        tokens: every token, spelled as GPT-2's files spell bytes, and its id; `END_OF_TEXT` among them.
-        merges: the pairs that are merged, the earliest first.
-        use_regex: whether the text is cut into words before.
+        tokens: the id of every token, in GPT-2's spelling of bytes, `END_OF_TEXT` included.
+        merges: the merges in order.
+        use_regex: whether the text is split into words first.
     """
     from tokenizers import Tokenizer as Backend
     from tokenizers import decoders, models, pre_tokenizers
@@ -95,13 +95,13 @@ def _gpt2(tokenizer: Tokenizer) -> dict[str, bytes]:
 
 
 def _byte(tokenizer: Tokenizer) -> dict[str, bytes]:
-    """Byte-pair encoding without a pair."""
+    """A BPE without merges."""
     tokens = {character: byte for byte, character in byte_to_character().items()}
     return {FILE: byte_level_json(tokens | {END_OF_TEXT: tokenizer.end_of_text}, [], use_regex=False)}
 
 
 def _char(tokenizer: Tokenizer) -> dict[str, bytes]:
-    """Whole words, each of them one character."""
+    """A vocabulary of words, each of them one character."""
     from tokenizers import Regex, decoders, models, pre_tokenizers
     from tokenizers import Tokenizer as Backend
 

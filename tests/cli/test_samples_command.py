@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 import minigpt
-from minigpt.export import export_hugging_face
+from minigpt.export.exporting import export_run
 from minigpt.generation.sample_log import read_sample_log
 from minigpt.runs.folder import RunFolder
 
@@ -93,7 +93,7 @@ def test_kept_texts_are_shown_when_their_checkpoint_is_gone(call, run):
 
 def test_an_imported_run_needs_a_prompt(call, run, tmp_path):
     hf, imported = tmp_path / "hf", tmp_path / "imported"
-    export_hugging_face(run, hf)
+    export_run(run, hf)
     assert call("import", hf, "--run", imported)[0] == 0
     code, out, err = call("samples", imported)
     assert (code, out) == (2, "")

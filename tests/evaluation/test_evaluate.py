@@ -19,7 +19,7 @@ from minigpt.errors import CheckpointError, ConfigError, DataError, TokenizerErr
 from minigpt.evaluation import evaluate, split_loss
 from minigpt.evaluation.eval_plots import check_picture, draw_evaluation
 from minigpt.evaluation.evaluate import _finite
-from minigpt.export import export_hugging_face
+from minigpt.export.exporting import export_run
 from minigpt.runs.folder import load
 from minigpt.runtime import detect_runtime
 
@@ -41,7 +41,7 @@ def test_the_loss_is_that_of_the_whole_split(run_folder, dataset: Dataset):
 
 @pytest.mark.parametrize("stride", [32, 10])
 def test_the_loss_is_what_transformers_computes_on_the_exported_model(run_folder, dataset: Dataset, tmp_path, stride):
-    theirs = AutoModelForCausalLM.from_pretrained(export_hugging_face(run_folder, tmp_path / "hf")).eval()
+    theirs = AutoModelForCausalLM.from_pretrained(export_run(run_folder, tmp_path / "hf")).eval()
     ids = torch.from_numpy(dataset.val.tokens.astype(np.int64))
     total, done, start = 0.0, 1, 0
     with torch.no_grad():

@@ -16,7 +16,7 @@ import torch
 from minigpt import generate, load
 from minigpt.config import Position
 from minigpt.errors import ConfigError, DataError, MiniGPTError
-from minigpt.export import export_hugging_face
+from minigpt.export.exporting import export_run
 from minigpt.export.tokenizer_out import WRITERS
 from minigpt.tokenizers import TOKENIZER_TYPES, load_tokenizer
 from tests.export.conftest import TEXT, make_run
@@ -78,7 +78,7 @@ def opened(tmp_path_factory):
     for spec, shape in RUNS.items():
         name = spec.partition(":")[0]
         run = make_run(place / f"run-{name}", spec, TEXT + MANY_SCRIPTS[:300], **shape)
-        folders[spec] = export_hugging_face(run, place / name)
+        folders[spec] = export_run(run, place / name)
         ours[spec] = load(run)
     task = place / "task.json"
     texts = [*TEXTS, TEXT[:40]]
@@ -147,7 +147,7 @@ def test_every_kind_of_tokenizer_has_a_form():
 def test_what_gpt2_cannot_express_is_refused_by_name(tmp_path, shape, words):
     run = make_run(tmp_path / "run", **shape)
     with pytest.raises(ConfigError) as caught:
-        export_hugging_face(run, tmp_path / "out")
+        export_run(run, tmp_path / "out")
     for word in words:
         assert word in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
@@ -161,7 +161,7 @@ def test_nothing_is_overwritten(tmp_path):
     run = make_run(tmp_path / "run")
     (tmp_path / "out").mkdir()
     with pytest.raises(DataError, match="exists already"):
-        export_hugging_face(run, tmp_path / "out")
+        export_run(run, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -172,20 +172,20 @@ def test_a_disk_that_is_full_leaves_nothing(tmp_path, monkeypatch):
     run = make_run(tmp_path / "run")
     monkeypatch.setattr("minigpt.export.hugging_face.model_card", fail)
     with pytest.raises(MiniGPTError, match="full"):
-        export_hugging_face(run, tmp_path / "out")
+        export_run(run, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_the_card_tells_figures_data_and_licence_and_no_folder(run_folder, text_folder, tmp_path):
     run = shutil.copytree(run_folder, tmp_path / "a|b`c\nd")
-    card = (export_hugging_face(run, tmp_path / "out", license="cc-by-4.0") / "README.md").read_text("utf-8")
+    card = (export_run(run, tmp_path / "out", license="cc-by-4.0") / "README.md").read_text("utf-8")
     best = json.loads((run_folder / "checkpoints" / "best.json").read_text())
     assert 'license: "cc-by-4.0"' in card
-    assert f"| validation loss | {best['val_loss']:.4f} nats a token |" in card
+    assert f"| validation loss | {best['val_loss']:.4f} nats per token |" in card
     assert "validation bits per byte" in card
     assert f"| sources | `{text_folder.name}` |" in card
     assert "# `a/b'c d`" in card
     assert str(tmp_path) not in card
     assert str(text_folder.parent) not in card
-    other = export_hugging_face(run, tmp_path / "other", checkpoint="latest")
+    other = export_run(run, tmp_path / "other", checkpoint="latest")
     assert 'license: "unknown"' in (other / "README.md").read_text("utf-8")

@@ -13,8 +13,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 from minigpt import generate, load, resume
 from minigpt.data import prepare
 from minigpt.errors import DataError, RunError, TokenizerError
-from minigpt.export import export_hugging_face, import_hugging_face
+from minigpt.export.exporting import export_run
 from minigpt.export.gpt2_names import TANH_GELUS
+from minigpt.export.importing import import_hugging_face
 from minigpt.runs.folder import RunFolder
 from minigpt.tokenizers import make_tokenizer
 from tests.export.conftest import TEXT, make_run
@@ -88,13 +89,16 @@ def test_the_bare_model_and_an_old_file_are_the_same_model(make_gpt2, plain, tmp
     assert_same(tmp_path / "old-run", theirs)
 
 
-def test_rows_beyond_the_tokenizers_ids_are_left_out_and_said(make_gpt2, tmp_path):
+def test_padding_beyond_the_tokenizers_ids_is_kept_and_noted(make_gpt2, tmp_path):
     theirs = make_gpt2(vocab_size=320)
     theirs.save_pretrained(tmp_path / "hf")
     made = import_hugging_face(tmp_path / "hf", tmp_path / "run", tokenizer="byte")
-    assert "63 rows" in made.notes[0]
-    torch.testing.assert_close(logits(load(tmp_path / "run")[0]), logits(theirs)[..., :257], rtol=1e-5, atol=1e-5)
+    assert "63 ids more than its tokenizer" in made.notes[0]
+    assert_same(tmp_path / "run", theirs)
     assert RunFolder.open(tmp_path / "run").origin()["notes"] == list(made.notes)
+    again = export_run(tmp_path / "run", tmp_path / "again")
+    assert GPT2LMHeadModel.from_pretrained(again).generation_config.suppress_tokens == list(range(257, 320))
+    assert torch.equal(logits(GPT2LMHeadModel.from_pretrained(again)), logits(theirs))
 
 
 def test_other_dropout_and_another_end_are_said(make_gpt2, tmp_path):
@@ -108,7 +112,7 @@ def test_other_dropout_and_another_end_are_said(make_gpt2, tmp_path):
 @pytest.mark.parametrize("spec", ["gpt2", "bpe:300", "char", "byte"])
 def test_what_was_exported_comes_back(tmp_path, spec):
     run = make_run(tmp_path / "run", spec, tie_word_embeddings=False)
-    export_hugging_face(run, tmp_path / "hf")
+    export_run(run, tmp_path / "hf")
     import_hugging_face(tmp_path / "hf", tmp_path / "back")
     (model, tokenizer), (again, same) = load(run), load(tmp_path / "back")
     assert same.identity == tokenizer.identity
@@ -162,9 +166,9 @@ def test_a_run_or_nothing(plain, imported, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("tokenizer", "words"),
     [
-        (None, ["no tokenizer", "--tokenizer"]),
+        (None, ["No tokenizer", "--tokenizer"]),
         ("char", ["made from a text", "char"]),
-        ("gpt2", ["50,257", "257 of the model"]),
+        ("gpt2", ["50,257", "the model 257"]),
     ],
 )
 def test_a_tokenizer_that_is_not_the_models_is_refused(plain, tmp_path, tokenizer, words):
@@ -177,7 +181,7 @@ def test_a_tokenizer_that_is_not_the_models_is_refused(plain, tmp_path, tokenize
 
 def test_a_small_tokenizer_is_no_padding(make_gpt2, tmp_path):
     make_gpt2(vocab_size=2000).save_pretrained(tmp_path / "hf")
-    with pytest.raises(TokenizerError, match="257 ids of byte, 2,000 of the model"):
+    with pytest.raises(TokenizerError, match="byte has 257 ids, the model 2,000"):
         import_hugging_face(tmp_path / "hf", tmp_path / "run", tokenizer="byte")
 
 

@@ -11,7 +11,7 @@ SHORT = ["--train.batch-size=4", "--train.lr=1e-2", "--machine.device=cpu", "--m
 
 def test_out_and_in_and_on(call, run_folder, data_folder, tmp_path):
     hf, back, on = tmp_path / "hf", tmp_path / "back", tmp_path / "on"
-    code, out, _ = call("export", run_folder, "--to", "hf", "--out", hf, "--license", "mit")
+    code, out, _ = call("export", run_folder, "--format", "hf", "--out", hf, "--license", "mit")
     assert (code, "model.safetensors" in out) == (0, True)
     code, out, _ = call("import", hf, "--run", back)
     assert (code, "tokenizer byte with 257 ids" in out) == (0, True)
@@ -41,12 +41,12 @@ def test_without_data_the_other_runs_own_is_trained_on(call, run_folder, data_fo
     ("arguments", "words"),
     [
         (["export", "RUN", "--out", "RUN"], ["exists already", "--out"]),
-        (["export", "RUN", "--out", "NEW", "--to", "gguf"], ["gguf", "hf"]),
+        (["export", "RUN", "--out", "NEW", "--format", "gguf"], ["Unknown export format", "gguf", "hf"]),
         (["export", "RUN", "--out", "NEW", "--checkpoint", "7"], ["no such checkpoint", "7"]),
         (["export", "nowhere", "--out", "NEW"], ["no run folder", "nowhere"]),
-        (["import", "nowhere", "--run", "NEW"], ["no such folder", "nowhere"]),
-        (["import", "RUN", "--run", "NEW"], ["a run of Mini-GPT already"]),
-        (["import", "FILE", "--run", "NEW"], ["This is a file", "folder that it is in"]),
+        (["import", "nowhere", "--run", "NEW"], ["Folder not found", "nowhere"]),
+        (["import", "RUN", "--run", "NEW"], ["Already a run of Mini-GPT"]),
+        (["import", "FILE", "--run", "NEW"], ["Not a folder", "folder that contains it"]),
         (["generate", "HF"], ["no run folder", "minigpt import", "--run NEW"]),
         (["train", "--run", "NEW"], ["--data"]),
         (["train", "--data", "DATA", "--run", "NEW", "--init-from", "nowhere"], ["no run folder", "nowhere"]),

@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import AutoTokenizer, GPT2Tokenizer
 
 from minigpt.errors import CheckpointError, MiniGPTError, TokenizerError
-from minigpt.export import export_hugging_face
+from minigpt.export.exporting import export_run
 from minigpt.export.tokenizer_in import read_tokenizer
 from minigpt.export.tokenizer_out import byte_level_json, save_tokenizer
 from minigpt.tokenizers import END_OF_TEXT, load_tokenizer, make_tokenizer
@@ -103,7 +103,7 @@ def test_any_byte_level_encoding_gives_the_same_ids(tmp_path, first, pair_of_fil
 
 @pytest.mark.parametrize("spec", ["gpt2", "bpe:300", "byte", "char"])
 def test_what_transformers_saved_again_is_still_ours(tmp_path, spec):
-    folder = export_hugging_face(make_run(tmp_path / "run", spec), tmp_path / "hf")
+    folder = export_run(make_run(tmp_path / "run", spec), tmp_path / "hf")
     AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "again")
     own = load_tokenizer(tmp_path / "run" / "tokenizer")
     again, _ = read_tokenizer(tmp_path / "again", own.vocab_size)
@@ -141,30 +141,33 @@ def lose_a_byte(content: dict[str, Any]) -> None:
 PAD = {"id": 400, "content": "\x1b[31mPAD", "special": True, "normalized": False}
 
 WRONG = {
-    "another kind": (change("model.type", "WordPiece"), "no byte-pair encoding.*WordPiece"),
-    "a list": (change("model", []), "no byte-pair encoding"),
-    "lower case": (change("normalizer", {"type": "Lowercase"}), "changes the text.*Lowercase"),
-    "no pre-tokeniser": (change("pre_tokenizer", None), "does not cut text as GPT-2's does.*None"),
-    "Llama's cut": (change("pre_tokenizer", {"type": "Split", "pattern": {"Regex": "x"}}), "does not cut.*Split"),
-    "no words": (change("pre_tokenizer.use_regex", False), "does not cut"),
+    "another kind": (change("model.type", "WordPiece"), "not BPE.*WordPiece"),
+    "a list": (change("model", []), "not BPE"),
+    "lower case": (change("normalizer", {"type": "Lowercase"}), "normalizes the text.*Lowercase"),
+    "no pre-tokeniser": (change("pre_tokenizer", None), "pre-tokenizer differs.*None"),
+    "Llama's cut": (
+        change("pre_tokenizer", {"type": "Split", "pattern": {"Regex": "x"}}),
+        "pre-tokenizer differs.*Split",
+    ),
+    "no words": (change("pre_tokenizer.use_regex", False), "pre-tokenizer differs"),
     "a space": (change("pre_tokenizer.add_prefix_space", True), "space before every text"),
     "chance": (change("model.dropout", 0.1), r"dropout 0\.1"),
     "a suffix": (change("model.end_of_word_suffix", "</w>"), "end_of_word_suffix"),
     "no special": (change("added_tokens", []), "0: none"),
     "two specials": (change("added_tokens", [PAD, PAD]), r"2: '\\x1b\[31mPAD'"),
-    "specials that are none": (change("added_tokens", ["x"]), "no list of tokens"),
+    "specials that are none": (change("added_tokens", ["x"]), "must be a list of tokens"),
     "a special with another id": (change("added_tokens", [{"content": "</s>", "id": 5}]), "two ids"),
-    "no tokens": (change("model.vocab", None), "lacks its tokens"),
-    "words for ids": (change("model.vocab.h", "zero"), "not numbered"),
-    "a large id": (change("model.vocab.h", 10**12), "not numbered"),
-    "Chinese": (change("model.vocab.早", 400), "not numbered spellings of bytes"),
-    "half a pair": (change("model.vocab.\ud800", 400), "not numbered spellings of bytes"),
-    "no pairs": (change("model.merges", [["a"]]), "no pair"),
-    "strange pairs": (change("model.merges", [["a", "zzzzzz"]]), "no token"),
+    "no tokens": (change("model.vocab", None), "tokens or merges are missing"),
+    "words for ids": (change("model.vocab.h", "zero"), "not spellings of bytes"),
+    "a large id": (change("model.vocab.h", 10**12), "not spellings of bytes"),
+    "Chinese": (change("model.vocab.早", 400), "not spellings of bytes"),
+    "half a pair": (change("model.vocab.\ud800", 400), "not spellings of bytes"),
+    "no pairs": (change("model.merges", [["a"]]), "must be a pair"),
+    "strange pairs": (change("model.merges", [["a", "zzzzzz"]]), "unknown token"),
     "no merges": (change("model.merges", []), "order of its merges"),
     "another order": (swap_two_ids, "order of its merges"),
     "a merge twice": (make_a_token_twice, "order of its merges"),
-    "a byte that is none": (lose_a_byte, "cannot say every byte"),
+    "a byte that is none": (lose_a_byte, "A byte has no token"),
 }
 
 
@@ -182,7 +185,7 @@ def test_merges_that_bytes_alone_would_not_show_are_refused(tmp_path):
     merges = [("a", "b"), ("b", "c"), ("a", "bc")]
     tokens |= {"".join(pair): 256 + place for place, pair in enumerate(merges)} | {END_OF_TEXT: 259}
     write(tmp_path, json.loads(byte_level_json(tokens, merges)))
-    with pytest.raises(TokenizerError, match=r"a token of its own bytes.*'abc'"):
+    with pytest.raises(TokenizerError, match=r"turn a token's bytes into that token.*'abc'"):
         read_tokenizer(tmp_path, 260)
 
 
@@ -204,7 +207,7 @@ def test_tokens_added_beside_the_pair_of_files_are_refused(gpt2_files, tmp_path)
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"a": ' * 100_000])
 def test_a_file_that_is_no_json_object_is_refused(tmp_path, text):
     (tmp_path / "tokenizer.json").write_text(text)
-    with pytest.raises(CheckpointError, match=r"tokenizer\.json cannot be read"):
+    with pytest.raises(CheckpointError, match=r"Cannot read tokenizer\.json"):
         read_tokenizer(tmp_path, 400)
 
 
@@ -227,7 +230,7 @@ def test_a_vocabulary_that_claims_to_be_ours_is_checked_all_the_same(tmp_path):
     tokens = {"a": 0, "b": 1, END_OF_TEXT: 2}
     claim(tmp_path, files={}, identity="0")
     write(tmp_path, json.loads(byte_level_json(tokens, [])))
-    with pytest.raises(TokenizerError, match="cannot say every byte"):
+    with pytest.raises(TokenizerError, match="A byte has no token"):
         read_tokenizer(tmp_path, 3)
     with pytest.raises(TokenizerError, match="254 of the 256 bytes"):
         load_tokenizer(tmp_path)
