@@ -1,13 +1,14 @@
-"""Files and folders that appear whole or not at all, and nothing of them that stays behind.
+"""Files and folders that appear whole or not at all, and leave nothing behind.
 
-    .books.1f3c9a2b.partial         what is being written beside `books`, to take its name at the end
-    .books.1f3c9a2b.partial.lock    held by its writer; the system lets go of it when the process ends, however it ends
+    .books.1f3c9a2b.partial         what is being written, next to `books`, and gets its name at the end
+    .books.1f3c9a2b.partial.lock    locked by its writer; the system releases the lock when the process ends
 
-Whoever writes in the same folder next removes what nobody holds. Where a file system knows no locks, it stays.
+Whoever writes in the same folder next removes what nobody holds a lock on, unless the file system has no locks.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -15,25 +16,29 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
+
+from minigpt.errors import DataError
+from minigpt.files import why
 
 if sys.platform != "win32":
     import fcntl
 
 PARTIAL, LOCK = ".partial", ".lock"
 
-NAME_LENGTH = 40  # characters of the name that are kept, so that the longest name has room for the rest
+NAME_LENGTH = 40  # characters of the name that are kept, so that the longest possible name leaves room for the rest
 
 _LEFTOVER = re.compile(rf"\..*\.[0-9a-f]{{8}}{re.escape(PARTIAL + LOCK)}", re.DOTALL)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, to make a file or a folder under, which takes the name `path` in the end.
+    """Yields a temporary path next to `path`, for a file or a folder, that is renamed to `path` when the block ends.
 
-    It does when the block ends well and the disk has everything; an older file of that name is replaced, and of two
-    writers the last wins. If the block ends by an exception, Ctrl-C among them, nothing is left. What killed processes
-    have left in the same folder is removed first.
+    Everything reaches the disk before the rename, so that a power cut leaves the old file or the new one. If the block
+    raises, Ctrl-C included, nothing is left. Of two writers, the last wins. What killed processes have left in the
+    same folder is removed first.
 
     Raises:
         OSError: it cannot be written.
@@ -45,10 +50,12 @@ def replacing(path: Path) -> Iterator[Path]:
         with lock.open("xb") as held:
             try:
                 if sys.platform != "win32":
-                    with suppress(OSError):  # this file system knows no locks
+                    with suppress(OSError):  # this file system has no locks
                         fcntl.flock(held, fcntl.LOCK_EX)
                 yield temporary
-                _sync_all(temporary)
+                for inner in temporary.rglob("*") if temporary.is_dir() else ():
+                    sync(inner)
+                sync(temporary)
                 os.replace(temporary, path)
                 sync(path.parent)
             finally:
@@ -58,7 +65,7 @@ def replacing(path: Path) -> Iterator[Path]:
             error.filename = str(path)  # the name that the user knows
         raise
     finally:
-        lock.unlink(missing_ok=True)  # last, and closed: Windows removes no file that is open
+        lock.unlink(missing_ok=True)  # last, and closed: Windows does not remove an open file
 
 
 def write_file(file: Path, content: str | bytes) -> None:
@@ -67,8 +74,39 @@ def write_file(file: Path, content: str | bytes) -> None:
         temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
+@contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Yields a temporary folder to write into, renamed to `path` when the block ends; see `replacing`. Missing parents
+    are made, and removed again if the block raises.
+
+    Raises:
+        DataError: `path` already exists, or cannot be written, because the disk is full for instance.
+    """
+    if os.path.lexists(path):
+        raise DataError("The output already exists", got=path, remedy="Choose another --out, or remove it first.")
+    missing_parents = [parent for parent in path.absolute().parents if not os.path.exists(parent)]
+    try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.mkdir()
+            yield temporary
+    except BaseException as error:
+        with suppress(OSError):  # another program may have put something there meanwhile
+            for parent in missing_parents:
+                parent.rmdir()
+        if isinstance(error, OSError) and _concerns(error, path):
+            raise _not_writable(path, error) from error
+        raise
+
+
+def unused_path(path: Path) -> Path:
+    """Returns the path, or the same with the first number appended that makes it a new one: `runs/a`, `runs/a2`."""
+    paths = (path.with_name(f"{path.name}{number if number > 1 else ''}") for number in count(1))
+    return next(one for one in paths if not one.exists())
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Removes what processes that were killed have left in a folder; never what one is writing now."""
+    """Removes what killed processes have left in a folder; never what is being written now."""
     for lock in folder.glob(f".*{PARTIAL}{LOCK}"):
         if not _LEFTOVER.fullmatch(lock.name):
             continue
@@ -85,7 +123,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Waits until the disk has a file's content, or a folder's names (which Windows cannot be asked for)."""
+    """Waits until the disk has a file's content, or a folder's entries (where the system can: Windows cannot)."""
     if path.is_dir() and os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
@@ -95,14 +133,24 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _sync_all(path: Path) -> None:
-    for inner in path.rglob("*") if path.is_dir() else ():
-        sync(inner)
-    sync(path)
-
-
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def _concerns(error: OSError, path: Path) -> bool:
+    """Whether an error is about what is being written, and not about another file, such as one to be read."""
+    if error.filename is None:
+        return True
+    place, out = Path(os.fsdecode(error.filename)).absolute(), path.absolute()
+    return place == out or place in out.parents
+
+
+def _not_writable(path: Path, error: OSError) -> DataError:
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        free = shutil.disk_usage(next(parent for parent in path.absolute().parents if parent.exists())).free
+        what, got = f"The disk is full: {path} was not written", f"{free:,} bytes free"
+        return DataError(what, got=got, remedy="Free some space, or choose an --out on another disk.")
+    return DataError(f"{path} cannot be written", got=why(error), remedy="Choose another --out.")

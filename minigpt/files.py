@@ -1,90 +1,90 @@
-"""Reading files that may come from anybody.
+"""Reading files that anybody may have made; checksums; the headers of binary files.
 
-`read_json` and `read_toml` are the one way by which JSON and TOML come in. A run, a data set and a downloaded model are
-folders that somebody else may have made: a pipe in the place of a file would wait for ever, a device never end, deep
-nesting exhaust the stack, a number of a million digits the processor. All that, and what is no UTF-8 or no JSON, ends
-as an OSError or a ValueError with a reason in words (`why`); whoever owns the file says what to do about it.
-
-Not here: what is in them.
+A run, a data set and a downloaded model are folders that somebody else may have made: a pipe in place of a file would
+block for ever, a device never end, deep nesting exhaust the stack, a number of a million digits the processor.
+`read_json` and `read_toml` turn all of that, and whatever is not UTF-8, JSON or TOML, into an OSError or a ValueError
+with a reason in words (`why`). Writing files is in atomic.py.
 """
 
 from __future__ import annotations
 
 import codecs
 import errno
+import hashlib
 import json
 import math
 import os
 import stat
+import struct
 import tomllib
+import zlib
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
 MOST_BYTES = 1_000_000_000
-"""Of a file of lines, or a tokenizer's: ten times one of a million ids."""
+"""Largest size of a file of lines, or of a tokenizer's file: ten times that of a million ids."""
 
 MOST_JSON = 100_000_000
-"""Bytes of a JSON or TOML file."""
+"""Largest size of a JSON or TOML file, in bytes."""
 
 MOST_DEPTH = 50
-"""Levels of nesting; what is written here has six."""
+"""Levels of nesting; our own files have six."""
 
 MOST_BITS = 512
-"""Of a whole number; the largest that is written here, a checksum, is text."""
+"""Of an integer; the largest one we write, a checksum, is a string."""
 
 TOO_DEEP = f"it is nested more than {MOST_DEPTH} deep"
 TOO_LARGE = "it has more than {:,} bytes"
-NOT_REGULAR = "it is a pipe or a device, no regular file"
-TOO_LONG = "it holds a number of too many digits"
+NOT_REGULAR = "it is a pipe or a device, not a regular file"
+TOO_LONG = "it holds a number with too many digits"
 
 BOMS = {
-    codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16, which begins alike
+    codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16, whose mark is its beginning
     codecs.BOM_UTF32_BE: "UTF-32",
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
 
 REASONS = {
-    errno.ENOENT: "there is no such file",
+    errno.ENOENT: "no such file",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EISDIR: "it is a folder",
-    errno.EACCES: "the system does not allow it",
-    errno.EPERM: "the system does not allow it",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
     errno.ENAMETOOLONG: "the name is too long for this system",
-    errno.ELOOP: "its links go round in a circle",
+    errno.ELOOP: "its links form a loop",
     errno.ENXIO: "it is a socket or a device without a driver, not a file",
-    errno.EEXIST: "a file is where a folder should be",
+    errno.EEXIST: "a file has the name of the folder",
     errno.EROFS: "the disk is read-only",
     errno.ENOSPC: "the disk is full",
-    getattr(errno, "EDQUOT", errno.ENOSPC): "your share of the disk is used up",
+    getattr(errno, "EDQUOT", errno.ENOSPC): "your disk quota is used up",
     errno.EMFILE: "too many files are open",
 }
-"""What the system's refusals mean."""
-
+"""The system's errors in plain words."""
 
 MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def is_missing(error: OSError) -> bool:
-    """Whether the system says that there is no such file or folder, or can be none."""
+    """Whether the system says that the file or folder does not exist, or cannot exist."""
     return error.errno in MISSING or (os.name == "nt" and error.errno == errno.EINVAL)  # a name that Windows forbids
 
 
 def is_file(path: Path | str) -> bool:
-    """Whether there is such a file. Raises OSError if that cannot be said, as in a folder that may not be read."""
+    """Whether the path is a file. Raises OSError where the system does not say, as in a folder without access."""
     return stat.S_ISREG(_mode(path))
 
 
 def is_dir(path: Path | str) -> bool:
-    """Whether there is such a folder. Raises OSError as `is_file`."""
+    """Whether the path is a folder. Raises OSError as `is_file`."""
     return stat.S_ISDIR(_mode(path))
 
 
 def _mode(path: Path | str) -> int:
     try:
         return os.stat(path).st_mode
-    except ValueError:  # no name of a file
+    except ValueError:  # not a possible file name
         return 0
     except OSError as error:
         if is_missing(error):
@@ -93,7 +93,7 @@ def _mode(path: Path | str) -> int:
 
 
 def why(error: BaseException) -> str:
-    """Returns the reason for which a file could not be read or written, or its content not be used, in words."""
+    """Returns in words why a file could not be read or written, or its content not be used."""
     if isinstance(error, KeyError):
         return f"it lacks {error}"
     if not isinstance(error, OSError):
@@ -102,16 +102,16 @@ def why(error: BaseException) -> str:
 
 
 def open_regular(file: Path | str) -> BufferedReader:
-    """Opens a file to read it.
+    """Opens a file for reading.
 
     Raises:
-        OSError: it is missing (FileNotFoundError), may not be read, or is no regular file.
+        OSError: it is missing (FileNotFoundError), not accessible, or not a regular file.
     """
 
-    def opened(path: str, flags: int) -> int:
-        return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe's opening waits otherwise
+    def opener(path: str, flags: int) -> int:
+        return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # otherwise opening a pipe waits for its writer
 
-    stream = open(file, "rb", opener=opened)  # noqa: SIM115 (the caller closes it)
+    stream = open(file, "rb", opener=opener)  # noqa: SIM115 (the caller closes it)
     if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
         stream.close()
         raise OSError(errno.EINVAL, NOT_REGULAR, os.fspath(file))
@@ -119,7 +119,7 @@ def open_regular(file: Path | str) -> BufferedReader:
 
 
 def read_bytes(file: Path | str, most: int = MOST_BYTES) -> bytes:
-    """Returns the content of a file of so many bytes at the most. Errors as `open_regular` and `read_stream`."""
+    """Returns the content of a file of at most `most` bytes. Errors as `open_regular` and `read_stream`."""
     with open_regular(file) as stream:
         if os.fstat(stream.fileno()).st_size > most:
             raise ValueError(TOO_LARGE.format(most))
@@ -127,11 +127,7 @@ def read_bytes(file: Path | str, most: int = MOST_BYTES) -> bytes:
 
 
 def read_stream(stream: BinaryIO, most: int) -> bytes:
-    """Returns what comes from a pipe or a file that the user has named.
-
-    Raises:
-        ValueError: it is more than so many bytes.
-    """
+    """Returns all of a stream, such as a pipe that the user named. Raises ValueError if it exceeds `most` bytes."""
     content = stream.read(most + 1)
     if len(content) > most:
         raise ValueError(TOO_LARGE.format(most))
@@ -139,11 +135,7 @@ def read_stream(stream: BinaryIO, most: int) -> bytes:
 
 
 def utf8(content: bytes) -> str:
-    """Returns UTF-8 as text, without a byte-order mark.
-
-    Raises:
-        ValueError: it is something else.
-    """
+    """Returns UTF-8 as text, without a byte order mark. Raises ValueError for anything else."""
     for mark, name in BOMS.items():
         if content.startswith(mark):
             raise ValueError(f"it is in {name}, not in UTF-8")
@@ -155,38 +147,38 @@ def utf8(content: bytes) -> str:
 
 
 def parse_json(content: bytes | str) -> dict[str, Any]:
-    """Returns the JSON object that a text is.
+    """Returns a JSON object.
 
     Raises:
-        ValueError: it is no JSON, or not such: an array, a name twice in an object, a number that is not finite or
-            has hundreds of digits, too deeply nested.
+        ValueError: it is not JSON, or not an object, has a name twice in one object, a number that is not finite or
+            has hundreds of digits, or is nested too deeply.
     """
     text = utf8(content) if isinstance(content, bytes) else content
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_int=_whole)
+        value = json.loads(text, object_pairs_hook=_unique, parse_int=_short_int)
     except RecursionError:
         raise ValueError(TOO_DEEP) from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"it is no JSON: {error}" if text.strip() else "it is empty") from None
-    _check(value, finite=True)
+        raise ValueError(f"it is not JSON: {error}" if text.strip() else "it is empty") from None
     if not isinstance(value, dict):
-        raise ValueError("it is JSON, but no object")
+        raise ValueError("it is JSON, but not an object")
+    _check(value, finite=True)
     return value
 
 
 def parse_toml(content: bytes) -> dict[str, Any]:
-    """Returns what a TOML text says.
+    """Returns the content of a TOML text.
 
     Raises:
-        ValueError: it is no TOML, too deeply nested, or holds a number of hundreds of digits.
+        ValueError: it is not TOML, is nested too deeply, or holds a number of hundreds of digits.
     """
     try:
         value = tomllib.loads(utf8(content))
     except RecursionError:
         raise ValueError(TOO_DEEP) from None
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"it is no TOML: {error}") from None
-    except ValueError as error:  # how Python says it of a number
+        raise ValueError(f"it is not TOML: {error}") from None
+    except ValueError as error:  # Python's own limit on digits
         raise ValueError(TOO_LONG if "digits" in str(error) else str(error)) from None
     _check(value, finite=False)
     return value
@@ -198,49 +190,83 @@ def read_json(file: Path, most: int = MOST_JSON) -> dict[str, Any]:
 
 
 def read_toml(file: Path, most: int = MOST_JSON) -> dict[str, Any]:
-    """Returns what a TOML file says. Errors as `read_bytes` and `parse_toml`."""
+    """Returns the content of a TOML file. Errors as `read_bytes` and `parse_toml`."""
     return parse_toml(read_bytes(file, most))
 
 
 def read_lines(file: Path) -> list[bytes]:
-    """Returns the lines of a file, none if it is missing. What stands behind the last line's end is the last item,
-    empty unless a crash has cut a line short. Errors as `read_bytes`."""
+    """Returns the lines of a file, none if it is missing. The last item is what follows the last line end: empty
+    unless a crash cut a line short. Errors as `read_bytes`."""
     try:
         return read_bytes(file).split(b"\n")
     except FileNotFoundError:
         return [b""]
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"it names {name[:50]!r} twice in one object")
-        found[name] = value
+def sha256_file(file: Path | str) -> str:
+    """Returns the SHA-256 of a file, in hexadecimal. Errors as `open_regular`."""
+    with open_regular(file) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class BinaryHeader:
+    """The first 128 bytes of a binary file: a magic word of 8 bytes, the format's version (4 bytes), the fields, zeros,
+    and a CRC-32 of it all. Integers are unsigned and little-endian.
+
+    Args:
+        magic: what such files begin with.
+        fields: the format of the fields, as in `struct`, without a byte order.
+    """
+
+    SIZE = 128
+
+    def __init__(self, magic: bytes, fields: str) -> None:
+        assert len(magic) == 8, magic
+        self._magic, self._fields = magic, struct.Struct(f"<8sI{fields}")
+
+    def pack(self, version: int, *values: Any) -> bytes:
+        """Returns the header."""
+        content = self._fields.pack(self._magic, version, *values).ljust(self.SIZE - 4, b"\0")
+        return content + struct.pack("<I", zlib.crc32(content))
+
+    def unpack(self, data: bytes) -> tuple[Any, ...]:
+        """Returns the version and the fields.
+
+        Raises:
+            ValueError: it has another magic word, is cut short, or its checksum differs.
+        """
+        if not data.startswith(self._magic):
+            raise ValueError(f"it begins with {data[:8]!r}, not with {self._magic!r}")
+        if len(data) < self.SIZE:
+            raise ValueError(f"its header is cut short at {len(data)} bytes")
+        if struct.pack("<I", zlib.crc32(data[: self.SIZE - 4])) != data[self.SIZE - 4 : self.SIZE]:
+            raise ValueError("the checksum of its header differs")
+        return self._fields.unpack_from(data)[1:]
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"it names {twice[:50]!r} twice in one object")
     return found
 
 
-def _whole(digits: str) -> int:
+def _short_int(digits: str) -> int:
     if len(digits) > MOST_BITS:
         raise ValueError(TOO_LONG)
     return int(digits)
 
 
-def _check(value: object, *, finite: bool) -> None:
-    """Raises ValueError for what is nested too deeply, or a number that no file of ours holds."""
-    level = [value]
-    for _ in range(MOST_DEPTH):
-        inner: list[object] = []
-        for each in level:
-            if isinstance(each, dict):
-                inner += each.values()
-            elif isinstance(each, list):
-                inner += each
-            elif isinstance(each, int) and each.bit_length() > MOST_BITS:
-                raise ValueError(TOO_LONG)
-            elif finite and isinstance(each, float) and not math.isfinite(each):
-                raise ValueError("it holds NaN or an infinite number, which JSON has not")
-        if not inner:
-            return
-        level = inner
-    raise ValueError(TOO_DEEP)
+def _check(container: dict[str, Any] | list[Any], *, finite: bool, depth: int = 1) -> None:
+    """Raises ValueError for what is nested too deeply, or a number that none of our files holds."""
+    if depth > MOST_DEPTH:
+        raise ValueError(TOO_DEEP)
+    for value in container.values() if isinstance(container, dict) else container:
+        if isinstance(value, dict | list):
+            _check(value, finite=finite, depth=depth + 1)
+        elif isinstance(value, int) and value.bit_length() > MOST_BITS:
+            raise ValueError(TOO_LONG)
+        elif finite and isinstance(value, float) and not math.isfinite(value):
+            raise ValueError("it holds NaN or infinity, which JSON does not allow")

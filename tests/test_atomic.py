@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from minigpt import atomic
-from minigpt.atomic import LOCK, PARTIAL, remove_leftovers, replacing, write_file
-from minigpt.data.atomic_directory import atomic_directory
+from minigpt.atomic import LOCK, PARTIAL, atomic_directory, remove_leftovers, replacing, write_file
 from minigpt.errors import DataError
 
 WRITER = """

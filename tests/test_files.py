@@ -14,11 +14,11 @@ LONG = "9" * 5_000
 
 NO_JSON = {
     "empty": (b"", "empty"),
-    "words": (b"hello", "no JSON"),
-    "cut short": (b'{"a": ', "no JSON"),
-    "an array": (b"[1]", "no object"),
-    "a number": (b"1", "no object"),
-    "null": (b"null", "no object"),
+    "words": (b"hello", "not JSON"),
+    "cut short": (b'{"a": ', "not JSON"),
+    "an array": (b"[1]", "not an object"),
+    "a number": (b"1", "not an object"),
+    "null": (b"null", "not an object"),
     "deep arrays": (b"[" * 200_000, "nested"),
     "deep objects": (b'{"a":' * 200_000, "nested"),
     "deep and whole": (b'{"a":' + b"[" * 300 + b"]" * 300 + b"}", "nested"),
@@ -33,7 +33,7 @@ NO_JSON = {
     "Latin-1": (b'{"a": "caf\xe9"}', "not UTF-8: byte 0xe9 in line 1"),
     "UTF-16": ('{"a": 1}'.encode("utf-16"), "UTF-16"),
     "UTF-32": ('{"a": 1}'.encode("utf-32"), "UTF-32"),
-    "zeros": (bytes(1_000), "no JSON"),
+    "zeros": (bytes(1_000), "not JSON"),
 }
 
 
@@ -54,8 +54,8 @@ def test_what_is_no_json_object_is_a_value_error_with_its_reason(name, tmp_path)
         (b"a" + b".a" * 300 + b" = 1", "nested"),
         (f"a = {LONG}".encode(), "digits"),
         (b"a = 0x" + b"f" * 5_000, "digits"),
-        (b"a = 1\na = 2", "no TOML"),
-        (b"hello", "no TOML"),
+        (b"a = 1\na = 2", "not TOML"),
+        (b"hello", "not TOML"),
         (b"a = '\xff'", "not UTF-8"),
         ("a = 1".encode("utf-16"), "UTF-16"),
     ],
@@ -92,10 +92,10 @@ def test_a_file_has_a_largest_size(tmp_path):
 def test_a_pipe_or_a_device_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe")  # whoever opens it to read waits for a writer
     for place in (tmp_path / "pipe", "/dev/zero", "/dev/null"):
-        with pytest.raises(OSError, match="no regular file"):
+        with pytest.raises(OSError, match="not a regular file"):
             read_bytes(place)
     (tmp_path / "link").symlink_to("/dev/zero")
-    with pytest.raises(OSError, match="no regular file"):
+    with pytest.raises(OSError, match="not a regular file"):
         read_json(tmp_path / "link")
     with pytest.raises(ValueError, match="more than 9 bytes"):
         read_stream(io.BytesIO(b"1234567890"), 9)  # named by the user: read up to its limit
@@ -115,7 +115,7 @@ def test_the_systems_refusals_are_told_in_words(tmp_path):
         with pytest.raises(OSError) as caught:  # noqa: PT011 (which one is the system's choice)
             read_bytes(tmp_path / place)
         assert words in why(caught.value), place
-    assert why(PermissionError(13, "Permission denied")) == "the system does not allow it"
+    assert why(PermissionError(13, "Permission denied")) == "permission denied"
     assert why(OSError(5, "Input/output error")) == "Input/output error"
     assert why(OSError()) == "OSError"
     assert why(KeyError("steps")) == "it lacks 'steps'"

@@ -13,7 +13,7 @@ import minigpt
 ROOT = Path(minigpt.__file__).parent
 
 FLOORS = {
-    "atomic": 0,
+    "atomic": 1,
     "text_utils": 0,
     "errors": 0,
     "schema": 0,
@@ -21,7 +21,7 @@ FLOORS = {
     "sniff": 0,
     "tables": 0,
     "config": 1,
-    "plotting": 1,
+    "plotting": 2,
     "source_options": 1,
     "intervals": 2,
     "runtime": 2,

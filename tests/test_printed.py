@@ -116,9 +116,9 @@ def test_a_prepared_set_whose_runs_name_is_taken_gets_another(call, text_folder,
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ("storys", ["no such data set", "Did you mean FOLDER/stories? ", "minigpt prepare TEXT --out"]),
-        ("else", ["no such data set", "got: FOLDER/else\n  To make it of a text: minigpt prepare TEXT --out"]),
-        ("", ["no prepared data", "Did you mean FOLDER/stories? "]),
+        ("storys", ["No such data set", "Did you mean FOLDER/stories? ", "minigpt prepare TEXT --out"]),
+        ("else", ["No such data set", "got: FOLDER/else\n  To make it from a text: minigpt prepare TEXT --out"]),
+        ("", ["Not a data set", "Did you mean FOLDER/stories? "]),
         ("a text.txt", ["This is a file", "minigpt prepare 'FOLDER/a text.txt' --out 'data/a text'"]),
     ],
 )

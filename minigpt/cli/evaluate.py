@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from minigpt.cli.reading import READING, source_options
+from minigpt.cli.text_options import TEXT_OPTIONS, unescaped_options
 from minigpt.config import MachineConfig, Precision
 from minigpt.errors import ConfigError
-from minigpt.source_options import USUAL, SourceOptions
+from minigpt.source_options import DEFAULT_SOURCE_OPTIONS, SourceOptions
 from minigpt.tables import Table
 from minigpt.text_utils import pluralize, shell_line
 
@@ -43,7 +43,7 @@ def evaluate_command(
     picture: Path | None = None,
     device: str = "auto",
     precision: Precision = "auto",
-    reading: Annotated[SourceOptions, READING] = USUAL,
+    reading: Annotated[SourceOptions, TEXT_OPTIONS] = DEFAULT_SOURCE_OPTIONS,
 ) -> None:
     """Measure how well a trained model predicts a text, beside what simple models reach.
 
@@ -91,8 +91,8 @@ def evaluate_command(
         if words == []:
             command = shell_line(["minigpt", "evaluate", str(run), option, wanted])
             raise ConfigError(f"{option} names nothing", remedy=f"Give one or more behind it: {command}")
-    if reading != USUAL and not text:
-        option = reading.words()[0]
+    if reading != DEFAULT_SOURCE_OPTIONS and not text:
+        option = reading.arguments()[0]
         raise ConfigError(f"{option} says how a text is read, and none is named", remedy="Name one with --text.")
     if harness:
         if data or text or picture or stride is not None:
@@ -113,7 +113,7 @@ def evaluate_command(
             run,
             data=data,
             texts=text or (),
-            reading=source_options(reading),
+            reading=unescaped_options(reading),
             split=split,
             stride=stride,
             checkpoint=checkpoint,

@@ -1,6 +1,6 @@
-"""From text to batches: sources -> tokens in shards -> (x, y).
+"""From text to batches: sources -> tokens in token files -> (x, y).
 
-`prepare` makes a data set, `Dataset.open` opens it, `BatchLoader` says what a step trains on.
+`prepare` makes a data set, `Dataset.open` opens it, `BatchLoader` yields the batch of a step.
 """
 
 from minigpt.data.batch_loader import Batch, BatchLoader

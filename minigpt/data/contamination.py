@@ -1,10 +1,10 @@
-"""How much of the validation text a model has seen in training: the share of windows that stand in both.
+"""How much of the validation text also occurs in the training text: the share of its 32-token windows that do.
 
-A loss on text that was trained on says how well the model remembers, not how well it predicts. Exact copies of whole
-documents are dropped when data is prepared; quotations, licences and reprints are not, and this counts them.
+A loss on text that was trained on measures memory, not prediction. Preparing drops exact duplicates of whole documents;
+quotations, licences and reprints remain, and are measured here.
 
-A window is 32 tokens. Validation's are taken side by side, training's at every position; both become 64-bit numbers
-by a rolling hash, worked out for a whole stretch of tokens at once.
+Validation's windows do not overlap; training's begin at every position. Both become 64-bit numbers by a rolling hash,
+computed for a whole stretch of tokens at once.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from minigpt.data.permutation import U64, mix
 from minigpt.data.token_file import TokenFile, Tokens
 from minigpt.tokenizers import usable_cores
 
-WINDOW = 32  # a power of two, for `window_hashes`; some 25 words of English, which do not come about by chance
+WINDOW = 32  # a power of two, for `window_hashes`; some 25 words of English, which do not coincide by chance
 MAX_WINDOWS = 1_000_000
 CHUNK = 2**18  # tokens at once: what is worked on stays in the cache
 WINDOWS_AT_ONCE = 2**13
 TABLE_BITS = 24
-_BASE = 0x9E3779B97F4A7C15  # odd, so multiplying by it loses nothing
+_BASE = 0x9E3779B97F4A7C15  # odd, so that multiplying by it loses nothing
 
 
-def overlap(
+def contamination(
     train: TokenFile, val: TokenFile | Tokens, on_progress: Callable[[int], None] = lambda n_tokens: None
 ) -> tuple[float, int]:
     """The share of validation's windows that occur anywhere in the training tokens.
@@ -35,11 +35,11 @@ def overlap(
     Args:
         train: the training tokens, read in stretches.
         val: the validation tokens, or those of any text.
-        on_progress: told how many training tokens are done.
+        on_progress: called with the number of training tokens done.
 
     Returns:
-        The share, from 0 to 1, and how many windows it is a share of: at most a million, evenly spaced. No window at
-        all gives (0.0, 0).
+        The share, from 0 to 1, and how many windows it is a share of: at most a million, evenly spaced. Without any
+        window, (0.0, 0).
     """
     n_tokens, read = (val.n_tokens, val.read) if isinstance(val, TokenFile) else (len(val), lambda a, b: val[a:b])
     starts = np.arange(0, n_tokens - WINDOW + 1, WINDOW, dtype=np.int64)
@@ -50,7 +50,7 @@ def overlap(
     names = mix(np.arange(train.vocab_size, dtype=np.uint64) ^ np.uint64(_BASE))  # a random number for every id
     wanted, window_of = np.unique(_hashes_at(read, starts, names), return_inverse=True)
     found = np.zeros(len(wanted), dtype=bool)
-    # Most windows are told apart by 24 bits of their hash, which costs one look into a table that fits the cache.
+    # 24 bits of a hash tell most windows apart, with one access to a table that fits the cache.
     shift = np.uint64(64 - TABLE_BITS)
     possible = np.zeros(2**TABLE_BITS, dtype=bool)
     possible[wanted >> shift] = True
@@ -59,7 +59,7 @@ def overlap(
         hashes = window_hashes(names[train.read(start, start + CHUNK + WINDOW - 1)])
         hashes = hashes[possible[hashes >> shift]]
         places = np.minimum(np.searchsorted(wanted, hashes), len(wanted) - 1)
-        found[places[wanted[places] == hashes]] = True  # threads can only write the same True
+        found[places[wanted[places] == hashes]] = True  # all threads write the same True
         return start
 
     pool = ThreadPoolExecutor(usable_cores())
@@ -78,8 +78,8 @@ def window_hashes(names: U64) -> U64:
         names: a number for each token, shape (n,).
 
     Returns:
-        uint64, shape (n - 31,), or empty: the sum of names[i + j] * BASE^(31 - j), modulo 2^64. Two windows side by
-        side make one of twice the width, so 32 tokens take five steps.
+        uint64, shape (n - 31,), or empty: the sum of names[i + j] * BASE^(31 - j), modulo 2^64. Two neighbouring
+        windows make one of twice the width, so 32 tokens take five steps.
     """
     hashes, width = names, 1
     while width < WINDOW:

@@ -1,9 +1,8 @@
-"""A prepared data set: a folder with the tokens of both splits, the tokenizer that made them, and the report.
+"""A prepared data set: a folder with the tokens of both splits, the tokenizer that made them, and the dataset card.
 
     train.tokens   val.tokens   train.documents   val.documents   tokenizer_config.json (tokenizer.json)   meta.json
 
-The documents' names are missing where the split was drawn by sequences.
-Not here: making one (prepare.py).
+The names of documents are missing where the split was drawn by sequences. Making a data set: prepare.py.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from minigpt.data.dataset_card import DatasetCard
-from minigpt.data.documents import SUFFIX, Documents, read_documents
+from minigpt.data.document_names import SUFFIX, DocumentNames, read_document_names
 from minigpt.data.token_file import TokenFile
 from minigpt.errors import TokenizerError
 from minigpt.schema import Count
@@ -25,7 +24,7 @@ VAL_FILE = "val.tokens"
 
 
 class Split(TypedDict):
-    """What tells the tokens of a split from others."""
+    """What identifies the tokens of a split."""
 
     tokens: Count
     text_bytes: Count
@@ -33,14 +32,14 @@ class Split(TypedDict):
 
 
 class TokenizerNote(TypedDict):
-    """What tells a tokenizer from another."""
+    """What identifies a tokenizer."""
 
     spec: str
     identity: str
 
 
 class Fingerprint(TypedDict):
-    """What tells a data set from another: where it was, its tokenizer, its splits, none if there is no data set."""
+    """What identifies a data set: where it was, its tokenizer, its splits; no splits if there is no data set."""
 
     folder: str
     tokenizer: TokenizerNote
@@ -56,14 +55,14 @@ class Dataset:
         train: the training tokens.
         val: the validation tokens.
         tokenizer: what made them.
-        report: how they were made.
+        card: how they were made.
     """
 
     folder: Path
     train: TokenFile
     val: TokenFile
     tokenizer: Tokenizer
-    report: DatasetCard
+    card: DatasetCard
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], *, verify: bool = True) -> Dataset:
@@ -71,41 +70,43 @@ class Dataset:
 
         Args:
             folder: the folder.
-            verify: also compare the checksums of the tokens, at about 2 GB/s.
+            verify: also verify the checksums of the tokens, at about 2 GB/s.
 
         Raises:
             DataError: the folder is missing, or something in it is missing or damaged.
             TokenizerError: the tokenizer is damaged, or is not the one that made the tokens.
         """
         folder = Path(folder)
-        report = DatasetCard.load(folder)
+        card = DatasetCard.load(folder)
         tokenizer = load_tokenizer(folder)
         train, val = (TokenFile.open(folder / name, verify=verify) for name in (TRAIN_FILE, VAL_FILE))
-        for shard in (train, val):
-            if (shard.identity, shard.vocab_size) != (tokenizer.identity, tokenizer.vocab_size):
+        for token_file in (train, val):
+            if (token_file.identity, token_file.vocab_size) != (tokenizer.identity, tokenizer.vocab_size):
                 raise TokenizerError(
-                    f"{shard.path} was not made by the tokenizer beside it",
-                    got=f"{shard.vocab_size:,} ids of {shard.identity[:12]}..., the {tokenizer.spec} tokenizer has "
-                    f"{tokenizer.vocab_size:,} and is {tokenizer.identity[:12]}...",
-                    remedy="Put the right tokenizer files back, or prepare the data again.",
+                    f"{token_file.path} was made by another tokenizer than the one in its folder",
+                    got=f"{token_file.vocab_size:,} ids of {token_file.identity[:12]}...; the {tokenizer.spec} "
+                    f"tokenizer has {tokenizer.vocab_size:,} and is {tokenizer.identity[:12]}...",
+                    remedy="Restore the right tokenizer files, or prepare the data again.",
                 )
-        return cls(folder, train, val, tokenizer, report)
+        return cls(folder, train, val, tokenizer, card)
 
-    def documents(self, shard: TokenFile) -> Documents | None:
-        """The names of the documents of a split, `train` or `val`; None where nobody knows them.
+    def documents(self, token_file: TokenFile) -> DocumentNames | None:
+        """The names of the documents of a split, `train` or `val`; None where they are not known.
 
         Raises:
             DataError: their file is damaged.
         """
-        return None if shard.segment_length else read_documents(shard.path.with_suffix(SUFFIX), shard.n_documents)
+        if token_file.segment_length:
+            return None
+        return read_document_names(token_file.path.with_suffix(SUFFIX), token_file.n_documents)
 
-    def identity(self) -> Fingerprint:
-        """What tells this data set from another."""
+    def fingerprint(self) -> Fingerprint:
+        """What identifies this data set."""
         return {
             "folder": str(self.folder.resolve()),
             "tokenizer": {"spec": self.tokenizer.spec, "identity": self.tokenizer.identity},
             "splits": {
-                name: {"tokens": shard.n_tokens, "text_bytes": shard.n_bytes, "sha256": shard.sha256}
-                for name, shard in (("train", self.train), ("val", self.val))
+                name: {"tokens": split.n_tokens, "text_bytes": split.n_bytes, "sha256": split.sha256}
+                for name, split in (("train", self.train), ("val", self.val))
             },
         }

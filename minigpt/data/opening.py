@@ -1,8 +1,6 @@
-"""Opening files and standard input: whatever goes wrong in it is said to be trouble in reading, and names the file.
+"""Opening files and standard input: errors say that reading failed, and name the file.
 
-What is packed with gzip is unpacked as it is read, whatever it is called.
-
-Not here: what the bytes mean (record_files.py, chunks.py).
+gzip is unpacked while reading, whatever the file is called. What the bytes mean: record_files.py, chunks.py.
 """
 
 from __future__ import annotations
@@ -18,17 +16,14 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
 from minigpt.errors import DataError
 from minigpt.files import why
 from minigpt.text_utils import shell_word
 
-CHUNK_BYTES = 2**18
+BLOCK_BYTES = 2**18
 GZIP = b"\x1f\x8b"
-
-MOST_PADDING = 2**20
-"""Zeros that may follow the end of what is packed."""
 
 KINDS = {
     stat.S_IFREG: "file",
@@ -41,10 +36,10 @@ KINDS = {
 
 
 def kind_of(path: str) -> str:
-    """Returns what is at a path, as in `KINDS`; "" if nothing is. Nothing is opened: a pipe would wait for ever.
+    """Returns what a path is, as in `KINDS`; "" if it does not exist. Nothing is opened: a pipe would block.
 
     Raises:
-        DataError: the system does not say, for a folder on the way may not be looked into, for instance.
+        DataError: the system does not say, because of a folder without access for instance.
     """
     try:
         return KINDS.get(stat.S_IFMT(os.stat(path).st_mode), "device")
@@ -57,26 +52,21 @@ def kind_of(path: str) -> str:
 
 
 def cannot_read(name: str, error: Exception) -> DataError:
-    """The error for a file or folder that cannot be read."""
+    """Returns the error for a file or folder that cannot be read."""
     remedy = "Check the file and its disk."
     if isinstance(error, PermissionError):
         closed = next((str(folder) for folder in reversed(Path(name).parents) if not os.access(folder, os.X_OK)), name)
-        remedy = f"Ask its owner, or give yourself the right: `chmod u+rX {shell_word(closed)}`."
-        return DataError(f"{name} may not be read", got=why(error), remedy=remedy)
-    if isinstance(error, EOFError | zlib.error | gzip.BadGzipFile):
-        remedy = "It is damaged or cut short: copy or download it anew."
+        remedy = f"Ask its owner, or give yourself access: `chmod u+rX {shell_word(closed)}`."
+    elif isinstance(error, EOFError | zlib.error | gzip.BadGzipFile):
+        remedy = "It is damaged or cut short: copy or download it again."
     elif isinstance(error, FileNotFoundError):
-        remedy = "It was there a moment ago: prepare the text when nothing changes it."
+        remedy = "It existed a moment ago: prepare the text while nothing changes it."
     return DataError(f"{name} cannot be read", got=why(error), remedy=remedy)
 
 
 @contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Says of what goes wrong in the block that it is trouble in reading that file, or standard input.
-
-    Raises:
-        DataError: it cannot be read.
-    """
+    """Turns errors of the block into a DataError: the file of this name, or standard input, cannot be read."""
     try:
         yield
     except (OSError, EOFError, zlib.error) as error:
@@ -85,53 +75,31 @@ def reading(name: str) -> Iterator[None]:
 
 @contextmanager
 def opened(name: str) -> Iterator[IO[bytes]]:
-    """A file, at its start. Errors as `reading`, then or while it is being read."""
+    """A file, at its start, unpacked. Errors as `reading`, now or while it is read."""
     with reading(name), open(name, "rb") as file:
         yield unpacked(file)
 
 
-class _Packed:
-    """A packed file, as `gzip` reads it. Zeros may follow its end, which gzip skips one by one: not without end."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._zeros = file, 0
-
-    def read(self, size: int) -> bytes:
-        """Returns up to so many bytes.
-
-        Raises:
-            gzip.BadGzipFile: too many zeros were read one by one.
-        """
-        data = self._file.read(size)
-        self._zeros = self._zeros + 1 if data == b"\0" else 0
-        if self._zeros > MOST_PADDING:
-            raise gzip.BadGzipFile(f"more than {MOST_PADDING:,} zeros follow its end")
-        return data
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-
 def unpacked(file: IO[bytes]) -> IO[bytes]:
-    """A file from its start, unpacked if it is packed with gzip."""
+    """A file from its start, unpacked if it is compressed with gzip."""
     file.seek(0)
-    packed = file.read(len(GZIP)) == GZIP
+    compressed = file.read(len(GZIP)) == GZIP
     file.seek(0)
-    return cast("IO[bytes]", gzip.GzipFile(fileobj=cast("IO[bytes]", _Packed(file)))) if packed else file
+    return cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if compressed else file
 
 
-def chunks_of(file: IO[bytes]) -> Iterator[bytes]:
-    """The bytes of a file from where it stands, in bounded chunks."""
-    while chunk := file.read(CHUNK_BYTES):
-        yield chunk
+def blocks_of(file: IO[bytes]) -> Iterator[bytes]:
+    """The rest of a file, in blocks of bounded size."""
+    while block := file.read(BLOCK_BYTES):
+        yield block
 
 
 @contextmanager
 def spooled_stdin() -> Iterator[IO[bytes]]:
-    """Standard input, kept in a temporary file that can be read again and again.
+    """Standard input, copied to a temporary file that can be read repeatedly.
 
     Raises:
-        DataError: there is none, it is a terminal, or it cannot be kept.
+        DataError: it is closed, is a terminal, or cannot be copied.
     """
     remedy = "Pipe text into the command: cat FILE | minigpt ..."
     stream = getattr(sys.stdin, "buffer", None)  # None if it was closed; some consoles have text only
@@ -141,10 +109,10 @@ def spooled_stdin() -> Iterator[IO[bytes]]:
         raise DataError("Standard input is a terminal", remedy=remedy)
     try:
         spool = tempfile.TemporaryFile()  # noqa: SIM115
-        shutil.copyfileobj(stream, spool, CHUNK_BYTES)
+        shutil.copyfileobj(stream, spool, BLOCK_BYTES)
     except OSError as error:
-        seen = f"{why(error)}; it is kept in {tempfile.gettempdir()} meanwhile"
-        remedy = "Free some space there, or name another folder: TMPDIR=/other/folder minigpt ..."
-        raise DataError("Standard input cannot be read, or not be kept", got=seen, remedy=remedy) from error
+        got = f"{why(error)}; the temporary copy is in {tempfile.gettempdir()}"
+        remedy = "Free some space there, or use another folder: TMPDIR=/other/folder minigpt ..."
+        raise DataError("Standard input cannot be read, or not be copied", got=got, remedy=remedy) from error
     with spool:
         yield spool

@@ -1,13 +1,12 @@
-"""Text to a data set: reads twice, splits, encodes, packs, and reports.
+"""Text to a data set: two passes over the text, a split, token files, and a dataset card.
 
-    reading      sizes and hashes; copies and empty documents fall out; the split is chosen        (split.py)
-    learning     the tokenizer reads the training side, if it is one that learns                   (minigpt.tokenizers)
-    encoding     documents to tokens, on all cores, into two token files                           (pack.py,
-    token_file.py)
-    comparing    how much of validation stands in training                                         (contamination.py)
+    reading      sizes and hashes; duplicates and empty documents are dropped; the split is chosen     (split.py)
+    learning     the tokenizer is trained on the training split, if it is one that learns    (minigpt.tokenizers)
+    encoding     documents to tokens, on all cores, into two token files                     (pack.py, token_file.py)
+    comparing    how much of validation also occurs in training                              (contamination.py)
 
-Memory does not grow with the text, but for 25 bytes a document (some 60 while they are compared). The folder appears
-when all is done (atomic_directory.py).
+Memory does not grow with the text, except for 25 bytes a document (some 60 while they are compared). The folder appears
+when all is done (minigpt/atomic.py).
 """
 
 from __future__ import annotations
@@ -19,38 +18,32 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from minigpt.data.atomic_directory import atomic_directory
-from minigpt.data.card_table import summary
+from minigpt.atomic import atomic_directory
+from minigpt.data.contamination import contamination
 from minigpt.data.dataset import TRAIN_FILE, VAL_FILE
-from minigpt.data.dataset_card import DatasetCard
-from minigpt.data.documents import SUFFIX, DocumentsWriter
-from minigpt.data.pack import PackedPart, draw_sequences, encode_parts, planned_parts
+from minigpt.data.dataset_card import DatasetCard, SplitCard
+from minigpt.data.pack import AssignedText, PackCounts, assigned_text, pack_documents, pack_sequences
 from minigpt.data.prepare_options import PrepareOptions
 from minigpt.data.sources import Source, open_sources, source_notes
-from minigpt.data.split import LEFT_OUT, TRAIN, Corpus, SplitAssignment, assign_files, assign_split, read_corpus
-from minigpt.data.token_file import TokenFile, TokenFileWriter
+from minigpt.data.split import DROPPED, TRAIN, Corpus, SplitAssignment, assign_documents, assign_files, read_corpus
+from minigpt.data.token_file import TokenFile
 from minigpt.errors import DataError
 from minigpt.source_options import FileFormat, SourceOptions
+from minigpt.text_utils import pluralize
 from minigpt.tokenizers import OnNote, Tokenizer, make_tokenizer, reads_training_text
 
-# Told how far it is: the phase by its name above, how much is done and of how much, None if that is not known yet; in
-# bytes of text, when comparing in tokens.
 OnProgress = Callable[[str, int, int | None], None]
+"""Called with the name of the phase, as above, how much is done, and of how much, None if that is not known yet: in
+bytes of text, when comparing in tokens."""
 
 Names = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
-
-def _silent(phase: str, done: int, total: int | None) -> None:
-    pass
-
-
-def _unheard(note: str) -> None:
-    pass
+PROGRESS_SECONDS = 0.2
+HIGH_CONTAMINATION = 0.05
 
 
-class _Calmed:
+class _Throttled:
     """Passes progress on a few times a second, however small the documents are."""
 
     def __init__(self, on_progress: OnProgress) -> None:
@@ -58,7 +51,7 @@ class _Calmed:
 
     def __call__(self, phase: str, done: int, total: int | None) -> None:
         now = time.perf_counter()
-        if phase != self._phase or done == total or now - self._last > 0.2:
+        if phase != self._phase or done == total or now - self._last > PROGRESS_SECONDS:
             self._phase, self._last = phase, now
             self._on_progress(phase, done, total)
 
@@ -71,14 +64,14 @@ def prepare(
     split_by: str = "document",
     block_size: int = 512,
     seed: int = 0,
-    on_progress: OnProgress = _silent,
+    on_progress: OnProgress = lambda phase, done, total: None,
     *,
-    on_note: OnNote = _unheard,
+    on_note: OnNote = lambda note: None,
     val: Names = (),
     pattern: str | Sequence[str] = (),
     exclude: str | Sequence[str] = (),
     format: FileFormat | None = None,
-    text_column: str = "text",
+    text_column: str | Sequence[str] = "text",
     split_at: str | None = None,
     split_lines: bool = False,
 ) -> DatasetCard:
@@ -87,169 +80,195 @@ def prepare(
     Args:
         sources: what to read: names as in `minigpt.data.sources.SOURCES`, or one such name.
         out: the folder to make. It must not exist, and appears only when everything went well.
-        tokenizer: `gpt2`, `char`, `byte`, `bpe:N` for a vocabulary of N ids learned from the training side, or the
-            folder of a run or data set, whose tokenizer is then used.
-        val_fraction: the share of the text that validates, above 0 and at most 0.5; a tenth when left out.
-        split_by: `document`: every document is on one side (or the end of the text validates, where documents are
-            too few). `sequence`: sequences of `block_size` tokens are drawn; documents then stand on both sides.
-        block_size: the sequence length that `split_by="sequence"` cuts and that the report counts in. Training may
-            use another.
+        tokenizer: `gpt2`, `char`, `byte`, `bpe:N` for a vocabulary of N ids learned from the training split, or the
+            folder of a run or data set, to use its tokenizer.
+        val_fraction: the share of the text for validation, above 0 and at most 0.5; 0.1 by default.
+        split_by: `document`: each document is in one split (or validation is the end of the text, where documents are
+            too few). `sequence`: sequences of `block_size` tokens are drawn; documents are then in both splits.
+        block_size: the sequence length that `split_by="sequence"` cuts and that the card counts in. Training may use
+            another.
         seed: decides the split, 0 to 2^63 - 1.
-        on_progress: told how far it is, a few times a second.
-        on_note: told at once what is not taken of the text to learn the tokenizer from; it is among the report's notes,
-            too.
-        val: validation files of your own, named as the sources are, instead of a share of these. They validate whole;
-            a document of the sources that is in them, too, is left out of training.
-        pattern: which files of a folder to read, as `*.py`; without one, those that are text by their names.
-        exclude: files and folders inside of a folder to leave out, as `drafts` or `*.log`.
-        format: what to read every file as; else its name and its first bytes decide.
-        text_column: the column or field of records that holds the text.
-        split_at: begin a new document wherever this string stands; the string itself goes.
+        on_progress: called a few times a second.
+        on_note: called at once with what of the text is not used to train the tokenizer; also among the card's notes.
+        val: validation files of your own, named as the sources are, instead of a share of these. They are used whole; a
+            document of the sources that is also in them is dropped from training.
+        pattern: which files of a folder to read, as `*.py`; by default those that are text by their names.
+        exclude: files and folders inside a folder to skip, as `drafts` or `*.log`.
+        format: what to read every file as; by default its name and its first bytes decide.
+        text_column: the column or field of records that holds the text; of several, the first that a record has.
+        split_at: start a new document at each occurrence of this string, which is dropped.
         split_lines: make each line a document.
 
     Returns:
-        The report, also saved as meta.json.
+        The dataset card, also saved as meta.json.
 
     Raises:
-        ConfigError: an argument makes no sense.
+        ConfigError: an argument is invalid.
         TokenizerError: there is no such tokenizer.
-        DataError: a source cannot be read or is no text, there is too little text, `out` exists or cannot be written.
+        DataError: a source cannot be read or is not text, there is too little text, `out` exists or cannot be written.
     """
-    names, val_names = _several(sources), _several(val)
-    reading = SourceOptions(
-        pattern=_several(pattern),
-        exclude=_several(exclude),
+    source_options = SourceOptions(
+        pattern=_names(pattern),
+        exclude=_names(exclude),
         format=format,
-        text_column=text_column,
+        text_column=_names(text_column),
         split_at=split_at,
         split_lines=split_lines,
     )
-    settings = PrepareOptions(names, val_names, tokenizer, val_fraction, split_by, block_size, seed)
-    on_progress = _Calmed(on_progress)
+    options = PrepareOptions(_names(sources), _names(val), tokenizer, val_fraction, split_by, block_size, seed)
+    on_progress = _Throttled(on_progress)
     started = time.perf_counter()
+    learning_notes: list[str] = []
+
+    def note(text: str) -> None:
+        learning_notes.append(text)
+        on_note(text)
+
     with (
         atomic_directory(Path(out)) as folder,
-        open_sources([*names, *val_names], reading) as opened,
+        open_sources([*options.sources, *options.val_sources], source_options) as opened,
     ):
-        own, val_own = opened[: len(names)], opened[len(names) :]
+        own, val_own = opened[: len(options.sources)], opened[len(options.sources) :]
         corpus = read_corpus(own, lambda done: on_progress("reading", done, None), val_own)
-        _check_text(corpus, settings)
-        plan = _plan(corpus, settings)
-        notes: list[str] = []
+        assignment = _assign(corpus, options)
 
-        def note(text: str) -> None:
-            notes.append(text)
-            on_note(text)
+        def text(phase: str) -> Iterator[AssignedText]:
+            done = 0
+            for part in assigned_text(opened, corpus, assignment):
+                yield part
+                done += part.n_bytes
+                on_progress(phase, done, corpus.text_bytes)
 
-        made = _make_tokenizer(opened, corpus, plan, settings, on_progress, note)
+        training_text = (part.text for part in text("learning") if part.split == TRAIN)
+        made = make_tokenizer(tokenizer, training_text, note)
         made.save(folder)
-        parts = _counted(planned_parts(opened, corpus, plan), "encoding", corpus.text_bytes, on_progress)
-        pack = _pack_sequences if split_by == "sequence" else _pack_documents
-        seen, n_unknown = pack(folder, parts, made, settings)
-        report = summary(folder, corpus, plan, made, settings, seen, n_unknown, started, on_progress)
-        report = replace(
-            report,
-            left_out=tuple(words for source in opened for words in source.findings.left_out),
-            reading=reading,
-            notes=(*report.notes, *notes, *source_notes(opened, reading)),
+        if split_by == "sequence":
+            counts = pack_sequences(folder, text("encoding"), made, block_size, options.share, seed)
+        else:
+            counts = pack_documents(folder, text("encoding"), made)
+        card = _make_card(folder, corpus, assignment, options, made, counts, on_progress)
+        card = replace(
+            card,
+            seconds=time.perf_counter() - started,
+            notes=(
+                *card.notes,
+                *learning_notes,
+                *source_notes(opened, source_options),
+                *_location_notes(opened, Path(out)),
+            ),
+            skipped=tuple(words for source in opened for words in source.skipped),
+            source_options=source_options,
         )
-        report.save(folder)
-    return report
+        card.save(folder)
+    return card
 
 
-def _several(names: Names) -> tuple[str, ...]:
+def _names(names: Names) -> tuple[str, ...]:
     return tuple(os.fspath(name) for name in ([names] if isinstance(names, str | os.PathLike) else names))
 
 
-def _check_text(corpus: Corpus, settings: PrepareOptions) -> None:
-    """Raises DataError if a side that the user named has no text."""
-    train, val = np.split(corpus.kept, [corpus.first_val])
-    if settings.val_names and not val.any():
-        seen, remedy = ", ".join(settings.val_names), "Name files that hold some with --val."
-        raise DataError("There is no text to validate on", got=seen, remedy=remedy)
+def _assign(corpus: Corpus, options: PrepareOptions) -> SplitAssignment:
+    """Chooses the split. Raises DataError if a split that the user named has no text."""
+    train, val = np.split(corpus.used, [corpus.first_val])
+    if options.val_sources and not val.any():
+        got = ", ".join(options.val_sources)
+        raise DataError("There is no text for validation", got=got, remedy="Name files that have some with --val.")
     if not train.any():
         what = "There is no text"
-        if corpus.validated:
-            what = "All of the text is in the validation files too, and none is left to train on"
-        raise DataError(what, got=", ".join(settings.names), remedy="Name sources that hold some.")
-
-
-def _plan(corpus: Corpus, settings: PrepareOptions) -> SplitAssignment:
-    if settings.val_names:
+        if corpus.also_in_val:
+            what = "All of the text is also in the validation files, so that none is left to train on"
+        raise DataError(what, got=", ".join(options.sources), remedy="Name sources that have some.")
+    if options.val_sources:
         return assign_files(corpus)
-    if settings.split_by == "document":
-        return assign_split(corpus, settings.share, settings.seed)
-    sides = np.where(corpus.kept, TRAIN, LEFT_OUT).astype(np.uint8)  # drawn later, from the tokens
-    note = "Sequences were drawn at random: documents stand on both sides, and validation looks easier than it is."
-    return SplitAssignment("sequence", sides, note=note)
+    if options.split_by == "document":
+        return assign_documents(corpus, options.share, options.seed)
+    splits = np.where(corpus.used, TRAIN, DROPPED).astype(np.uint8)  # drawn later, from the tokens
+    note = (
+        "Sequences were drawn at random: documents are in both splits, and validation loss is lower than on new text."
+    )
+    return SplitAssignment("sequence", splits, note=note)
 
 
-def _make_tokenizer(
-    opened: Sequence[Source],
+def _make_card(
+    folder: Path,
     corpus: Corpus,
-    plan: SplitAssignment,
-    settings: PrepareOptions,
+    assignment: SplitAssignment,
+    options: PrepareOptions,
+    tokenizer: Tokenizer,
+    counts: PackCounts,
     on_progress: OnProgress,
-    on_note: OnNote,
-) -> Tokenizer:
-    if not reads_training_text(settings.tokenizer):
-        return make_tokenizer(settings.tokenizer)
-    parts = _counted(planned_parts(opened, corpus, plan), "learning", corpus.text_bytes, on_progress)
-    return make_tokenizer(settings.tokenizer, (part.text for part in parts if part.side == TRAIN), on_note)
+) -> DatasetCard:
+    """Measures what was written. Raises DataError if it is too little to train on."""
+    train, val = (TokenFile.open(folder / name, verify=False) for name in (TRAIN_FILE, VAL_FILE))
+    if train.n_tokens <= options.block_size or val.n_tokens < 2:
+        needed = f"one training sequence needs {options.block_size + 1:,} tokens, validation 2"
+        got = f"{train.n_tokens:,} training and {val.n_tokens:,} validation tokens"
+        remedy = "Prepare more text, or shorter sequences: a smaller --block-size here and --model.block-size later."
+        del train, val  # Windows does not remove a mapped file
+        raise DataError(f"There is too little text: {needed}", got=got, remedy=remedy)
+    n_train = train.n_tokens
+    share, n_windows = contamination(train, val, lambda done: on_progress("comparing", done, n_train))
+    return DatasetCard(
+        sources=options.sources,
+        val_sources=options.val_sources,
+        tokenizer=tokenizer.spec,
+        vocab_size=tokenizer.vocab_size,
+        vocab_in_train=counts.ids_in_train,
+        block_size=options.block_size,
+        seed=options.seed,
+        val_fraction=None if options.val_sources else options.share,
+        split_by=options.split_by,
+        split=assignment.method,
+        documents=corpus.n_documents,
+        duplicates=corpus.duplicates,
+        empty=corpus.empty,
+        also_in_val=corpus.also_in_val,
+        unknown_characters=counts.unknown_characters,
+        contamination=share,
+        contamination_windows=n_windows,
+        disk_bytes=sum(token_file.path.stat().st_size for token_file in (train, val)),
+        seconds=0.0,
+        train=_split_card(train, options.block_size),
+        val=_split_card(val, options.block_size),
+        notes=tuple(_notes(corpus, assignment, options, tokenizer, counts, share, val.n_tokens)),
+    )
 
 
-def _counted(parts: Iterator[PackedPart], phase: str, total: int, on_progress: OnProgress) -> Iterator[PackedPart]:
-    """The same parts, with the progress reported as they go by."""
-    done = 0
-    for part in parts:
-        yield part
-        done += part.n_bytes
-        on_progress(phase, done, total)
+def _split_card(token_file: TokenFile, block_size: int) -> SplitCard:
+    n_sequences = -(-(token_file.n_tokens - 1) // block_size)
+    return SplitCard(token_file.n_documents, token_file.n_bytes, token_file.n_tokens, n_sequences)
 
 
-def _pack_documents(
-    folder: Path, parts: Iterator[PackedPart], tokenizer: Tokenizer, settings: PrepareOptions
-) -> tuple[npt.NDArray[np.bool_], int]:
-    """Writes both token files. Returns which ids occur in training, and how many characters are unknown."""
-    seen, n_unknown = np.zeros(tokenizer.vocab_size, dtype=bool), 0
-    with (
-        TokenFileWriter(folder / TRAIN_FILE, tokenizer.vocab_size, tokenizer.identity) as train,
-        TokenFileWriter(folder / VAL_FILE, tokenizer.vocab_size, tokenizer.identity) as val,
-        DocumentsWriter((folder / TRAIN_FILE).with_suffix(SUFFIX)) as train_names,
-        DocumentsWriter((folder / VAL_FILE).with_suffix(SUFFIX)) as val_names,
-    ):
-        for sides in encode_parts(_named(parts, (train_names, val_names)), tokenizer):
-            for packed, writer in zip(sides, (train, val), strict=True):
-                writer.append(packed.ids, n_documents=packed.n_documents, n_bytes=packed.n_bytes)
-                n_unknown += packed.n_unknown
-            seen[sides[TRAIN].ids] = True
-    return seen, n_unknown
+def _notes(
+    corpus: Corpus,
+    assignment: SplitAssignment,
+    options: PrepareOptions,
+    tokenizer: Tokenizer,
+    counts: PackCounts,
+    share: float,
+    val_tokens: int,
+) -> Iterator[str]:
+    learned = reads_training_text(options.tokenizer)
+    if assignment.note:
+        yield assignment.note
+    if corpus.also_in_val:
+        dropped = pluralize(corpus.also_in_val, "document")
+        yield f"Dropped from training: {dropped} also in the validation files."
+    if assignment.method == "files" and val_tokens <= options.block_size:
+        yield f"The validation files have only {pluralize(val_tokens, 'token')}: the validation loss will be noisy."
+    if assignment.method == "sequence" and learned:
+        yield "The tokenizer was trained on all of the text, validation included, before the sequences were drawn."
+    wanted = int(tokenizer.spec.partition(":")[2] or 0)
+    if learned and wanted > tokenizer.vocab_size:
+        yield f"The text gave {tokenizer.vocab_size:,} ids, not {wanted:,}: the model's vocabulary will be that small."
+    if counts.unknown_characters:
+        unknown = pluralize(counts.unknown_characters, "character")
+        yield f"Validation has {unknown} that training does not have: they all become the unknown token."
+    if share > HIGH_CONTAMINATION:
+        yield f"{share:.0%} of validation also occurs in training: its loss will be lower than on new text."
 
 
-def _named(parts: Iterator[PackedPart], names: tuple[DocumentsWriter, DocumentsWriter]) -> Iterator[PackedPart]:
-    """The same parts, with the names of the documents that end with them written down."""
-    for part in parts:
-        if part.end:
-            names[part.side].add(part.origin)
-        yield part
-
-
-def _pack_sequences(
-    folder: Path, parts: Iterator[PackedPart], tokenizer: Tokenizer, settings: PrepareOptions
-) -> tuple[npt.NDArray[np.bool_], int]:
-    """As `_pack_documents`, by way of one file with all tokens, which is removed again."""
-    whole, n_unknown, segment_length = folder / "all.tokens", 0, settings.block_size
-    size, identity = tokenizer.vocab_size, tokenizer.identity
-    with TokenFileWriter(whole, size, identity, segment_length) as writer:
-        for packed, _ in encode_parts(parts, tokenizer):
-            writer.append(packed.ids, n_documents=packed.n_documents, n_bytes=packed.n_bytes)
-            n_unknown += packed.n_unknown
-    with (
-        TokenFileWriter(folder / TRAIN_FILE, size, identity, segment_length) as train,
-        TokenFileWriter(folder / VAL_FILE, size, identity, segment_length) as val,
-    ):
-        shard = TokenFile.open(whole, verify=False)
-        seen = draw_sequences(shard, train, val, tokenizer, settings.share, settings.seed)
-    del shard  # Windows removes no file that is mapped
-    whole.unlink()
-    return seen, n_unknown
+def _location_notes(sources: Sequence[Source], out: Path) -> Iterator[str]:
+    for source in sources:
+        if source.kind == "folder" and Path(source.name).resolve() in out.resolve().parents:
+            yield f"{out} is inside the source folder {source.name}. Mini-GPT does not read its own data sets as text."

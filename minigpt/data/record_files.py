@@ -1,11 +1,10 @@
 """Files of many documents: JSON lines, JSON arrays, CSV and TSV tables, Parquet. One field of each record is the text.
 
-The same holds in all of them: nothing in the field (null) is an empty document; a field that is not a string, or not
-there, is an error that names the line or row; blank lines are skipped. Memory holds a few records at a time.
+The same rules hold in all of them: a null is an empty document; a missing field, or one that is not a string, is an
+error that names the line or row; blank lines are skipped. A few records at a time are in memory, a JSON array whole.
 
-Readers take the open file, its name for messages, its name as shown with its documents (`ChunkOrigin`), and the column.
-
-Not here: opening the files, and deciding what they are (sources.py, minigpt/sniff.py).
+Readers take the open file, its name for messages, its name as the origin of its documents, and the columns that may
+hold the text: the first one that a record has is read. Detecting formats: minigpt/sniff.py.
 """
 
 from __future__ import annotations
@@ -15,46 +14,53 @@ import gzip
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
-from typing import IO, Any, cast
+from collections.abc import Collection, Iterator, Sequence
+from itertools import chain, count, islice
+from typing import IO, cast
 
-from minigpt.data.chunks import ChunkOrigin, TextChunk, decode_utf8, record_pieces
-from minigpt.data.opening import chunks_of
+from minigpt.data.chunks import DocumentOrigin, TextChunk, decode_utf8, record_chunks
+from minigpt.data.opening import blocks_of
 from minigpt.errors import DataError, MissingExtraError
-from minigpt.sniff import QUOTING, is_cut_off
+from minigpt.sniff import QUOTING
 
-MAX_RECORD = 2**26  # bytes or characters: more is not a record but a quote that never closes, or a bomb
-MOST_NAMES = 20  # of columns, in a message
+MAX_RECORD = 2**26  # bytes or characters: more is not a record, but a quote that is never closed
+MAX_JSON_ARRAY = 500_000_000  # bytes
+MAX_NAMES = 20  # of columns, in a message
 ROWS_AT_ONCE = 16  # of a Parquet file: documents can be whole books
 
-_SPACE = re.compile(r"[ \t\r\n]*")
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+")
 
-
-def missing_column(where: str, column: str, there: Iterable[str]) -> DataError:
-    """The error for records without the column that holds the text."""
-    names = [name[:40] for name in islice(there, MOST_NAMES + 1)]
-    seen = ", ".join(names[:MOST_NAMES] + ["..."] * (len(names) > MOST_NAMES))
-    return DataError(f"{where} has no column {column!r}", got=seen, remedy="Name the column: --text-column NAME.")
+Columns = Sequence[str]
 
 
-def _too_long(place: str) -> DataError:
+def text_column(names: Collection[str], columns: Columns, where: str) -> str:
+    """Returns the first of `columns` that is among the names. Raises DataError if none is."""
+    found = next((column for column in columns if column in names), None)
+    if found is None:
+        got = ", ".join([name[:40] for name in islice(names, MAX_NAMES)] + ["..."] * (len(names) > MAX_NAMES))
+        wanted = " or ".join(map(repr, columns))
+        raise DataError(f"{where} has no column {wanted}", got=got, remedy="Name the column: --text-column NAME.")
+    return found
+
+
+def text_field(record: object, columns: Columns, where: str) -> object:
+    """Returns the field of a record that holds the text. Raises DataError if there is none."""
+    if not isinstance(record, dict):
+        raise DataError(f"{where} is not a JSON object", got=type(record).__name__, remedy="Fix or remove the record.")
+    return record[text_column(record, columns, where)]
+
+
+def _too_long(where: str) -> DataError:
     remedy = "Split the record, or close the quote or bracket that it opens."
-    return DataError(f"{place} is too long", got=f"more than {MAX_RECORD:,} characters", remedy=remedy)
+    return DataError(f"{where} is too long", got=f"more than {MAX_RECORD:,} characters", remedy=remedy)
 
 
-def _field(record: object, column: str, place: str) -> object:
-    if not isinstance(record, dict) or column not in record:
-        raise missing_column(place, column, record if isinstance(record, dict) else [type(record).__name__])
-    return record[column]
-
-
-def read_json_lines(file: IO[bytes], where: str, shown: str, column: str) -> Iterator[TextChunk]:
-    """A document a line: JSON objects."""
-    number = 0
-    while line := file.readline(MAX_RECORD):
-        number += 1
+def read_json_lines(file: IO[bytes], where: str, label: str, columns: Columns) -> Iterator[TextChunk]:
+    """A document per line, each a JSON object."""
+    for number in count(1):
+        line = file.readline(MAX_RECORD)
+        if not line:
+            return
         place = f"{where}, line {number:,}"
         if len(line) == MAX_RECORD:
             raise _too_long(place)
@@ -65,152 +71,93 @@ def read_json_lines(file: IO[bytes], where: str, shown: str, column: str) -> Ite
             record = json.loads(line.decode())
         except (ValueError, RecursionError) as error:
             raise DataError(f"{place} is not JSON", got=error, remedy="Fix or remove the line.") from error
-        yield from record_pieces(_field(record, column, place), place, ChunkOrigin(shown, number))
+        yield from record_chunks(text_field(record, columns, place), place, DocumentOrigin(label, number))
 
 
-def read_json_array(file: IO[bytes], where: str, shown: str, column: str) -> Iterator[TextChunk]:
-    """A document an element: objects, or the strings themselves."""
-    array = _JSONArray(decode_utf8(chunks_of(file), where), where)
-    for number, element in enumerate(array.elements(), start=1):
+def read_json_array(file: IO[bytes], where: str, label: str, columns: Columns) -> Iterator[TextChunk]:
+    """A document per element: an object, or the string itself. The file is in memory whole."""
+    content = file.read(MAX_JSON_ARRAY + 1)
+    if len(content) > MAX_JSON_ARRAY:
+        remedy = "Convert it to JSON lines: `jq -c '.[]' FILE > OUT.jsonl`."
+        raise DataError(
+            f"{where} is too long for a JSON array", got=f"more than {MAX_JSON_ARRAY:,} bytes", remedy=remedy
+        )
+    try:
+        array = json.loads("".join(decode_utf8([content], where)))
+    except (json.JSONDecodeError, RecursionError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{where} is not JSON", got=error, remedy="Fix it, or give its --format.") from error
+    if not isinstance(array, list):
+        raise DataError(
+            f"{where} is not a JSON array", got=type(array).__name__, remedy="Fix it, or give its --format."
+        )
+    for number, element in enumerate(array, start=1):
         place = f"{where}, element {number:,}"
-        text = element if element is None or isinstance(element, str) else _field(element, column, place)
-        yield from record_pieces(text, place, ChunkOrigin(shown, number))
+        text = element if element is None or isinstance(element, str) else text_field(element, columns, place)
+        yield from record_chunks(text, place, DocumentOrigin(label, number))
 
 
-class _JSONArray:
-    """A JSON array of any length, of whose text no more is kept than its longest element needs.
-
-    Args:
-        chunks: its text, cut anywhere.
-        where: its name, for messages.
-    """
-
-    def __init__(self, chunks: Iterator[str], where: str) -> None:
-        self._chunks, self._where = chunks, where
-        self._held, self._at, self._number = "", 0, 1
-        self._decode = json.JSONDecoder().raw_decode
-
-    def elements(self) -> Iterator[Any]:
-        """Yields the elements.
-
-        Raises:
-            DataError: it is not a JSON array, or damaged.
-        """
-        if self._sign() != "[":
-            raise DataError(
-                f"{self._where} is not a JSON array", got=self._held[:40], remedy="Fix it, or give its --format."
-            )
-        self._at += 1
-        sign = self._sign()
-        while sign != "]":
-            yield self._element()
-            sign = self._sign()
-            if sign not in (",", "]"):
-                raise self._wrong(f"{sign!r} where a comma or ] should be" if sign else "the file ends before its ]")
-            self._at += sign == ","
-            self._number += 1
-        self._at += 1
-        if sign := self._sign():
-            raise self._wrong(f"{sign!r} after the end of the array")
-
-    def _sign(self) -> str:
-        """The next character that is not white space, without passing it; '' at the end."""
-        while True:
-            space = _SPACE.match(self._held, self._at)
-            self._at = space.end() if space else self._at
-            if self._at < len(self._held) or not self._read(1):
-                return self._held[self._at : self._at + 1]
-
-    def _element(self) -> Any:
-        self._sign()  # passes white space
-        while True:
-            try:
-                element, self._at = self._decode(self._held, self._at)
-                return element
-            except json.JSONDecodeError as error:
-                length = len(self._held) - self._at
-                if length > MAX_RECORD:
-                    raise _too_long(f"{self._where}, element {self._number:,}") from error
-                if not (is_cut_off(error) and self._read(length)):  # twice as much: it is parsed from its start again
-                    raise self._wrong(error) from error
-            except (ValueError, RecursionError) as error:
-                raise self._wrong(error) from error
-
-    def _read(self, least: int) -> bool:
-        """Reads at least so many characters on, and drops what was passed. Returns whether there were any."""
-        parts = [self._held[self._at :]]
-        while least > 0 and (chunk := next(self._chunks, "")):
-            parts.append(chunk)
-            least -= len(chunk)
-        self._held, self._at = "".join(parts), 0
-        return len(parts) > 1
-
-    def _wrong(self, seen: object) -> DataError:
-        remedy = "Fix or remove the element."
-        return DataError(f"{self._where}, element {self._number:,} is not JSON", got=seen, remedy=remedy)
+def read_csv(file: IO[bytes], where: str, label: str, columns: Columns) -> Iterator[TextChunk]:
+    """A document per row. The first row names the columns; commas, semicolons or tabs separate fields, and quotes may
+    enclose one."""
+    return _read_table(file, where, label, columns, "csv")
 
 
-def read_csv(file: IO[bytes], where: str, shown: str, column: str) -> Iterator[TextChunk]:
-    """A document a row. The first row names the columns; commas, semicolons or tabs stand between fields, and quotes
-    hold one together."""
-    return _table(file, where, shown, column, "csv")
+def read_tsv(file: IO[bytes], where: str, label: str, columns: Columns) -> Iterator[TextChunk]:
+    """A document per line. The first line names the columns; tabs separate fields, and quotes are ordinary characters.
+    (`read_csv` reads a spreadsheet's tabs and quotes.)"""
+    return _read_table(file, where, label, columns, "tsv")
 
 
-def read_tsv(file: IO[bytes], where: str, shown: str, column: str) -> Iterator[TextChunk]:
-    """A document a line. The first line names the columns; tabs stand between fields, and quotes are characters like
-    any other. (A spreadsheet's tabs and quotes are what `read_csv` reads.)"""
-    return _table(file, where, shown, column, "tsv")
-
-
-def _table(file: IO[bytes], where: str, shown: str, column: str, form: str) -> Iterator[TextChunk]:
-    lines = _lines(decode_utf8(chunks_of(file), where), where)
+def _read_table(file: IO[bytes], where: str, label: str, columns: Columns, form: str) -> Iterator[TextChunk]:
+    lines = _lines(decode_utf8(blocks_of(file), where), where)
     first = next(lines, "")
-    delimiter = "\t" if form == "tsv" else _delimiter(first, column)
+    delimiter = "\t" if form == "tsv" else _delimiter(first, columns)
     csv.field_size_limit(MAX_RECORD // 4)  # Python's csv module keeps four bytes a character
     reader = csv.reader(chain([first], lines), delimiter=delimiter, quoting=QUOTING[form], strict=True)
     try:
         names = [name.strip() for name in next(reader, [])]
-        if column not in names:
-            raise missing_column(where, column, names)
-        place, begin = names.index(column), reader.line_num + 1
+        index, begin = names.index(text_column(names, columns, where)), reader.line_num + 1
         for row in reader:
             if row:
-                line = f"{where}, line {begin:,}"
-                yield from record_pieces(_cell(row, place, names, line, form), line, ChunkOrigin(shown, begin))
+                place = f"{where}, line {begin:,}"
+                text = _cell(row, index, len(names), place, form)
+                yield from record_chunks(text, place, DocumentOrigin(label, begin))
             begin = reader.line_num + 1
     except csv.Error as error:
-        line = f"{where}, line {reader.line_num:,}"
-        remedy = "Fix the quotes there; or --format tsv, if the fields are not in quotes and tabs stand between them."
-        raise DataError(f"{line} is not a row of a table", got=error, remedy=remedy) from error
+        what = f"{where}, line {reader.line_num:,} is not a row of a table"
+        remedy = "Fix the quotes there; or use --format tsv, if tabs separate the fields and none is in quotes."
+        raise DataError(what, got=error, remedy=remedy) from error
 
 
-def _cell(row: Sequence[str], place: int, names: Sequence[str], line: str, form: str) -> str:
-    if len(row) != len(names):
-        remedy = "Fix the row. Fields that hold what stands between fields, or a line end, must be in quotes"
+def _cell(row: Sequence[str], index: int, n_columns: int, place: str, form: str) -> str:
+    if len(row) != n_columns:
+        remedy = "Fix the row. Fields that contain a separator or a line end must be in quotes"
         also = ", and read with --format csv." if form == "tsv" else "."
-        seen = f"{len(row)} fields, while the first line names {len(names)}"
-        raise DataError(f"{line} is not a row of the table", got=seen, remedy=remedy + also)
-    text = row[place]
+        got = f"{len(row)} fields, while the first line names {n_columns}"
+        raise DataError(f"{place} is not a row of the table", got=got, remedy=remedy + also)
+    text = row[index]
     if form == "tsv" and re.fullmatch(r'"(?:[^"]|"")*""(?:[^"]|"")*"', text):
-        raise DataError(f"{line} has its text in quotes", got=text[:60], remedy="Read the table with --format csv.")
+        raise DataError(f"{place} has its text in quotes", got=text[:60], remedy="Read the table with --format csv.")
     return text
 
 
-def _delimiter(first: str, column: str) -> str:
-    """What stands between the names of columns: what makes one of them the text's, or else is the most frequent."""
+def _delimiter(first: str, columns: Columns) -> str:
+    """What separates the names of columns: what makes one of them the text's, or else is the most frequent."""
 
     def fitness(sign: str) -> tuple[bool, int]:
         names = [name.strip().strip('"') for name in first.split(sign)]
-        return column in names, len(names)
+        return not set(columns).isdisjoint(names), len(names)
 
     return max(",;\t|", key=fitness)
 
 
-def _lines(chunks: Iterator[str], where: str) -> Iterator[str]:
+def _lines(parts: Iterator[str], where: str) -> Iterator[str]:
     r"""Lines with their ends, which are \n, \r\n or \r."""
-    whole, held, length = io.IncrementalNewlineDecoder(None, translate=False), [], 0
-    for chunk in chain(chunks, ("",)):
-        for line in _LINE.findall(whole.decode(chunk, final=not chunk)):
+    newlines, held, length = io.IncrementalNewlineDecoder(None, translate=False), [], 0
+    for part in chain(parts, ("",)):
+        for line in _LINE.findall(newlines.decode(part, final=not part)):
             held.append(line)
             length += len(line)
             if length > MAX_RECORD:
@@ -221,27 +168,24 @@ def _lines(chunks: Iterator[str], where: str) -> Iterator[str]:
     yield "".join(held)
 
 
-def read_parquet(file: IO[bytes], where: str, shown: str, column: str) -> Iterator[TextChunk]:
-    """A document a row."""
+def read_parquet(file: IO[bytes], where: str, label: str, columns: Columns) -> Iterator[TextChunk]:
+    """A document per row."""
     try:
         import pyarrow.parquet
     except ImportError as error:
         raise MissingExtraError("Reading Parquet", "data") from error
-    if isinstance(cast(object, file), gzip.GzipFile):
-        remedy = "Unpack it first: gunzip -k FILE."  # its reader goes back and forth
-        raise DataError(f"{where} is a Parquet file packed with gzip", remedy=remedy)
-    row = 0
+    if isinstance(cast(object, file), gzip.GzipFile):  # Parquet needs random access
+        raise DataError(f"{where} is a Parquet file in gzip", remedy="Unpack it first: gunzip -k FILE.")
+    number = 0
     try:
         with pyarrow.parquet.ParquetFile(file) as table:
-            columns = table.schema_arrow.names
-            if column not in columns:
-                raise missing_column(where, column, columns)
+            column = text_column(table.schema_arrow.names, columns, where)
             for batch in table.iter_batches(ROWS_AT_ONCE, columns=[column]):
                 for text in batch.column(0).to_pylist():
-                    row += 1
-                    yield from record_pieces(text, f"{where}, row {row:,}", ChunkOrigin(shown, row))
+                    number += 1
+                    yield from record_chunks(text, f"{where}, row {number:,}", DocumentOrigin(label, number))
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{where} cannot be read as Parquet", got=error, remedy="Copy or download it anew.") from error
+        raise DataError(f"{where} cannot be read as Parquet", got=error, remedy="Download it again.") from error
 
 
 READERS = {

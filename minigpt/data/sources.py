@@ -1,11 +1,11 @@
 """Where text comes from: files, folders, records, the hub, standard input, the standard library.
 
-A source is named by a word on the command line and yields documents in bounded pieces, the same ones every time it is
+A source is named by a word on the command line, and yields documents in bounded chunks: the same ones each time it is
 read, for preparing reads twice. The table `SOURCES` at the bottom lists all kinds; the first that fits a name reads it.
 
-What a file is, its first bytes decide (minigpt/sniff.py), and then its name: tables and records are read by column,
-text as one document. Newlines and everything else stay byte for byte. What is not text is refused with the command
-that makes text of it, never guessed at or mended.
+The first bytes of a file decide what it is (minigpt/sniff.py), then its name: tables and records are read by column,
+text as one document. Line ends and everything else stay byte for byte. What is not text is refused with the command
+that converts it, never guessed at or repaired.
 """
 
 from __future__ import annotations
@@ -17,21 +17,29 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
-from typing import IO
+from typing import IO, NamedTuple
 
 from minigpt.data import pylib
-from minigpt.data.chunks import ChunkOrigin, TextChunk, decode_utf8, record_pieces, split_at, split_lines, text_chunks
-from minigpt.data.folders import Listing, list_folder, or_excluded, suffix_of
+from minigpt.data.chunks import (
+    DocumentOrigin,
+    TextChunk,
+    decode_utf8,
+    record_chunks,
+    split_at,
+    split_lines,
+    text_chunks,
+)
+from minigpt.data.folders import list_folder, no_files, or_excluded, suffix_of
 from minigpt.data.hub import read_hub
-from minigpt.data.opening import cannot_read, chunks_of, kind_of, opened, reading, spooled_stdin, unpacked
+from minigpt.data.opening import blocks_of, cannot_read, kind_of, opened, reading, spooled_stdin, unpacked
 from minigpt.data.record_files import READERS
 from minigpt.errors import DataError, did_you_mean
 from minigpt.sniff import FORMATS, HEAD_BYTES, MARKUP, RECORDS, advice, sniff
-from minigpt.source_options import USUAL, SourceOptions
+from minigpt.source_options import DEFAULT_SOURCE_OPTIONS, SourceOptions
 from minigpt.text_utils import display_name, pluralize, shell_word
 
 SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "</s>", "<eos>", "[EOS]")
-"""What other tools put between documents. Within a text it is ordinary characters, which a model learns to write."""
+"""What other tools put between documents. Inside a text it is ordinary characters, which a model learns to write."""
 
 FORMAT_OF_SUFFIX = {
     ".jsonl": "jsonl",
@@ -46,151 +54,140 @@ STDIN = "Standard input"
 
 
 @dataclass
-class Findings:
-    """What is to be said of a source, beside its text.
+class ReadCounts:
+    """What was counted while a source was read.
 
     Attributes:
-        left_out: what a folder holds and is not read, in words.
-        notes: how to take that, and what else the reader should know, as sentences.
-        separators: how often each of `SEPARATORS` stands in the documents; known once they were read.
-        documents: how many documents there were before and after they were split.
+        separators: how often each of `SEPARATORS` occurs in the documents.
+        read: the documents before they were split.
+        split: the documents after it.
     """
 
-    left_out: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
     separators: dict[str, int] = field(default_factory=dict)
-    documents: tuple[int, int] = (0, 0)
+    read: int = 0
+    split: int = 0
 
 
 @dataclass(frozen=True)
 class Source:
-    """Documents that can be read again and again.
+    """Documents that can be read repeatedly.
 
     Args:
         name: what the user wrote.
         kind: the key of `SOURCES` that reads it; for a file its format.
-        read: starts from the first document, every time it is called.
-        findings: what else there is to say.
+        read: starts from the first document, each time it is called.
+        skipped: what a folder contains and is not read, in words.
+        notes: how to include that, as sentences.
+        counts: complete once the source was read.
     """
 
     name: str
     kind: str
     read: Callable[[], Iterator[TextChunk]]
-    findings: Findings = field(default_factory=Findings)
+    skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    counts: ReadCounts = field(default_factory=ReadCounts)
+
+
+class SourceKind(NamedTuple):
+    """A kind of source.
+
+    Attributes:
+        fits: whether a name means this kind.
+        open: makes the source of a name, a label for its documents, the options, and standard input.
+    """
+
+    fits: Callable[[str], bool]
+    open: Callable[[str, str, SourceOptions, IO[bytes] | None], Source]
 
 
 @contextmanager
-def open_sources(names: Iterable[str], options: SourceOptions = USUAL) -> Iterator[list[Source]]:
-    """Finds out what each name means. Standard input, if named, is kept in a temporary file until the block ends.
-
-    Args:
-        names: words of the command line.
-        options: how they are read.
+def open_sources(names: Iterable[str], options: SourceOptions = DEFAULT_SOURCE_OPTIONS) -> Iterator[list[Source]]:
+    """Finds out what each name means. Standard input, if named, is in a temporary file until the block ends.
 
     Raises:
-        DataError: no kind of source fits a name, or it cannot be read.
+        DataError: a name does not fit any kind of source, or cannot be read.
     """
     names = list(names)
+    labels = Counter(map(display_name, names))
     with ExitStack() as stack:
         stdin = stack.enter_context(spooled_stdin()) if "-" in names else None
-        yield _told_apart([_source(name, options, stdin) for name in names])
+        yield [_open(name, labels[display_name(name)] > 1, options, stdin) for name in names]
 
 
-def _told_apart(sources: list[Source]) -> list[Source]:
-    """The same; of two whose files have the same name, documents are shown with the folder before it, too."""
-    own = Counter(display_name(source.name) for source in sources)
-    return [
-        replace(source, read=_shown_longer(source)) if own[display_name(source.name)] > 1 else source
-        for source in sources
-    ]
-
-
-def _shown_longer(source: Source) -> Callable[[], Iterator[TextChunk]]:
-    name = display_name(source.name)
-    longer = f"{Path(source.name).absolute().parent.name}/{name}"
-
-    def read() -> Iterator[TextChunk]:
-        for piece in source.read():
-            shown = piece.origin.name
-            if shown.startswith(name):
-                piece = piece._replace(origin=piece.origin._replace(name=longer + shown.removeprefix(name)))
-            yield piece
-
-    return read
-
-
-def _source(name: str, options: SourceOptions, stdin: IO[bytes] | None) -> Source:
-    kind = next((kind for kind, entry in SOURCES.items() if entry.fits(name)), None)
+def _open(name: str, ambiguous: bool, options: SourceOptions, stdin: IO[bytes] | None) -> Source:
+    kind = next((kind for kind in SOURCES.values() if kind.fits(name)), None)
     if kind is None:
-        raise _no_source(name)
-    whole = SOURCES[kind].open(name, options, stdin)
-    return replace(whole, read=lambda: _documents(whole, options))
+        raise _unknown_source(name)
+    label = display_name(name)
+    if ambiguous:  # two sources have this name: their documents are named with the folder above, too
+        label = f"{Path(name).absolute().parent.name}/{label}"
+    source = kind.open(name, label, options, stdin)
+    return replace(source, read=lambda: _documents(source, options))
 
 
-def _no_source(name: str) -> DataError:
-    kind = kind_of(name)
-    if kind:
+def _unknown_source(name: str) -> DataError:
+    if kind := kind_of(name):
         pipe = f"Pipe it into the command: `cat {shell_word(name)} | minigpt ... -`."
         remedy = pipe if kind == "named pipe" else "Name a file or a folder."
         return DataError(f"{name} is a {kind}, not a file or folder", remedy=remedy)
     if os.path.islink(name):
-        seen = f"{name} -> {os.readlink(name)}"
-        return DataError("The link leads to nothing", got=seen, remedy="Mend the link, or name the file itself.")
-    beside: list[str] = []
+        remedy = "Fix the link, or name the file itself."
+        return DataError("The link is broken", got=f"{name} -> {os.readlink(name)}", remedy=remedy)
+    neighbours: list[str] = []
     with suppress(OSError, ValueError):
-        beside = [str(path) for path in itertools.islice(Path(name).parent.iterdir(), 1000)]
-    remedy = did_you_mean(name, [*SOURCES, *beside]).rstrip()
+        neighbours = [str(path) for path in itertools.islice(Path(name).parent.iterdir(), 1000)]
+    remedy = did_you_mean(name, [*SOURCES, *neighbours]).rstrip()
     remedy = remedy or "Name a file, a folder, hf:owner/name, pylib, or - for standard input."
-    return DataError("There is no such file, folder or source", got=name, remedy=remedy)
+    return DataError("No such file, folder or source", got=name, remedy=remedy)
 
 
 def _documents(source: Source, options: SourceOptions) -> Iterator[TextChunk]:
-    """The documents of a source, split as the options say; what is found in them is counted."""
-    before, after, separators = 0, 0, Counter[str]()
+    """The documents of a source, split as the options say, and counted."""
+    read = split = 0
+    separators = Counter[str]()
 
     def whole() -> Iterator[TextChunk]:
-        nonlocal before
-        for piece in source.read():
-            before += piece.last
-            yield piece
+        nonlocal read
+        for chunk in source.read():
+            read += chunk.last
+            yield chunk
 
-    pieces = whole()
+    chunks = whole()
     if options.split_at is not None:
-        pieces = split_at(pieces, options.split_at)
+        chunks = split_at(chunks, options.split_at)
     if options.split_lines:
-        pieces = split_lines(pieces)
+        chunks = split_lines(chunks)
     try:
-        for piece in pieces:
-            after += piece.last
-            for sign in SEPARATORS:
-                if sign in piece.text:
-                    separators[sign] += piece.text.count(sign)
-            yield piece
+        for chunk in chunks:
+            split += chunk.last
+            for separator in SEPARATORS:
+                if separator in chunk.text:
+                    separators[separator] += chunk.text.count(separator)
+            yield chunk
     except OSError as error:
         raise cannot_read(source.name, error) from error
-    source.findings.separators, source.findings.documents = dict(separators), (before, after)
+    source.counts.read, source.counts.split, source.counts.separators = read, split, dict(separators)
 
 
 def source_notes(sources: Sequence[Source], options: SourceOptions) -> Iterator[str]:
     """Yields what the reader should know about sources that were read, as sentences."""
     separators = Counter[str]()
-    before = after = 0
     for source in sources:
-        yield from source.findings.notes
-        separators.update(source.findings.separators)
-        before, after = before + source.findings.documents[0], after + source.findings.documents[1]
+        yield from source.notes
+        separators.update(source.counts.separators)
     if (options.pattern or options.exclude) and not any(source.kind == "folder" for source in sources):
-        yield "--pattern and --exclude choose among the files of folders, and no folder was named."
-    if options.split_at is not None and before == after:
-        yield f"--split-at {shell_word(options.split_at)} fits nothing: the string does not occur in the text."
-    for sign, number in separators.items():
+        yield "--pattern and --exclude have no effect: they choose among the files of a folder."
+    if options.split_at is not None and all(source.counts.read == source.counts.split for source in sources):
+        yield f"--split-at {shell_word(options.split_at)} has no effect: the string does not occur in the text."
+    for separator, number in separators.items():
         yield (
-            f"{sign} occurs {pluralize(number, 'time')} in the text, as ordinary characters: the model will learn to "
-            f"write it. If documents end there: --split-at {shell_word(sign)}"
+            f"{separator} occurs {pluralize(number, 'time')} in the text, as ordinary characters: the model will learn "
+            f"to write it. If documents end there: --split-at {shell_word(separator)}"
         )
 
 
-def open_stdin(name: str, options: SourceOptions, stdin: IO[bytes] | None) -> Source:
+def open_stdin(name: str, label: str, options: SourceOptions, stdin: IO[bytes] | None) -> Source:
     """Standard input, as a file."""
     assert stdin is not None
     with reading(STDIN):
@@ -198,58 +195,61 @@ def open_stdin(name: str, options: SourceOptions, stdin: IO[bytes] | None) -> So
 
     def read() -> Iterator[TextChunk]:
         with reading(STDIN):
-            yield from _read_file(unpacked(stdin), STDIN, STDIN.lower(), kind, options)
+            yield from _read_file(unpacked(stdin), STDIN, STDIN.lower(), options)
 
     return Source(name, kind, read)
 
 
-def open_file(name: str, options: SourceOptions, stdin: IO[bytes] | None) -> Source:
-    """A file: a document, or the documents of its records."""
+def open_file(name: str, label: str, options: SourceOptions, stdin: IO[bytes] | None) -> Source:
+    """A file: one document, or the documents of its records."""
     with opened(name) as file:
         kind = _format(file.read(HEAD_BYTES), name, options)
-    return Source(name, kind, lambda: _read_path(name, display_name(name), options))
+    return Source(name, kind, lambda: _read_path(name, label, options))
 
 
-def open_folder(name: str, options: SourceOptions, stdin: IO[bytes] | None) -> Source:
-    """The files of a folder and its folders."""
+def open_folder(name: str, label: str, options: SourceOptions, stdin: IO[bytes] | None) -> Source:
+    """The files of a folder and its subfolders."""
     listing = list_folder(name, options)
-    left_out = tuple(listing.left_out())
     if not listing.files:
-        wanted = " or ".join(options.pattern) or "text by its name"
-        seen = f"nothing that is {wanted}" + (f", but {', '.join(left_out)}" if left_out else "")
-        remedy = "Choose its files: --pattern '*.py'."
-        raise DataError(f"The folder {name} holds no file to read", got=seen, remedy=remedy)
-    found = Findings(left_out, tuple(listing.notes(options)))
-    return Source(name, "folder", lambda: _read_folder(listing, options), found)
+        raise no_files(listing, options)
+
+    def read() -> Iterator[TextChunk]:
+        for path in listing.files:
+            try:
+                yield from _read_path(path, f"{label}/{PurePath(path).relative_to(name).as_posix()}", options)
+            except DataError as error:
+                raise or_excluded(error, path) from error
+
+    return Source(name, "folder", read, tuple(listing.skipped()), tuple(listing.notes(options)))
 
 
-def _read_folder(listing: Listing, options: SourceOptions) -> Iterator[TextChunk]:
-    for path in listing.files:
-        shown = f"{display_name(listing.folder)}/{PurePath(path).relative_to(listing.folder).as_posix()}"
-        try:
-            yield from _read_path(path, shown, options)
-        except DataError as error:
-            raise or_excluded(error, path) from error
-
-
-def _read_path(path: str, shown: str, options: SourceOptions) -> Iterator[TextChunk]:
+def _read_path(path: str, label: str, options: SourceOptions) -> Iterator[TextChunk]:
     with opened(path) as file:
-        kind = _format(file.read(HEAD_BYTES), path, options)
-        file.seek(0)
-        yield from _read_file(file, path, shown, kind, options)
+        yield from _read_file(file, path, label, options)
 
 
-def _read_file(file: IO[bytes], where: str, shown: str, kind: str, options: SourceOptions) -> Iterator[TextChunk]:
-    if kind == "text":
-        return text_chunks(decode_utf8(chunks_of(file), where), ChunkOrigin(shown))
-    return READERS[kind](file, where, shown, options.text_column)
+def _read_file(file: IO[bytes], where: str, label: str, options: SourceOptions) -> Iterator[TextChunk]:
+    head = file.read(HEAD_BYTES)
+    kind = _format(head, "" if where == STDIN else where, options)
+    file.seek(0)
+    try:
+        if kind == "text":
+            yield from text_chunks(decode_utf8(blocks_of(file), where), DocumentOrigin(label))
+        else:
+            yield from READERS[kind](file, where, label, options.text_column)
+    except DataError as error:
+        found = sniff(head)
+        if options.format is None or found in (options.format, "text", "8-bit"):
+            raise
+        remedy = f"{where} looks like {FORMATS[found].title}: leave out --format {options.format}."
+        raise DataError(error.what, got=error.got, remedy=remedy) from error
 
 
 def _format(head: bytes, name: str, options: SourceOptions) -> str:
     """What a file is to be read as: a key of `READERS`, or `text`.
 
     Raises:
-        DataError: it cannot be read, or might be meant in two ways.
+        DataError: it cannot be read, or is ambiguous.
     """
     if options.format is not None:
         return options.format
@@ -260,53 +260,38 @@ def _format(head: bytes, name: str, options: SourceOptions) -> str:
         return claimed if claimed and {found, claimed} == {"csv", "tsv"} else found
     if found in RECORDS:
         raise DataError(
-            f"{where} holds {FORMATS[found].title}",
+            f"{where} is {FORMATS[found].title}",
             got=head[:60].splitlines()[0].decode(errors="replace"),
-            remedy=f"Read a column of it: --format {found} --text-column NAME. Read it as it stands: --format text.",
+            remedy=f"To read a column of it: --format {found} --text-column NAME. As plain text: --format text.",
         )
-    remedy = advice(found, name) or "There is no text in it to train on."
+    remedy = advice(found, name) or "It contains no text to train on."
     if found in MARKUP:
-        remedy += " Or train on it as it stands: --format text."
+        remedy += " Or train on it as it is: --format text."
     title = FORMATS[found].title + " twice" * (found == "gzip")
     raise DataError(f"{where} is {title}", remedy=remedy)
 
 
-def open_hub(name: str, options: SourceOptions, stdin: IO[bytes] | None) -> Source:
-    """A data set of the Hugging Face hub, a row a document."""
+def open_hub(name: str, label: str, options: SourceOptions, stdin: IO[bytes] | None) -> Source:
+    """A data set of the Hugging Face hub, a document per row."""
     return Source(name, "hf", lambda: read_hub(name, options.text_column))
 
 
-def open_pylib(name: str, options: SourceOptions, stdin: IO[bytes] | None) -> Source:
-    """The standard library's documentation, a module or a reference topic a document; or its source."""
+def open_pylib(name: str, label: str, options: SourceOptions, stdin: IO[bytes] | None) -> Source:
+    """The standard library's documentation, a document per module or reference topic; or its source."""
     texts = pylib.library_documentation if name == "pylib" else pylib.library_code
 
     def read() -> Iterator[TextChunk]:
         for module, text in texts():
-            yield from record_pieces(text, name, ChunkOrigin(module))
+            yield from record_chunks(text, name, DocumentOrigin(module))
 
     return Source(name, name, read)
 
 
-@dataclass(frozen=True)
-class SourceKind:
-    """A kind of source.
-
-    Args:
-        summary: a line for the help.
-        fits: whether a name means this kind.
-        open: makes the source of a name, the options, and standard input.
-    """
-
-    summary: str
-    fits: Callable[[str], bool]
-    open: Callable[[str, SourceOptions, IO[bytes] | None], Source]
-
-
 SOURCES: dict[str, SourceKind] = {
-    "-": SourceKind("standard input", lambda name: name == "-", open_stdin),
-    "pylib": SourceKind("the documentation of Python's own library", lambda name: name == "pylib", open_pylib),
-    "pylib-code": SourceKind("the source of Python's own library", lambda name: name == "pylib-code", open_pylib),
-    "hf": SourceKind("a data set of the Hugging Face hub", lambda name: name.startswith("hf:"), open_hub),
-    "folder": SourceKind("the files of a folder", lambda name: kind_of(name) == "folder", open_folder),
-    "file": SourceKind("a file of text, JSON, CSV, TSV or Parquet", lambda name: kind_of(name) == "file", open_file),
+    "-": SourceKind(lambda name: name == "-", open_stdin),
+    "pylib": SourceKind(lambda name: name == "pylib", open_pylib),
+    "pylib-code": SourceKind(lambda name: name == "pylib-code", open_pylib),
+    "hf": SourceKind(lambda name: name.startswith("hf:"), open_hub),
+    "folder": SourceKind(lambda name: kind_of(name) == "folder", open_folder),
+    "file": SourceKind(lambda name: kind_of(name) == "file", open_file),
 }

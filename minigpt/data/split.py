@@ -1,10 +1,8 @@
-"""The first reading of the text: which documents there are, and which side of the split each goes to.
+"""The first reading of the text: which documents there are, and whether each goes to training or validation.
 
-Of every document its size and a 128-bit hash are kept, 25 bytes, so that copies can be left out and the split be
-chosen before anything is encoded. Whole documents go to one side each; where there are too few of them for that, the
-end of the text validates, and the plan says so.
-
-Not here: the split by sequences, which is made of tokens (pack.py).
+Of each document its size and a 128-bit hash are kept, 25 bytes, so that duplicates can be dropped and the split be
+chosen before anything is encoded. Whole documents go to one split each; where there are too few of them for that, the
+end of the text becomes validation, and a note says so. The split by sequences is made of tokens: pack.py.
 """
 
 from __future__ import annotations
@@ -20,9 +18,9 @@ import numpy.typing as npt
 from minigpt.data.permutation import Permutation
 from minigpt.data.sources import Source
 
-TRAIN, VAL, LEFT_OUT = 0, 1, 2
+TRAIN, VAL, DROPPED = 0, 1, 2
 
-MIN_DOCUMENTS = 10  # with fewer, whole documents make no fair split
+MIN_DOCUMENTS = 10  # with fewer, whole documents do not make a fair split
 MAX_FILLERS = 16
 
 
@@ -31,46 +29,46 @@ class Corpus:
     """What the first reading found.
 
     Attributes:
-        sizes: the UTF-8 bytes of every document in the order of reading, uint64, shape (n,).
-        kept: which documents are used, bool, shape (n,).
+        sizes: the UTF-8 bytes of each document in the order of reading, uint64, shape (n,).
+        used: which documents are used, bool, shape (n,).
         duplicates: how many are not, because an equal one came before.
-        empty: how many are not, because they hold nothing but white space.
+        empty: how many are not, because they are blank.
         first_val: the number of the first document of the user's own validation files, which come last; n without any.
-        validated: how many before it are not used, because an equal one is in those files.
+        also_in_val: how many before it are not used, because an equal one is in those files.
     """
 
     sizes: npt.NDArray[np.uint64]
-    kept: npt.NDArray[np.bool_]
+    used: npt.NDArray[np.bool_]
     duplicates: int
     empty: int
     first_val: int
-    validated: int = 0
+    also_in_val: int = 0
 
     @property
     def n_documents(self) -> int:
         """How many documents are used."""
-        return int(self.kept.sum())
+        return int(self.used.sum())
 
     @property
     def text_bytes(self) -> int:
         """How many UTF-8 bytes are used."""
-        return int(self.sizes[self.kept].sum())
+        return int(self.sizes[self.used].sum())
 
 
 @dataclass(frozen=True)
 class SplitAssignment:
-    """Where every document goes.
+    """Which split each document goes to.
 
     Attributes:
-        split: `document`, `tail` or `files`.
-        sides: TRAIN, VAL or LEFT_OUT for every document in the order of reading, uint8, shape (n,).
+        method: `document`, `tail`, `sequence` or `files`.
+        splits: TRAIN, VAL or DROPPED for each document in the order of reading, uint8, shape (n,).
         cut_document: the number of the one document that is cut in two, or -1.
-        cut_byte: about where it is cut; the training side gets the beginning.
-        note: why it is not the split that was asked for, or an empty string.
+        cut_byte: about where it is cut; training gets the beginning.
+        note: what the user should know about it, or an empty string.
     """
 
-    split: str
-    sides: npt.NDArray[np.uint8]
+    method: str
+    splits: npt.NDArray[np.uint8]
     cut_document: int = -1
     cut_byte: int = 0
     note: str = ""
@@ -83,12 +81,12 @@ def read_corpus(
 
     Args:
         sources: what to read, in order.
-        on_progress: told the bytes of text read so far.
-        val_sources: the user's own validation files, read last. They are used whole, copies included; what they hold
-            is left out of the others.
+        on_progress: called with the bytes of text read so far.
+        val_sources: the user's own validation files, read last. They are used whole, duplicates included; their
+            documents are dropped from the other sources.
 
     Raises:
-        DataError: something cannot be read, or is no text.
+        DataError: something cannot be read, or is not text.
     """
     digests, sizes, blanks = bytearray(), array("Q"), array("B")
     starts: list[int] = []  # the number of each source's first document
@@ -96,13 +94,13 @@ def read_corpus(
     digest, blank = hashlib.blake2b(digest_size=16), True
     for source in [*sources, *val_sources]:
         starts.append(len(sizes))
-        for piece in source.read():
-            content = piece.text.encode()
+        for chunk in source.read():
+            content = chunk.text.encode()
             digest.update(content)
             size += len(content)
-            blank = blank and (not content or piece.text.isspace())
+            blank = blank and (not content or chunk.text.isspace())
             on_progress(total + size)
-            if piece.last:
+            if chunk.last:
                 digests += digest.digest()
                 sizes.append(size)
                 blanks.append(blank)
@@ -110,17 +108,17 @@ def read_corpus(
                 digest, blank = hashlib.blake2b(digest_size=16), True
     first_val = [*starts, len(sizes)][len(sources)]
     empty = np.frombuffer(blanks, dtype=np.bool_)
-    validated, repeated = np.zeros_like(empty), np.zeros_like(empty)
+    also_in_val, repeated = np.zeros_like(empty), np.zeros_like(empty)
     train, val = np.split(np.frombuffer(digests, dtype="S16"), [first_val])
-    validated[:first_val] = np.isin(train, val)
+    also_in_val[:first_val] = np.isin(train, val)
     repeated[:first_val] = _repeated(train.view(np.uint64).reshape(-1, 2))
     return Corpus(
         np.frombuffer(sizes, dtype=np.uint64),
-        ~(empty | repeated | validated),
-        int((repeated & ~validated & ~empty).sum()),
+        ~(empty | repeated | also_in_val),
+        int((repeated & ~also_in_val & ~empty).sum()),
         int(empty.sum()),
         first_val,
-        int((validated & ~empty).sum()),
+        int((also_in_val & ~empty).sum()),
     )
 
 
@@ -134,38 +132,36 @@ def _repeated(digests: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
 
 
 def assign_files(corpus: Corpus) -> SplitAssignment:
-    """The user's own files to validation, whole, and everything else to training."""
-    sides = np.where(np.arange(len(corpus.kept)) < corpus.first_val, TRAIN, VAL).astype(np.uint8)
-    sides[~corpus.kept] = LEFT_OUT
-    return SplitAssignment("files", sides)
+    """The user's own files to validation, and everything else to training."""
+    return SplitAssignment("files", _splits(corpus, corpus.first_val))
 
 
-def assign_split(corpus: Corpus, val_fraction: float, seed: int) -> SplitAssignment:
-    """Whole documents at random to validation, as near `val_fraction` of the bytes as they allow; else the tail.
+def assign_documents(corpus: Corpus, val_fraction: float, seed: int) -> SplitAssignment:
+    """Random whole documents to validation, as near `val_fraction` of the bytes as they allow; otherwise the tail.
 
     Args:
-        corpus: at least one document is kept.
+        corpus: at least one document is used.
         val_fraction: between 0 and 0.5.
         seed: decides which documents.
     """
-    numbers = np.flatnonzero(corpus.kept)
+    numbers = np.flatnonzero(corpus.used)
     if len(numbers) < MIN_DOCUMENTS:
-        return _plan_tail(corpus, val_fraction, f"There are fewer than {MIN_DOCUMENTS} documents")
+        return _assign_tail(corpus, val_fraction, f"There are fewer than {MIN_DOCUMENTS} documents")
     sizes = corpus.sizes[numbers].astype(np.int64)
     target = val_fraction * corpus.text_bytes
     chosen = choose_documents(sizes, target, seed)
     if not 0.5 * target <= sizes[chosen].sum() <= 1.5 * target:
-        return _plan_tail(corpus, val_fraction, "No choice of whole documents comes near the share asked for")
-    sides = np.full(len(corpus.kept), LEFT_OUT, dtype=np.uint8)
-    sides[numbers] = np.where(chosen, VAL, TRAIN)
-    return SplitAssignment("document", sides)
+        return _assign_tail(corpus, val_fraction, "No choice of whole documents comes near the requested share")
+    splits = np.full(len(corpus.used), DROPPED, dtype=np.uint8)
+    splits[numbers] = np.where(chosen, VAL, TRAIN)
+    return SplitAssignment("document", splits)
 
 
 def choose_documents(sizes: npt.NDArray[np.int64], target: float, seed: int) -> npt.NDArray[np.bool_]:
-    """Documents at random whose sizes add up to about `target`; bool, shape (n,).
+    """Random documents whose sizes add up to about `target`; bool, shape (n,).
 
-    A shuffled order is followed as far as it fits; what is missing then is filled with the one document that brings the
-    sum nearest, as often as one does.
+    A shuffled order is followed as far as it fits; the rest is filled with the one document that brings the sum
+    nearest, as long as one does.
     """
     order = Permutation(len(sizes), seed)(np.arange(len(sizes)))
     fitting = int(np.searchsorted(np.cumsum(sizes[order]), target, side="right"))
@@ -182,12 +178,17 @@ def choose_documents(sizes: npt.NDArray[np.int64], target: float, seed: int) -> 
     return chosen
 
 
-def _plan_tail(corpus: Corpus, val_fraction: float, reason: str) -> SplitAssignment:
-    ends = np.cumsum(np.where(corpus.kept, corpus.sizes, 0).astype(np.int64))
+def _assign_tail(corpus: Corpus, val_fraction: float, reason: str) -> SplitAssignment:
+    ends = np.cumsum(np.where(corpus.used, corpus.sizes, 0).astype(np.int64))
     cut = int(ends[-1]) - max(1, round(val_fraction * int(ends[-1])))
-    document = int(np.searchsorted(ends, cut, side="right"))  # the first that goes beyond the cut
-    sides = np.where(np.arange(len(ends)) < document, TRAIN, VAL).astype(np.uint8)
-    sides[~corpus.kept] = LEFT_OUT
+    document = int(np.searchsorted(ends, cut, side="right"))  # the first that extends beyond the cut
     cut_byte = cut - (int(ends[document - 1]) if document else 0)
-    note = f"{reason}, so the last {val_fraction:.0%} of the text validates."
-    return SplitAssignment("tail", sides, document if cut_byte else -1, cut_byte, note)
+    note = f"{reason}, so validation is the last {val_fraction:.0%} of the text."
+    return SplitAssignment("tail", _splits(corpus, document), document if cut_byte else -1, cut_byte, note)
+
+
+def _splits(corpus: Corpus, first_val: int) -> npt.NDArray[np.uint8]:
+    """Training before a document, validation from it on."""
+    splits = np.where(np.arange(len(corpus.used)) < first_val, TRAIN, VAL).astype(np.uint8)
+    splits[~corpus.used] = DROPPED
+    return splits

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from minigpt.atomic import unused_path
 from minigpt.config import Config
 from minigpt.data import Dataset, TokenFile
-from minigpt.data.atomic_directory import free_folder
 from minigpt.data.dataset_card import DatasetCard
 from minigpt.errors import DataError, MiniGPTError
 from minigpt.evaluation.baselines import baselines
@@ -192,7 +192,7 @@ class Evidence:
 
     def again(self, suffix: str, *options: str, epochs: int | None = None) -> str:
         """Returns the command that trains such a run anew with changed options, in a folder that is free."""
-        run = free_folder(self.run.with_name(f"{self.run.name}-{suffix}"))
+        run = unused_path(self.run.with_name(f"{self.run.name}-{suffix}"))
         words = ["minigpt", "train", "--run", str(run), "--config", str(self.run / "config.toml")]
         words += ["--init-from", self.origin] if self.origin else []
         words += ["--data", str(self.data["folder"]), *options]
@@ -255,7 +255,7 @@ def read_evidence(run: Path | str, data: Path | str | None = None) -> Evidence:
     """
     snapshot = RunSnapshot.read(run, data)
     snapshot.check()
-    if data is not None and snapshot.dataset().identity()["splits"] != snapshot.data["splits"]:
+    if data is not None and snapshot.dataset().fingerprint()["splits"] != snapshot.data["splits"]:
         raise DataError(
             "The data set is not the one that the run was made with",
             got=data,
@@ -311,7 +311,7 @@ def _evidence(snapshot: RunSnapshot) -> Evidence:
 
 
 def _add_data(evidence: Evidence, dataset: Dataset) -> None:
-    evidence.report = dataset.report
+    evidence.report = dataset.card
     evidence.unigram, evidence.bigram = unigram_loss(dataset.train), ngram_loss(dataset.train, 2)
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from minigpt.atomic import unused_path
 from minigpt.config_warnings import FEWEST_VALIDATED
-from minigpt.data.atomic_directory import free_folder
 from minigpt.doctor.evidence import Evidence
 from minigpt.doctor.finding import Finding
 from minigpt.text_utils import pluralize, shell_line
@@ -70,15 +70,16 @@ def overlap(evidence: Evidence) -> Finding | None:
     """Validation text that stands in training too."""
     report = evidence.report
     assert report is not None
-    if report.overlap <= OVERLAP or report.overlap_windows < FEWEST_WINDOWS:
+    if report.contamination <= OVERLAP or report.contamination_windows < FEWEST_WINDOWS:
         return None
     remedy = "Take reprints and near copies out of the texts, and prepare them anew."
     if report.split_by == "sequence":
         remedy = f"Split them by whole documents: {_prepared(evidence, 'apart', split_by='document')}"
     return Finding(
         "overlap",
-        "problem" if report.overlap > MUCH_OVERLAP else "hint",
-        f"{report.overlap:.1%} of {report.overlap_windows:,} stretches of the validation text stand in training too.",
+        "problem" if report.contamination > MUCH_OVERLAP else "hint",
+        f"{report.contamination:.1%} of {report.contamination_windows:,} stretches of the validation text "
+        "also occur in training.",
         "The validation loss is lower than on new text: it measures memory as well.",
         remedy,
     )
@@ -138,7 +139,7 @@ def _prepared(evidence: Evidence, suffix: str, **changes: Any) -> str:
         "seed": report.seed,
     } | {name: f"{value:g}" if isinstance(value, float) else value for name, value in changes.items()}
     usual = {"val_fraction": "0.1", "split_by": "document", "block_size": 512, "seed": 0}
-    options = report.reading.words() + [
+    options = report.source_options.arguments() + [
         word
         for name, value in asked.items()
         if name in changes or usual.get(name) != value
@@ -148,5 +149,5 @@ def _prepared(evidence: Evidence, suffix: str, **changes: Any) -> str:
     sources = [*report.sources, *report.val_sources]
     if not all(source in ("pylib", "pylib-code") or Path(source).exists() for source in sources):
         return f"with the options that it was given, a new --out, and {shell_line(options)}."
-    out = free_folder(folder.with_name(f"{folder.name}-{suffix}"))
+    out = unused_path(folder.with_name(f"{folder.name}-{suffix}"))
     return f"`{shell_line(['minigpt', 'prepare', *report.sources, '--out', str(out), *options])}`"

@@ -16,11 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from minigpt.data import TokenFile
-from minigpt.data.documents import title
 from minigpt.data.sources import open_sources, source_notes
 from minigpt.data.token_file import Tokens
 from minigpt.errors import DataError
-from minigpt.source_options import USUAL, SourceOptions
+from minigpt.source_options import DEFAULT_SOURCE_OPTIONS, SourceOptions
 from minigpt.tokenizers import Tokenizer, utf8
 
 Ints = npt.NDArray[np.int64]
@@ -114,7 +113,9 @@ def joined(parts: Sequence[EvalText]) -> EvalText:
     )
 
 
-def text_material(names: Iterable[str], tokenizer: Tokenizer, reading: SourceOptions = USUAL) -> EvalText:
+def text_material(
+    names: Iterable[str], tokenizer: Tokenizer, reading: SourceOptions = DEFAULT_SOURCE_OPTIONS
+) -> EvalText:
     """Returns texts, each to be read by itself.
 
     Args:
@@ -142,10 +143,10 @@ def text_material(names: Iterable[str], tokenizer: Tokenizer, reading: SourceOpt
                 if length > 1:
                     parts += ids
                     starts.append(n_tokens)
-                    titles.append(title(piece.origin))
+                    titles.append(piece.origin.title)
                     n_tokens += length
                 ids = [begin]
-        left_out = ", ".join(words for source in sources for words in source.findings.left_out)
+        left_out = ", ".join(words for source in sources for words in source.skipped)
         notes = (*([f"Left out: {left_out}."] if left_out else []), *source_notes(sources, reading))
     if not parts:
         raise DataError("The text is empty", got=", ".join(names), remedy="Give a text of at least one token.")

@@ -16,7 +16,7 @@ import numpy as np
 
 from minigpt.config import MachineConfig
 from minigpt.data import Dataset, TokenFile
-from minigpt.data.contamination import WINDOW, overlap
+from minigpt.data.contamination import WINDOW, contamination
 from minigpt.errors import ConfigError, MiniGPTError
 from minigpt.evaluation.baselines import Baselines, baselines
 from minigpt.evaluation.eval_text import EvalText, joined, split_material, text_material
@@ -25,7 +25,7 @@ from minigpt.evaluation.scores import Scores, score
 from minigpt.records import read_metrics
 from minigpt.runs.folder import RunFolder, load_model
 from minigpt.runtime import restore_runtime
-from minigpt.source_options import USUAL, SourceOptions
+from minigpt.source_options import DEFAULT_SOURCE_OPTIONS, SourceOptions
 from minigpt.text_utils import pluralize
 
 Progress = Callable[[str, int, int], None]
@@ -84,7 +84,7 @@ def evaluate(
     *,
     data: Path | str | Dataset | None = None,
     texts: Sequence[str] = (),
-    reading: SourceOptions = USUAL,
+    reading: SourceOptions = DEFAULT_SOURCE_OPTIONS,
     split: Split = "val",
     stride: int | None = None,
     checkpoint: str = "best",
@@ -184,7 +184,7 @@ def _simple_models(train: TokenFile, material: EvalText, scores: Scores, on_prog
 
 def _seen(train: TokenFile, material: EvalText, on_progress: Progress) -> float:
     """Returns the share of a text's passages that stand in the training text; what `prepare` tells of its own split."""
-    return overlap(train, material.tokens, lambda done: on_progress("comparing", done, train.n_tokens))[0]
+    return contamination(train, material.tokens, lambda done: on_progress("comparing", done, train.n_tokens))[0]
 
 
 def _notes(found: EvalMetrics, material: EvalText, scores: Scores, reason: str, own: Split, seen: float) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from minigpt.data.atomic_directory import atomic_directory
+from minigpt.atomic import atomic_directory
 from minigpt.errors import ConfigError, did_you_mean
 from minigpt.export.formats import FORMATS
 from minigpt.model import GPT

@@ -88,7 +88,7 @@ def _commands(run: RunFacts) -> list[list[str]]:
             lines[0] += ["--split-by", made.split_by]
             cut = made.split_by == "sequence" or made.block_size != USUAL_BLOCK_SIZE
             lines[0] += ["--block-size", str(made.block_size)] if cut else []
-            lines[0] += map(shell_word, made.reading.words())
+            lines[0] += map(shell_word, made.source_options.arguments())
         init = ["--init-from", "ORIGIN"] if run.origin else []
         lines.append(["minigpt", "train", *_settings(run), "--data", "DATA", "--run", "NEW", *init])
     where = [] if run.data["splits"] else ["--data", "DATA"]

@@ -82,8 +82,8 @@ def _quality(run: RunFacts) -> list[Child]:
         return [said, f", after step {run.best['step']:,}."]
     found = run.evaluation.metrics
     text = "that it was not trained on" if run.unseen else "of the text it was measured on"
-    if run.unseen and run.prepared and run.prepared.overlap > NOTEWORTHY:
-        text += f" (but {run.prepared.overlap:.1%} of their passages stand in its training text too)"
+    if run.unseen and run.prepared and run.prepared.contamination > NOTEWORTHY:
+        text += f" (but {run.prepared.contamination:.1%} of their passages stand in its training text too)"
     said = f"After step {run.evaluation.step:,}, on {formatting.amount(found.tokens)} tokens {text}, "
     between = f" (95 % interval {formatting.interval(found.loss)})" if found.loss.interval else ""
     said += f"its loss is {found.loss.value:.3f} nats per token{between}: a perplexity of "

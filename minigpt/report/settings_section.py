@@ -121,7 +121,7 @@ def _data(run: RunFacts) -> Values:
             "bytes for each token": f"{made.bytes_per_token:.2f}",
             "split": made.split_words,
             "ids that occur in training": f"{made.vocab_in_train:,} of {made.vocab_size:,}",
-            "overlap": f"{made.overlap:.2%} of {pluralize(made.overlap_windows, 'validation window')} "
+            "overlap": f"{made.contamination:.2%} of {pluralize(made.contamination_windows, 'validation window')} "
             "stand in training",
         }
     return facts

@@ -266,7 +266,7 @@ class RunFolder:
 
         If it is, the run remembers where it is now.
         """
-        own, other = self.data(), dataset.identity()
+        own, other = self.data(), dataset.fingerprint()
         for split, facts in other["splits"].items():
             known: Mapping[str, object] = own["splits"].get(split) or {}
             for name, found in facts.items():

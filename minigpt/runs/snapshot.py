@@ -187,10 +187,10 @@ class RunSnapshot:
         if self.data_folder is not None:
             with suppress(DataError, TokenizerError):
                 named = self._open(self.data_folder, verify)
-                if named.identity()["splits"] == self.data["splits"]:
+                if named.fingerprint()["splits"] == self.data["splits"]:
                     return named
         own = self._open(None, verify)
-        if own.identity()["splits"] != self.data["splits"]:
+        if own.fingerprint()["splits"] != self.data["splits"]:
             raise DataError(
                 "The data set is not the one that the run was made with",
                 got=own.folder,

@@ -77,7 +77,7 @@ def start(
     BatchLoader(dataset.train, config.model.block_size, batch_size=1).batch(
         0
     )  # refuses a split too short for a sequence
-    plan = estimate_training(config, machine, dataset.report)
+    plan = estimate_training(config, machine, dataset.card)
     if not plan.fits:
         raise ConfigError(
             "The training needs more memory than this machine has",
@@ -87,7 +87,7 @@ def start(
         )
     machine = decide_compile(machine, config, plan.steps or 0)
     training = Trainer(config, dataset, machine, folder, callbacks, should_stop, plan)
-    facts = (dataset.tokenizer, dataset.identity(), runtime.environment(machine))
+    facts = (dataset.tokenizer, dataset.fingerprint(), runtime.environment(machine))
     if parent is None:
         RunFolder.create(run, config, *facts)
     else:

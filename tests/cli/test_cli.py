@@ -115,7 +115,7 @@ def test_an_option_overrides_the_preset_even_with_the_defaults_value(call, data_
         (["train", "--data", "DATA", "--run", "RUN", "--preset", "sed"], ["sed", "Did you mean seed"]),
         (["train", "--data", "DATA", "--run", "RUN", "--config", "no.toml"], ["no.toml"]),
         (["train", "--data", "DATA", "--run", "RUN", "--model.vocab-size", "99"], ["vocabulary", "99", "257"]),
-        (["train", "--data", "nowhere", "--run", "RUN"], ["no such data set", "nowhere", "minigpt prepare"]),
+        (["train", "--data", "nowhere", "--run", "RUN"], ["No such data set", "nowhere", "minigpt prepare"]),
         (["train", "--data", "DATA", "--run", "FINISHED"], ["exists already", "--run"]),
         (
             ["train", "--data", "DATA", "--run", "RUN", "--model.block-size", "99999"],

@@ -109,9 +109,9 @@ def test_settings_in_a_file_are_held_to_the_same(call, tmp_path, line, word):
 def test_a_pipe_for_a_file_of_settings_is_refused(call, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     code, _, err = call("plan", "--config", tmp_path / "pipe")
-    assert (code, "no regular file" in err) == (2, True)
+    assert (code, "not a regular file" in err) == (2, True)
     code, _, err = call("plan", "--config", "/dev/zero")
-    assert (code, "no regular file" in err) == (2, True)
+    assert (code, "not a regular file" in err) == (2, True)
 
 
 def test_a_licence_that_is_no_text_is_refused(call, run_folder, tmp_path):

@@ -8,7 +8,7 @@ import stat
 
 import pytest
 
-from minigpt.data.atomic_directory import atomic_directory
+from minigpt.atomic import atomic_directory
 from minigpt.errors import CheckpointError, DataError, RunError, TokenizerError, UnreadableError
 from minigpt.runs import checkpoint
 from minigpt.runs.folder import RunFolder, load
@@ -123,7 +123,7 @@ def test_a_run_whose_checkpoints_may_not_be_listed_does_not_begin_anew(own_run, 
     metrics = own_run.metrics_file.read_bytes()
     forbid("checkpoints")
     for use in (lambda: resume(own_run.path), lambda: load(own_run.path)):
-        with pytest.raises(RunError, match="checkpoints: the system does not allow it"):
+        with pytest.raises(RunError, match="checkpoints: permission denied"):
             use()
     assert own_run.metrics_file.read_bytes() == metrics
 
@@ -132,19 +132,19 @@ def test_a_run_whose_checkpoints_may_not_be_listed_does_not_begin_anew(own_run, 
 def test_a_file_of_a_run_that_may_not_be_read_is_named(call, own_run, forbid, file):
     forbid(file)
     code, _, err = call("resume", own_run.path, "--steps", 1000)
-    assert (code, file in err, "the system does not allow it" in err, "damaged" in err) == (2, True, True, False)
+    assert (code, file in err, "permission denied" in err, "damaged" in err) == (2, True, True, False)
 
 
 @pytest.mark.parametrize("file", ["meta.json", "train.tokens", "tokenizer_config.json"])
 def test_a_file_of_a_data_set_that_may_not_be_read_is_named(call, data_folder, tmp_path, forbid, file):
     forbid(file)
     code, _, err = call("train", "--data", data_folder, "--run", tmp_path / "run")
-    assert (code, file in err, "the system does not allow it" in err, "damaged" in err) == (2, True, True, False)
+    assert (code, file in err, "permission denied" in err, "damaged" in err) == (2, True, True, False)
 
 
 def test_a_tokenizer_that_may_not_be_read_is_not_called_damaged(own_run, forbid):
     forbid("tokenizer_config.json")
-    with pytest.raises(TokenizerError, match=r"cannot be read \(got: .*tokenizer_config.json': the system does not"):
+    with pytest.raises(TokenizerError, match=r"cannot be read \(got: .*tokenizer_config.json': permission denied"):
         load_tokenizer(own_run.tokenizer_folder)
 
 

@@ -39,7 +39,7 @@ def test_prompts_of_ones_own_are_continued(call, run):
         ([], "runs/first"),
         (["nowhere"], "no run folder"),
         (["RUN", "--checkpoint", "999"], "no such checkpoint"),
-        (["RUN", "--data", "nowhere"], "no such data set"),
+        (["RUN", "--data", "nowhere"], "No such data set"),
         (["RUN", "--out", "nowhere/x.html"], "folder is not there"),
         (["RUN", "--device", "tpu"], "tpu"),
     ],

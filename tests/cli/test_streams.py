@@ -108,11 +108,11 @@ def test_the_reader_of_the_output_went_away(call, monkeypatch):
 @pytest.mark.parametrize(
     ("error", "access", "words"),
     [
-        (FileNotFoundError(2, "", "a/b"), True, ["No such file or folder", "a/b: there is no such file"]),
+        (FileNotFoundError(2, "", "a/b"), True, ["No such file or folder", "a/b: no such file"]),
         (NotADirectoryError(20, "", "a/b"), True, ["No such file or folder", "a part of the path is a file"]),
         (OSError(36, "", "a" * 300), True, ["No such file or folder", "too long"]),
-        (PermissionError(13, "", "a\x1b"), False, ["No permission to read", "a␛: the system does not allow it"]),
-        (PermissionError(13, "", "a"), True, ["Cannot write", "a: the system does not allow it"]),
+        (PermissionError(13, "", "a\x1b"), False, ["No permission to read", "a␛: permission denied"]),
+        (PermissionError(13, "", "a"), True, ["Cannot write", "a: permission denied"]),
         (OSError(30, "", "a"), True, ["Cannot write", "a: the disk is read-only"]),
         (OSError(28, ""), True, ["Cannot write", "the output: the disk is full"]),
         (OSError(5, "Input/output error", "a"), True, ["Cannot write", "a: Input/output error"]),

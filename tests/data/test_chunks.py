@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigpt.data import chunks
-from minigpt.data.chunks import ChunkOrigin, TextChunk, decode_utf8, record_pieces, split_at, split_lines, text_chunks
+from minigpt.data.chunks import (
+    DocumentOrigin,
+    TextChunk,
+    decode_utf8,
+    record_chunks,
+    split_at,
+    split_lines,
+    text_chunks,
+)
 from minigpt.errors import DataError
 
 any_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=200)
@@ -20,8 +28,8 @@ any_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces of a few characters, so that small texts have many."""
-    monkeypatch.setattr(chunks, "PIECE_CHARACTERS", 16)
-    monkeypatch.setattr(chunks, "MAX_PIECE_CHARACTERS", 64)
+    monkeypatch.setattr(chunks, "CHUNK_CHARACTERS", 16)
+    monkeypatch.setattr(chunks, "MAX_CHUNK_CHARACTERS", 64)
 
 
 @given(chunks=st.lists(any_text, max_size=10))
@@ -45,13 +53,13 @@ def test_text_without_any_safe_place_is_cut_all_the_same():
 
 
 def test_a_large_record_is_cut_too():
-    found = list(record_pieces("some words " * 100, "here"))
+    found = list(record_chunks("some words " * 100, "here"))
     assert max(len(piece.text) for piece in found) <= 32
     assert "".join(piece.text for piece in found) == "some words " * 100
-    assert list(record_pieces("", "here")) == [TextChunk("", True)]
+    assert list(record_chunks("", "here")) == [TextChunk("", True)]
 
 
-def joined(pieces: Iterable[TextChunk]) -> list[tuple[ChunkOrigin, str]]:
+def joined(pieces: Iterable[TextChunk]) -> list[tuple[DocumentOrigin, str]]:
     """The documents whole, with where they come from; of no document is the end missing."""
     found, held, origins = [], "", set()
     for text, last, origin in pieces:
@@ -71,9 +79,11 @@ documents = st.lists(st.lists(few_letters, max_size=6), min_size=1, max_size=3)
 @given(chunks=documents, separator=st.sampled_from(["a", "ab", "aa", "aba", "\n", "\n\n", "b\na", " "]))
 @settings(max_examples=300, deadline=None)
 def test_splitting_chunks_is_splitting_the_whole(chunks: list[list[str]], separator: str):
-    pieces = (piece for number, each in enumerate(chunks) for piece in text_chunks(each, ChunkOrigin(f"file {number}")))
+    pieces = (
+        piece for number, each in enumerate(chunks) for piece in text_chunks(each, DocumentOrigin(f"file {number}"))
+    )
     wanted = [
-        (ChunkOrigin(f"file {number}", place), part)
+        (DocumentOrigin(f"file {number}", place), part)
         for number, each in enumerate(chunks)
         for place, part in enumerate("".join(each).split(separator), start=1)
     ]
@@ -83,11 +93,13 @@ def test_splitting_chunks_is_splitting_the_whole(chunks: list[list[str]], separa
 @given(chunks=documents)
 @settings(max_examples=300, deadline=None)
 def test_lines_are_documents_without_their_ends_and_blanks(chunks: list[list[str]]):
-    pieces = (piece for number, each in enumerate(chunks) for piece in text_chunks(each, ChunkOrigin(f"file {number}")))
+    pieces = (
+        piece for number, each in enumerate(chunks) for piece in text_chunks(each, DocumentOrigin(f"file {number}"))
+    )
     lines = [
         (n, i, line) for n, each in enumerate(chunks) for i, line in enumerate(re.split("\r\n|\r|\n", "".join(each)), 1)
     ]
-    wanted = [(ChunkOrigin(f"file {n}", i), line) for n, i, line in lines if line.strip()]
+    wanted = [(DocumentOrigin(f"file {n}", i), line) for n, i, line in lines if line.strip()]
     found = [
         (origin, line) for origin, line in joined(split_lines(pieces)) if line.strip()
     ]  # a long blank is passed on
@@ -149,13 +161,13 @@ def test_newlines_stay_as_they_are():
 @pytest.mark.parametrize("value", [5, 0.5, False, ["text"], {"text": "a"}, b"bytes"])
 def test_a_record_that_is_not_a_string_is_refused(value: object):
     with pytest.raises(DataError, match=f"line 7 is not a string.*{type(value).__name__}.*--text-column"):
-        record_pieces(value, "line 7")
+        record_chunks(value, "line 7")
 
 
 def test_nothing_is_an_empty_document():
-    assert list(record_pieces(None, "line 7")) == [TextChunk("", True)]
+    assert list(record_chunks(None, "line 7")) == [TextChunk("", True)]
 
 
 def test_half_a_surrogate_pair_is_refused():
-    with pytest.raises(DataError, match=r"line 7 holds half of a surrogate pair.*character 3"):
-        record_pieces("abc\ud800", "line 7")
+    with pytest.raises(DataError, match=r"line 7 contains a lone surrogate.*character 3"):
+        record_chunks("abc\ud800", "line 7")

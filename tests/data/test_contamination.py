@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from minigpt.data import TokenFile, TokenFileWriter
 from minigpt.data import contamination as module
-from minigpt.data.contamination import WINDOW, overlap, window_hashes
+from minigpt.data.contamination import WINDOW, contamination, window_hashes
 
 
 def shard(path: Path, ids: np.ndarray) -> TokenFile:
@@ -39,7 +39,7 @@ def test_it_is_what_a_set_says(tmp_path_factory: pytest.TempPathFactory, data: s
     folder = tmp_path_factory.mktemp("overlap")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "CHUNK", chunk)
-        found = overlap(shard(folder / "train", train), shard(folder / "val", val))
+        found = contamination(shard(folder / "train", train), shard(folder / "val", val))
     assert found == pytest.approx(naive(train, val))
 
 
@@ -57,7 +57,7 @@ def test_many_windows_are_sampled_evenly(tmp_path: Path, monkeypatch: pytest.Mon
     tokens = np.random.default_rng(0).integers(0, 1000, 100 * WINDOW)
     half = tokens.copy()
     half[: 50 * WINDOW] = 0
-    share, n_windows = overlap(shard(tmp_path / "train", half), shard(tmp_path / "val", tokens))
+    share, n_windows = contamination(shard(tmp_path / "train", half), shard(tmp_path / "val", tokens))
     assert (share, n_windows) == (0.5, 10)
 
 
@@ -66,6 +66,6 @@ def test_progress_ends_with_all_tokens(tmp_path: Path, monkeypatch: pytest.Monke
     tokens = np.random.default_rng(0).integers(0, 1000, 1000)
     both = shard(tmp_path / "train", tokens)
     seen: list[int] = []
-    assert overlap(both, both, seen.append) == (1.0, 31)
+    assert contamination(both, both, seen.append) == (1.0, 31)
     assert seen == sorted(seen)
     assert seen[-1] == 1000

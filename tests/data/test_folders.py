@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from minigpt.data import folders
-from minigpt.data.folders import FEW, list_folder, suffix_of
+from minigpt.data.folders import MAX_GROUPS, list_folder, suffix_of
 from minigpt.errors import DataError
 from minigpt.source_options import SourceOptions
 
@@ -34,7 +34,7 @@ def read(folder: Path, **options: tuple[str, ...]) -> list[str]:
 
 
 def left_out(folder: Path, **options: tuple[str, ...]) -> list[str]:
-    return list(list_folder(str(folder), SourceOptions(**options)).left_out())
+    return list(list_folder(str(folder), SourceOptions(**options)).skipped())
 
 
 def notes(folder: Path, **options: tuple[str, ...]) -> str:
@@ -90,10 +90,10 @@ def test_what_is_left_out_for_its_name_is_counted_by_suffix_with_how_to_take_it(
 
 
 def test_many_suffixes_are_summed_up(tmp_path: Path):
-    for number in range(FEW + 3):
+    for number in range(MAX_GROUPS + 3):
         (tmp_path / f"a.x{number}").write_text("x" * 1000 * (number + 1))
     *named, rest = left_out(tmp_path)
-    assert (len(named), rest) == (FEW, "3 files with 3 other suffixes (6 kB)")
+    assert (len(named), rest) == (MAX_GROUPS, "3 files with 3 other suffixes (6 kB)")
 
 
 def test_patterns_choose_by_name_and_by_path_whatever_the_case(tmp_path: Path):
@@ -105,7 +105,7 @@ def test_patterns_choose_by_name_and_by_path_whatever_the_case(tmp_path: Path):
     assert read(tmp_path, pattern=("*.py",), exclude=("lib/*.py",)) == ["a.PY", "b.py"]
     assert "1 excluded file" in left_out(tmp_path, pattern=("*.py",), exclude=("b.py",))
     assert "1 excluded folder" in left_out(tmp_path, exclude=("lib",))
-    assert notes(tmp_path, exclude=("lib", "nowhere/*")).startswith("--exclude 'nowhere/*' fits nothing")
+    assert notes(tmp_path, exclude=("lib", "nowhere/*")).startswith("--exclude 'nowhere/*' matches nothing")
 
 
 def test_hidden_files_and_folders_are_counted(tmp_path: Path):
@@ -156,10 +156,10 @@ def test_a_folder_that_may_not_be_looked_into_is_an_error(tmp_path: Path, monkey
         return scandir(path)
 
     monkeypatch.setattr(folders.os, "scandir", refuse)
-    with pytest.raises(DataError, match=r"closed may not be read.*does not allow.*--exclude closed"):
+    with pytest.raises(DataError, match=r"closed cannot be read.*permission denied.*--exclude closed"):
         read(tmp_path)
     assert read(tmp_path, exclude=("closed",)) == ["a.txt"]
-    with pytest.raises(DataError, match=r"closed may not be read.*chmod") as error:
+    with pytest.raises(DataError, match=r"closed cannot be read.*chmod") as error:
         read(tmp_path / "closed")
     assert "--exclude" not in str(error.value)
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigpt.data.chunks import TextChunk
-from minigpt.data.pack import planned_parts
+from minigpt.data.pack import assigned_text
 from minigpt.data.sources import Source
-from minigpt.data.split import LEFT_OUT, TRAIN, VAL, Corpus, assign_split, choose_documents, read_corpus
+from minigpt.data.split import DROPPED, TRAIN, VAL, Corpus, assign_documents, choose_documents, read_corpus
 from minigpt.errors import DataError
 
 
@@ -34,7 +34,7 @@ def corpus_of(texts: list[str]) -> Corpus:
 def test_copies_and_empty_documents_fall_out(texts: list[str], size: int):
     corpus = read_corpus([source(texts[:10], size), source(texts[10:], size)], lambda done: None)
     full = [text for text in texts if text.strip()]
-    kept = [text for text, keep in zip(texts, corpus.kept, strict=True) if keep]
+    kept = [text for text, keep in zip(texts, corpus.used, strict=True) if keep]
     assert kept == list(dict.fromkeys(full))  # the first of equals, in order
     assert corpus.duplicates == len(full) - len(kept)
     assert corpus.empty == len(texts) - len(full)
@@ -65,31 +65,31 @@ def test_the_choice_cannot_be_bettered_by_one_document_more(sizes: list[int], fr
 def test_every_document_is_on_one_side(sizes: list[int], fraction: float, seed: int):
     texts = [f"{number:02d} " + "x" * size for number, size in enumerate(sizes)]
     corpus = corpus_of([*texts, texts[0]])
-    plan = assign_split(corpus, fraction, seed)
-    assert plan.sides[-1] == LEFT_OUT
-    assert set(plan.sides[:-1].tolist()) <= {TRAIN, VAL}
+    assignment = assign_documents(corpus, fraction, seed)
+    assert assignment.splits[-1] == DROPPED
+    assert set(assignment.splits[:-1].tolist()) <= {TRAIN, VAL}
     total = corpus.text_bytes
-    if plan.split == "document":
+    if assignment.method == "document":
         assert len(sizes) >= 10
-        val = corpus.sizes[plan.sides == VAL].sum()
+        val = corpus.sizes[assignment.splits == VAL].sum()
         assert 0.5 * fraction <= val / total <= 1.5 * fraction
-        assert plan.cut_document == -1
+        assert assignment.cut_document == -1
     else:
-        assert plan.note
-        assert (np.diff(plan.sides[:-1].astype(int)) >= 0).all()  # the end validates
-        before = corpus.sizes[:-1][plan.sides[:-1] == TRAIN].sum() + plan.cut_byte
+        assert assignment.note
+        assert (np.diff(assignment.splits[:-1].astype(int)) >= 0).all()  # the end validates
+        before = corpus.sizes[:-1][assignment.splits[:-1] == TRAIN].sum() + assignment.cut_byte
         assert before == total - max(1, round(fraction * total))
 
 
 def test_a_split_follows_from_its_seed():
     corpus = corpus_of([f"document {number}" for number in range(100)])
-    plans = [assign_split(corpus, 0.1, seed).sides.tobytes() for seed in (0, 0, 1)]
+    plans = [assign_documents(corpus, 0.1, seed).splits.tobytes() for seed in (0, 0, 1)]
     assert plans[0] == plans[1] != plans[2]
 
 
 def test_one_giant_among_small_ones_makes_it_the_tail():
     corpus = corpus_of(["x" * 100_000, *(f"small {number}" for number in range(20))])
-    assert assign_split(corpus, 0.1, 0).split == "tail"
+    assert assign_documents(corpus, 0.1, 0).method == "tail"
 
 
 @given(
@@ -102,20 +102,20 @@ def test_the_tail_is_cut_once_and_nothing_is_lost(texts: list[str], fraction: fl
     corpus = corpus_of(texts)
     if not corpus.n_documents:
         return
-    plan = assign_split(corpus, fraction, 0)
-    parts = list(planned_parts([source(texts, size)], corpus, plan))
+    assignment = assign_documents(corpus, fraction, 0)
+    parts = list(assigned_text([source(texts, size)], corpus, assignment))
     kept = [text for text in texts if text.strip()]
     assert "".join(part.text for part in parts) == "".join(kept)
-    assert [part.side for part in parts] == sorted(part.side for part in parts)
-    assert sum(part.end for part in parts) - len(kept) in (0, 1)  # one document more where one was cut
+    assert [part.split for part in parts] == sorted(part.split for part in parts)
+    assert sum(part.last for part in parts) - len(kept) in (0, 1)  # one document more where one was cut
     assert all(part.n_bytes == len(part.text.encode()) for part in parts)
 
 
 def test_the_cut_is_at_a_safe_place_near_the_share():
     text = "some words of text\n" * 1000
     corpus = corpus_of([text])
-    train, val = planned_parts([source([text])], corpus, assign_split(corpus, 0.1, 0))
-    assert (train.side, val.side) == (TRAIN, VAL)
+    train, val = assigned_text([source([text])], corpus, assign_documents(corpus, 0.1, 0))
+    assert (train.split, val.split) == (TRAIN, VAL)
     assert not train.text[-1].isspace()
     assert val.text[0].isspace()
     assert abs(val.n_bytes - 1900) < 10
@@ -124,5 +124,5 @@ def test_the_cut_is_at_a_safe_place_near_the_share():
 @pytest.mark.parametrize("later", [["one", "two", "more"], ["one", "tw"], ["one"], ["one", "two", ""]])
 def test_text_that_changes_between_the_readings_is_refused(later: list[str]):
     corpus = corpus_of(["one", "two"])
-    with pytest.raises(DataError, match="changed while it was being read"):
-        list(planned_parts([source(later)], corpus, assign_split(corpus, 0.1, 0)))
+    with pytest.raises(DataError, match="changed while it was read"):
+        list(assigned_text([source(later)], corpus, assign_documents(corpus, 0.1, 0)))

@@ -303,7 +303,7 @@ def test_bad_steps_before_a_rewind(evidence):
 def test_how_to_prepare_anew(evidence, text, tmp_path):
     evidence.report = replace(evidence.report, val_fraction=0.15, seed=3, sources=(str(text), "-"))
     assert "`" not in text_checks.small_validation(low(evidence)).fix  # nobody knows what came through the pipe
-    evidence.report = replace(evidence.report, sources=(str(text),), reading=SourceOptions(split_lines=True))
+    evidence.report = replace(evidence.report, sources=(str(text),), source_options=SourceOptions(split_lines=True))
     evidence.data = {**evidence.data, "folder": str(tmp_path / "data")}
     (tmp_path / "data-more-val").mkdir()
     remedy = text_checks.small_validation(low(evidence)).fix
@@ -312,7 +312,7 @@ def test_how_to_prepare_anew(evidence, text, tmp_path):
     assert str(tmp_path / "data-more-val2") in command
     assert remedy.endswith("--split-lines --tokenizer char --val-fraction 0.3 --block-size 32 --seed 3`")
     own = {"val_sources": (str(text),), "val_fraction": None, "split": "files"}  # then no share can be larger
-    evidence.report = replace(evidence.report, **own, overlap=0.5, overlap_windows=1000)
+    evidence.report = replace(evidence.report, **own, contamination=0.5, contamination_windows=1000)
     assert "--val" not in text_checks.small_validation(low(evidence)).fix
     assert "--val" in text_checks._prepared(evidence, "more", tokenizer="byte")
     assert wrong_in(shlex.split(text_checks._prepared(evidence, "more", tokenizer="byte").strip("`"))[1:]) == ""
@@ -322,7 +322,12 @@ def test_how_to_prepare_anew(evidence, text, tmp_path):
 def test_preparing_anew_is_advised_where_it_changes_something(evidence, text, split_by, command):
     sources = (str(next(text.iterdir())),)
     evidence.report = replace(
-        evidence.report, overlap=0.5, overlap_windows=100, split_by=split_by, split=split_by, sources=sources
+        evidence.report,
+        contamination=0.5,
+        contamination_windows=100,
+        split_by=split_by,
+        split=split_by,
+        sources=sources,
     )
     remedy = text_checks.overlap(evidence).fix
     assert ("minigpt prepare" in remedy) == command

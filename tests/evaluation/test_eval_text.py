@@ -21,7 +21,7 @@ END = BYTES.end_of_text
 def test_a_split_is_one_reading_of_its_documents(dataset: Dataset):
     material = split_material(dataset.val, dataset.tokenizer)
     assert material.readings.tolist() == [0]
-    assert len(material.documents) == dataset.report.val.documents
+    assert len(material.documents) == dataset.card.val.documents
     ends = np.flatnonzero(dataset.val.tokens == END)
     np.testing.assert_array_equal(material.documents[1:], ends[:-1] + 1)
     assert material.names is None
@@ -74,7 +74,7 @@ def test_standard_input_is_a_text(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"", "empty"), (b"caf\xe9", "not UTF-8"), (b"a\0b", "binary"), (None, "no such file")]
+    ("content", "message"), [(b"", "empty"), (b"caf\xe9", "not UTF-8"), (b"a\0b", "binary"), (None, "No such file")]
 )
 def test_what_is_no_text_is_refused(tmp_path, content, message):
     if content is not None:

@@ -32,7 +32,7 @@ def test_the_loss_is_that_of_the_whole_split(run_folder, dataset: Dataset):
     assert found.bits_per_byte.value == pytest.approx(reference.bits_per_byte, rel=1e-6)
     assert found.perplexity.value == pytest.approx(reference.perplexity, rel=1e-5)
     assert found.tokens == dataset.val.n_tokens - 1
-    assert found.documents == dataset.report.val.documents
+    assert found.documents == dataset.card.val.documents
     uniform, unigram, bigram = (found.yardsticks[name].value for name in ("uniform", "unigram", "bigram"))
     assert uniform == math.log(257) > unigram > bigram
     low, high = found.bits_per_byte.interval

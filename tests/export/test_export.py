@@ -160,7 +160,7 @@ def test_each_position_is_either_exported_or_refused():
 def test_nothing_is_overwritten(tmp_path):
     run = make_run(tmp_path / "run")
     (tmp_path / "out").mkdir()
-    with pytest.raises(DataError, match="exists already"):
+    with pytest.raises(DataError, match="already exists"):
         export_run(run, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
 

@@ -172,7 +172,7 @@ def test_a_device_is_no_file(folder):
     if hasattr(os, "mkfifo"):
         (folder / WEIGHTS).rmdir()
         os.mkfifo(folder / WEIGHTS)
-        refuse(folder, "no regular file")
+        refuse(folder, "not a regular file")
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def test_without_data_the_other_runs_own_is_trained_on(call, run_folder, data_fo
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["export", "RUN", "--out", "RUN"], ["exists already", "--out"]),
+        (["export", "RUN", "--out", "RUN"], ["already exists", "--out"]),
         (["export", "RUN", "--out", "NEW", "--format", "gguf"], ["Unknown export format", "gguf", "hf"]),
         (["export", "RUN", "--out", "NEW", "--checkpoint", "7"], ["no such checkpoint", "7"]),
         (["export", "nowhere", "--out", "NEW"], ["no run folder", "nowhere"]),

@@ -265,10 +265,10 @@ def test_what_is_no_regular_file_is_not_read(gpt2_files, tmp_path, name):
         os.mkfifo(tmp_path / name)  # whoever opens it waits forever
     else:
         (tmp_path / name).mkdir()
-    with pytest.raises(MiniGPTError, match="no regular file"):
+    with pytest.raises(MiniGPTError, match="not a regular file"):
         read_tokenizer(tmp_path, 50_257)
     if name == "tokenizer_config.json":
-        with pytest.raises(TokenizerError, match="no regular file"):
+        with pytest.raises(TokenizerError, match="not a regular file"):
             load_tokenizer(tmp_path)
 
 

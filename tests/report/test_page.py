@@ -337,7 +337,7 @@ def test_a_run_being_trained_is_read_as_it_is(run, read):
 def test_what_was_asked_for_by_name_and_is_not_there_is_an_error(run, tmp_path):
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         write_report([run], wishes=ReportOptions(checkpoint="12345"))
-    with pytest.raises(DataError, match="no such data set"):
+    with pytest.raises(DataError, match="No such data set"):
         write_report([run], wishes=ReportOptions(data=tmp_path / "nowhere"))
     with pytest.raises(RunError):
         write_report([tmp_path])

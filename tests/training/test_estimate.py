@@ -28,7 +28,7 @@ def byte_config(config: Config) -> Config:
 
 
 def test_steps_and_validations_are_those_of_the_run(run_folder, dataset):
-    plan = estimate_training(RunFolder(run_folder).config(), CPU, dataset.report)
+    plan = estimate_training(RunFolder(run_folder).config(), CPU, dataset.card)
     records = read_metrics(run_folder / "metrics.jsonl")
     assert plan.steps == max(record["step"] for record in records)
     counts = {part: count for part, (count, _) in plan.parts.items()}
@@ -46,13 +46,13 @@ def test_validations_between_epochs_are_counted(changes, dataset, data_folder, t
 
     train(data_folder, tmp_path / "run", tiny(**changes))
     validations = read_metrics(tmp_path / "run" / "metrics.jsonl", "validation")
-    assert estimate_training(byte_config(tiny(**changes)), CPU, dataset.report).parts["validations"][0] == len(
+    assert estimate_training(byte_config(tiny(**changes)), CPU, dataset.card).parts["validations"][0] == len(
         validations
     )
 
 
 def test_a_checkpoint_is_as_large_as_planned(run_folder, dataset):
-    plan = estimate_training(RunFolder(run_folder).config(), CPU, dataset.report)
+    plan = estimate_training(RunFolder(run_folder).config(), CPU, dataset.card)
     folder = RunFolder(run_folder).find_checkpoint("latest")
     size = sum(t.nbytes for part in ("model", "optimizer") for t in checkpoint.load_tensors(folder, part).values())
     assert plan.checkpoint_bytes == pytest.approx(size, rel=0.01)  # beside Adam's counters

@@ -240,7 +240,7 @@ def test_it_stops_when_asked_and_has_saved(data_folder, tmp_path):
 
 def test_mistakes_leave_nothing_behind(data_folder, tmp_path):
     run = tmp_path / "run"
-    with pytest.raises(DataError, match="no such data set"):
+    with pytest.raises(DataError, match="No such data set"):
         train(tmp_path / "nothing", run, tiny())
     with pytest.raises(DataError, match="block-size"):
         train(data_folder, run, tiny(model__block_size=100_000))

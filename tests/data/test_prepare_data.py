@@ -51,7 +51,7 @@ def test_every_document_is_on_one_side_and_nothing_is_lost(stories: Path, tmp_pa
     train, val = documents(dataset, "train"), documents(dataset, "val")
     assert sorted(train + val) == sorted(STORIES)
     assert [text for text in STORIES if text in train] == train  # in the order of reading
-    assert dataset.report == report
+    assert dataset.card == report
     assert (report.documents, report.duplicates, report.empty, report.split) == (40, 2, 1, "document")
     assert (report.train.documents, report.val.documents) == (len(train), len(val))
     assert report.val.text_bytes == sum(len(text.encode()) for text in val)
@@ -103,15 +103,15 @@ def test_files_of_ones_own_validate_whole(stories: Path, tmp_path: Path):
     assert documents(dataset, "val") == [*filter(None, own), "and more"]  # a copy in them, too
     assert documents(dataset, "train") == [text for text in STORIES if text not in own]
     assert (report.split, report.sources, report.val_sources) == ("files", (str(stories),), tuple(names))
-    assert (report.validated, report.duplicates, report.empty, report.val_fraction) == (2, 2, 2, None)
-    assert report.notes[0] == "Left out of training: 2 documents that the validation files hold, too."
+    assert (report.also_in_val, report.duplicates, report.empty, report.val_fraction) == (2, 2, 2, None)
+    assert report.notes[0] == "Dropped from training: 2 documents also in the validation files."
     rows = dict(report.rows())
     assert rows["validation from"] == ", ".join(names)
     assert rows["split"] == "your own validation files"
-    assert rows["documents"] == "43 (left out: 2 copies, 2 empty, 2 also in validation)"
+    assert rows["documents"] == "43 (dropped: 2 duplicates, 2 empty, 2 also in validation)"
     assert b"validation only" not in (tmp_path / "out" / "tokenizer.json").read_bytes()
     assert list(dataset.documents(dataset.val) or ()) == [*(f"val.jsonl:{n}" for n in (1, 2, 3, 5)), "more.txt"]
-    assert report.overlap == 0.0
+    assert report.contamination == 0.0
     assert prepare(str(stories), tmp_path / "again", "bpe:300", block_size=64, val=names).train == report.train
 
 
@@ -119,25 +119,25 @@ def test_a_copy_of_a_copy_that_validates_is_counted_once(tmp_path: Path):
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in ["x" * 99, "y", "y", "y"]))
     (tmp_path / "v.txt").write_text("y")
     report = prepare(str(tmp_path / "a.jsonl"), tmp_path / "out", "byte", block_size=8, val=str(tmp_path / "v.txt"))
-    assert (report.validated, report.duplicates, report.documents) == (3, 0, 2)
-    assert "hold 2 tokens: a loss over so few says little" in report.notes[1]
+    assert (report.also_in_val, report.duplicates, report.documents) == (3, 0, 2)
+    assert "have only 2 tokens: the validation loss will be noisy" in report.notes[1]
 
 
 def test_overlap_with_files_of_ones_own_is_told(stories: Path, tmp_path: Path):
     (tmp_path / "v.txt").write_bytes("".join(STORIES[:9]).encode())
     report = prepare(str(stories), tmp_path / "out", "byte", block_size=64, val=str(tmp_path / "v.txt"))
-    assert report.validated == 0
-    assert report.overlap > 0.9
-    assert any("stands in training too" in note for note in report.notes)
+    assert report.also_in_val == 0
+    assert report.contamination > 0.9
+    assert any("also occurs in training" in note for note in report.notes)
 
 
 @pytest.mark.parametrize(
     ("changes", "content", "error", "words"),
     [
-        ({"val_fraction": 0.1}, "new", ConfigError, "no share of the text is drawn.*Leave out --val-fraction"),
+        ({"val_fraction": 0.1}, "new", ConfigError, "nothing is drawn.*Leave out --val-fraction"),
         ({"split_by": "sequence"}, "new", ConfigError, "nothing is drawn.*Leave out --split-by"),
-        ({}, " \n", DataError, r"no text to validate on.*v\.txt"),
-        ({}, STORIES[0], DataError, "All of the text is in the validation files too"),
+        ({}, " \n", DataError, r"no text for validation.*v\.txt"),
+        ({}, STORIES[0], DataError, "All of the text is also in the validation files"),
     ],
 )
 def test_validation_files_that_make_no_sense_are_refused(tmp_path: Path, changes, content: str, error, words: str):
@@ -161,7 +161,7 @@ def test_the_tokenizer_learns_from_the_training_side_only(tmp_path: Path):
     report = prepare(str(text), tmp_path / "out", "char", block_size=64)
     assert Dataset.open(tmp_path / "out").tokenizer.decode([0, 1, 2, 3, 4, 5, 6]) == " abcdef"
     assert report.unknown_characters > 80
-    assert "that training does not: all such share one id" in report.notes[1]
+    assert "that training does not have: they all become the unknown token" in report.notes[1]
 
 
 def test_few_documents_are_cut_at_the_end(tmp_path: Path):
@@ -195,12 +195,12 @@ def test_sequences_are_drawn_from_the_packed_tokens(stories: Path, tmp_path: Pat
     ]
     assert (report.split, report.train.documents + report.val.documents) == ("sequence", 40)
     assert report.text_bytes == sum(len(text.encode()) for text in STORIES)
-    assert "both sides" in report.notes[0]
+    assert "both splits" in report.notes[0]
 
 
 def test_a_long_document_in_pieces_gives_the_ids_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("minigpt.data.chunks.PIECE_CHARACTERS", 50)
-    monkeypatch.setattr("minigpt.data.opening.CHUNK_BYTES", 33)
+    monkeypatch.setattr("minigpt.data.chunks.CHUNK_CHARACTERS", 50)
+    monkeypatch.setattr("minigpt.data.opening.BLOCK_BYTES", 33)
     monkeypatch.setattr("minigpt.data.pack.JOB_BYTES", 200)
     folder = tmp_path / "text"
     folder.mkdir()
@@ -222,8 +222,8 @@ def test_overlap_is_reported(tmp_path: Path):
         (folder / f"{number}.txt").write_text(licence + f"\n\nNumber {number}.", encoding="utf-8")
     report = prepare(str(folder), tmp_path / "out", "byte", block_size=64)
     assert report.duplicates == 0
-    assert report.overlap > 0.9
-    assert "stands in training too" in " ".join(report.notes)
+    assert report.contamination > 0.9
+    assert "also occurs in training" in " ".join(report.notes)
 
 
 def test_a_vocabulary_larger_than_the_text_says_so(stories: Path, tmp_path: Path):
@@ -235,9 +235,9 @@ def test_a_vocabulary_larger_than_the_text_says_so(stories: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"val_fraction": 0}, ConfigError, "share of validation"),
-        ({"val_fraction": 0.6}, ConfigError, "share of validation"),
-        ({"val_fraction": float("nan")}, ConfigError, "share of validation"),
+        ({"val_fraction": 0}, ConfigError, "validation fraction"),
+        ({"val_fraction": 0.6}, ConfigError, "validation fraction"),
+        ({"val_fraction": float("nan")}, ConfigError, "validation fraction"),
         ({"split_by": "word"}, ConfigError, "document, sequence"),
         ({"block_size": 0}, ConfigError, "block size"),
         ({"seed": -3}, ConfigError, r"seed.*-3.*2\^63"),
@@ -245,7 +245,7 @@ def test_a_vocabulary_larger_than_the_text_says_so(stories: Path, tmp_path: Path
         ({"sources": []}, ConfigError, "nothing to prepare"),
         ({"tokenizer": "gpt3"}, TokenizerError, "Did you mean gpt2"),
         ({"block_size": 100_000}, DataError, "too little text.*100,001"),
-        ({"sources": ["nowhere.txt"]}, DataError, "no such file"),
+        ({"sources": ["nowhere.txt"]}, DataError, "No such file"),
     ],
 )
 def test_what_cannot_work_is_refused_and_leaves_nothing(stories: Path, tmp_path: Path, changes, error, words):
@@ -267,7 +267,7 @@ def test_hardly_any_text_is_refused(tmp_path: Path, content: str):
 def test_an_existing_output_is_left_alone(stories: Path, tmp_path: Path):
     out = tmp_path / "out"
     out.mkdir()
-    with pytest.raises(DataError, match="exists already"):
+    with pytest.raises(DataError, match="already exists"):
         prepare(str(stories), out)
     assert list(out.iterdir()) == []
 
@@ -302,15 +302,15 @@ def test_progress_is_told_in_order(stories: Path, tmp_path: Path):
 
 def test_a_data_set_whose_parts_do_not_belong_together_is_refused(stories: Path, tmp_path: Path):
     prepare(str(stories), tmp_path / "a", "char", block_size=64)
-    with pytest.raises(DataError, match=r"no such data set.*minigpt prepare"):
+    with pytest.raises(DataError, match=r"No such data set.*minigpt prepare"):
         Dataset.open(tmp_path / "b")
-    with pytest.raises(DataError, match="holds no prepared data"):
+    with pytest.raises(DataError, match="Not a data set"):
         Dataset.open(tmp_path)
     make_tokenizer("byte").save(tmp_path / "a")
-    with pytest.raises(TokenizerError, match="not made by the tokenizer beside it"):
+    with pytest.raises(TokenizerError, match="was made by another tokenizer"):
         Dataset.open(tmp_path / "a")
     (tmp_path / "a" / "meta.json").unlink()
-    with pytest.raises(DataError, match=r"meta\.json is missing"):
+    with pytest.raises(DataError, match=r"has no meta\.json"):
         Dataset.open(tmp_path / "a")
 
 
@@ -320,8 +320,8 @@ def test_a_data_set_whose_parts_do_not_belong_together_is_refused(stories: Path,
         (lambda meta: meta[:-9], "damaged"),
         (lambda meta: b"[]", "damaged"),
         (lambda meta: meta.replace(b'"seed"', b'"sead"'), "damaged"),
-        (lambda meta: meta.replace(b'"format": 2', b'"format": 9'), "newer Mini-GPT"),
-        (lambda meta: meta.replace(b'"format": 2', b'"format": 1'), "an older Mini-GPT.*Prepare the data again"),
+        (lambda meta: meta.replace(b'"format": 3', b'"format": 9'), "newer Mini-GPT"),
+        (lambda meta: meta.replace(b'"format": 3', b'"format": 1'), "an older Mini-GPT.*Prepare the data again"),
     ],
 )
 def test_a_damaged_report_is_refused(stories: Path, tmp_path: Path, change, words: str):

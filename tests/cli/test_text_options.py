@@ -47,25 +47,25 @@ def run(call, *arguments: object) -> str:
 def test_what_a_folder_leaves_out_is_said_and_can_be_taken_as_said(call, notes: Path, tmp_path: Path):
     said = run(call, notes, "--out", tmp_path / "a")
     assert re.search(
-        r"left out 3 \.tex \(\d+ kB\), 1 \.org\.gz \(\d+ kB\), 1 \.html \(\d+ kB\), 1 hidden file documents 12 ", said
+        r"skipped 3 \.tex \(\d+ kB\), 1 \.org\.gz \(\d+ kB\), 1 \.html \(\d+ kB\), 1 hidden file documents 12 ", said
     )
     assert "page.html is an HTML page. Convert it: `pandoc" in said
     patterns = shlex.split(said.partition("To read them too: ")[2].partition(" Note:")[0])
     again = run(call, *patterns, notes, "--out", tmp_path / "b")
     assert "documents 16 " in again
     assert "To read them too" not in again
-    assert DatasetCard.load(tmp_path / "b").left_out == ("1 .html (0 kB)", "1 hidden file")
+    assert DatasetCard.load(tmp_path / "b").skipped == ("1 .html (0 kB)", "1 hidden file")
 
 
 def test_what_was_asked_for_is_kept_and_makes_the_same_data_set(call, notes: Path, tmp_path: Path):
     options = ["--pattern", "*.t?x", "--pattern", "*.html", "--exclude", "1.*", "--format", "text", "--split-lines"]
     run(call, notes, *options, "--out", tmp_path / "a")
     report = DatasetCard.load(tmp_path / "a")
-    assert report.reading == SourceOptions(
+    assert report.source_options == SourceOptions(
         pattern=("*.t?x", "*.html"), exclude=("1.*",), format="text", split_lines=True
     )
-    run(call, notes, *report.reading.words(), "--out", tmp_path / "b")
-    prepare(notes, tmp_path / "c", "byte", block_size=32, **vars(report.reading))
+    run(call, notes, *report.source_options.arguments(), "--out", tmp_path / "b")
+    prepare(notes, tmp_path / "c", "byte", block_size=32, **vars(report.source_options))
     a, b, c = ((tmp_path / name / "train.tokens").read_bytes() for name in "abc")
     assert a == b == c
 
@@ -75,7 +75,7 @@ def test_a_separator_is_typed_with_escapes(call, tmp_path: Path):
     text.write_text("\n---\n".join(map(story, range(20))))
     said = run(call, text, "--split-at", r"\n---\n", "--out", tmp_path / "a")
     assert "documents 20 " in said
-    assert DatasetCard.load(tmp_path / "a").reading.split_at == "\n---\n"
+    assert DatasetCard.load(tmp_path / "a").source_options.split_at == "\n---\n"
     text.write_text("<|endoftext|>".join(map(story, range(20))))
     said = run(call, text, "--out", tmp_path / "b")
     assert "<|endoftext|> occurs 19 times in the text" in said
@@ -91,18 +91,18 @@ def test_names_need_not_be_utf8(call, tmp_path: Path):
     assert DatasetCard.load(tmp_path / "a").sources == (f"{tmp_path}/caf\ufffd.txt",)
     Path(name.replace(".txt", ".\udcff")).write_text("words")  # its suffix stands in the report
     found = run(call, tmp_path, "--out", tmp_path / "b", "--exclude", "a", "--exclude", "no\udce9")
-    assert "fits nothing" in found
-    assert "1 .\ufffd (0 kB)" in DatasetCard.load(tmp_path / "b").left_out
+    assert "matches nothing" in found
+    assert "1 .\ufffd (0 kB)" in DatasetCard.load(tmp_path / "b").skipped
     run(call, name, "--out", os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
 
 
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("x" * 400, "no such file"),
-        ("x" * 300 + "/a.txt", "no such file"),
-        ("/dev/null" if os.name == "posix" else "x", "/dev/null is a device" if os.name == "posix" else "no such file"),
-        ("", "no such file"),
+        ("x" * 400, "No such file"),
+        ("x" * 300 + "/a.txt", "No such file"),
+        ("/dev/null" if os.name == "posix" else "x", "/dev/null is a device" if os.name == "posix" else "No such file"),
+        ("", "No such file"),
     ],
 )
 def test_trouble_in_reading_is_not_called_trouble_in_writing(call, tmp_path: Path, source: str, words: str):
@@ -118,7 +118,7 @@ def test_a_damaged_record_of_how_the_text_was_read_is_refused(call, notes: Path,
     meta = tmp_path / "a" / "meta.json"
     content = json.loads(meta.read_text("utf-8"))
     for reading in ({"pattern": [1]}, [], "x", {"format": "exe"}):
-        meta.write_text(json.dumps({**content, "reading": reading}))
+        meta.write_text(json.dumps({**content, "source_options": reading}))
         code, _, err = call("train", "--data", tmp_path / "a", "--run", tmp_path / "run")
         assert (code, "Traceback" in err, "meta.json" in err) == (2, False, True), reading
 

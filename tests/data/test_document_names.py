@@ -11,51 +11,51 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt.data.chunks import ChunkOrigin
-from minigpt.data.documents import DocumentsWriter, read_documents, title
+from minigpt.data.chunks import DocumentOrigin
+from minigpt.data.document_names import DocumentNamesWriter, read_document_names
 from minigpt.errors import DataError
 
 names = st.one_of(st.sampled_from(["a.txt", "b.jsonl", "b.jsonl:1", "", '"', "1", "1 2", "x\n5"]), st.text(max_size=9))
-origins = st.builds(ChunkOrigin, names, st.sampled_from([0, 0, 1, 2, 3, 4, 5, 10**12]))
+origins = st.builds(DocumentOrigin, names, st.sampled_from([0, 0, 1, 2, 3, 4, 5, 10**12]))
 
 
-def write(path: Path, documents: list[ChunkOrigin]) -> None:
+def write(path: Path, documents: list[DocumentOrigin]) -> None:
     path.unlink(missing_ok=True)
-    with DocumentsWriter(path) as writer:
+    with DocumentNamesWriter(path) as writer:
         for origin in documents:
             writer.add(origin)
 
 
 @given(documents=st.lists(origins, max_size=30))
 @settings(max_examples=300, deadline=None)
-def test_what_is_written_is_what_is_read(tmp_path_factory: pytest.TempPathFactory, documents: list[ChunkOrigin]):
+def test_what_is_written_is_what_is_read(tmp_path_factory: pytest.TempPathFactory, documents: list[DocumentOrigin]):
     path = tmp_path_factory.getbasetemp() / "any.documents"
     write(path, documents)
-    found = read_documents(path, len(documents))
+    found = read_document_names(path, len(documents))
     assert found is not None
-    readable = [title(origin).encode(errors="replace").decode() for origin in documents]
+    readable = [origin.title.encode(errors="replace").decode() for origin in documents]
     assert list(found) == readable
     for wrong in (len(documents) - 1, len(documents) + 1):
         with pytest.raises(DataError, match=r"any\.documents is damaged.*first words"):
-            read_documents(path, wrong)
+            read_document_names(path, wrong)
 
 
 def test_it_can_be_looked_into(tmp_path: Path):
-    rows = [ChunkOrigin("s.jsonl", row) for row in (17, 21, 22, 23)]
-    write(tmp_path / "d", [ChunkOrigin("notes/ä.txt"), *rows, ChunkOrigin("b.txt"), ChunkOrigin("b.txt")])
-    expected = '"notes/\\u00e4.txt"\n"s.jsonl"\n17\n21 3\n"b.txt"\n"b.txt"\n'
+    rows = [DocumentOrigin("s.jsonl", row) for row in (17, 21, 22, 23)]
+    write(tmp_path / "d", [DocumentOrigin("notes/ä.txt"), *rows, DocumentOrigin("b.txt"), DocumentOrigin("b.txt")])
+    expected = '"notes/\\u00e4.txt"\n0\n"s.jsonl"\n17\n21 3\n"b.txt"\n0\n0\n'
     assert (tmp_path / "d").read_text() == expected
 
 
 def test_many_records_take_two_bytes_each(tmp_path: Path):
-    write(tmp_path / "train", [ChunkOrigin("s.jsonl", row) for row in range(1, 100_000) if row % 10])
-    write(tmp_path / "val", [ChunkOrigin("s.jsonl", row) for row in range(10, 100_000, 10)])
+    write(tmp_path / "train", [DocumentOrigin("s.jsonl", row) for row in range(1, 100_000) if row % 10])
+    write(tmp_path / "val", [DocumentOrigin("s.jsonl", row) for row in range(10, 100_000, 10)])
     assert sum((tmp_path / side).stat().st_size for side in ("train", "val")) < 2 * 100_000
 
 
 def test_names_of_any_bytes_become_text(tmp_path: Path):
-    write(tmp_path / "d", [ChunkOrigin("caf\udce9.txt"), ChunkOrigin("half \ud800")])
-    assert list(read_documents(tmp_path / "d", 2) or ()) == ["caf?.txt", "half ?"]
+    write(tmp_path / "d", [DocumentOrigin("caf\udce9.txt"), DocumentOrigin("half \ud800")])
+    assert list(read_document_names(tmp_path / "d", 2) or ()) == ["caf?.txt", "half ?"]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_names_of_any_bytes_become_text(tmp_path: Path):
         *(
             b"",
             b"5\n",
-            b'"a"\n0\n',
+            b'"a"\n0 2\n',
             b'"a"\n-1\n',
             b'"a"\n1 0\n',
             b'"a"\n1 x\n',
@@ -80,20 +80,20 @@ def test_names_of_any_bytes_become_text(tmp_path: Path):
 def test_what_is_damaged_is_refused(tmp_path: Path, content: bytes):
     (tmp_path / "d").write_bytes(content)
     with pytest.raises(DataError, match="d is damaged"):
-        read_documents(tmp_path / "d", 1)
+        read_document_names(tmp_path / "d", 1)
 
 
 def test_a_hostile_name_has_no_half_characters(tmp_path: Path):
-    (tmp_path / "d").write_text(json.dumps("\ud800\x1b[31m") + "\n")
-    assert list(read_documents(tmp_path / "d", 1) or ()) == ["?\x1b[31m"]  # what shows it makes the rest visible
+    (tmp_path / "d").write_text(json.dumps("\ud800\x1b[31m") + "\n0\n")
+    assert list(read_document_names(tmp_path / "d", 1) or ()) == ["?\x1b[31m"]  # what shows it makes the rest visible
 
 
 def test_none_is_none(tmp_path: Path):
-    assert read_documents(tmp_path / "d", 1) is None
+    assert read_document_names(tmp_path / "d", 1) is None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
 def test_a_pipe_is_not_waited_for(tmp_path: Path):
     os.mkfifo(tmp_path / "d")
-    with pytest.raises(DataError, match="no regular file"):
-        read_documents(tmp_path / "d", 1)
+    with pytest.raises(DataError, match="not a regular file"):
+        read_document_names(tmp_path / "d", 1)

@@ -40,10 +40,10 @@ def test_it_prepares_reports_and_says_what_comes_next(text: Path, tmp_path: Path
     assert run(text, "--out", out, "--tokenizer", "char", "--block-size", "64", "--val-fraction", "0.2") == 0
     captured = capsys.readouterr()
     assert f"minigpt train --data '{out}' --run 'runs/my data'" in captured.out
-    assert "Note: There are fewer than 10 documents, so the last 20%" in captured.out.replace("\n", " ")
+    assert "Note: There are fewer than 10 documents, so validation is the last 20%" in captured.out.replace("\n", " ")
     for phase in ("reading", "learning", "encoding", "comparing"):
         assert f"{phase}: " in captured.err
-    report = Dataset.open(out).report
+    report = Dataset.open(out).card
     assert (report.val_fraction, report.block_size, report.tokenizer) == (0.2, 64, "char")
     for name, _ in report.rows():
         assert name in captured.out
@@ -78,7 +78,7 @@ def test_text_for_a_runs_tokenizer_is_measured_whole_or_trained_on(
     with pytest.raises(SystemExit) as ended:
         main([*measuring, "--json"])
     assert not ended.value.code
-    tokens = Dataset.open("letters").report.tokens
+    tokens = Dataset.open("letters").card.tokens
     assert json.loads(capsys.readouterr().out)["tokens"] == tokens - 2  # all but the first of each split
     with pytest.raises(SystemExit) as ended:
         main([*training, "--steps", "2", "--train.sample-prompts", "0"])
@@ -96,11 +96,11 @@ def test_files_of_ones_own_validate(text: Path, tmp_path: Path, capsys: pytest.C
     arguments = ["--out", out, "--tokenizer", "byte", "--block-size", "64"]
     assert run(text, "--val", *names[:2], "--val", names[2], *arguments) == 0
     assert "validation from" in capsys.readouterr().out
-    assert Dataset.open(out).report.val.documents == 3
+    assert Dataset.open(out).card.val.documents == 3
     assert run("--val", text, "--out", tmp_path / "x") == 2
-    assert "all files stand behind --val" in capsys.readouterr().err
+    assert "all files follow --val" in capsys.readouterr().err
     assert run(text, "--val", "--out", tmp_path / "x") == 2
-    assert "--val names nothing" in capsys.readouterr().err
+    assert "--val has no value" in capsys.readouterr().err
     assert run(text, "--val", names[0], "--val-fraction", "0.1", "--out", tmp_path / "x") == 2
     assert "Leave out --val-fraction" in capsys.readouterr().err
 
@@ -110,11 +110,11 @@ def test_files_of_ones_own_validate(text: Path, tmp_path: Path, capsys: pytest.C
     [
         (["--out", "x"], "nothing to prepare"),
         (["pylib", "--out", "x", "--seed", "-3"], "seed is out of range"),
-        (["nowhere", "--out", "x"], "There is no such file"),
+        (["nowhere", "--out", "x"], "No such file"),
         (["pylib", "--out", "x", "--tokenizer", "gpt"], "Did you mean gpt2"),
-        (["pylib", "--out", "x", "--val-fraction", "2"], "share of validation"),
+        (["pylib", "--out", "x", "--val-fraction", "2"], "validation fraction"),
         (["pylib", "--out", "x", "--split-by", "word"], "word"),
-        (["pylib", "--out", "x", "--tokeniser", "gpt2"], "no such option"),
+        (["pylib", "--out", "x", "--tokeniser", "gpt2"], "Did you mean --tokenizer?"),
         (["pylib"], "out"),
     ],
 )
@@ -129,7 +129,7 @@ def test_mistakes_end_with_a_message_and_2(
 
 def test_an_output_that_exists_is_refused(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert run(text, "--out", tmp_path) == 2
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
 def test_a_hyphen_is_standard_input(tmp_path: Path):
