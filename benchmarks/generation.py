@@ -1,10 +1,10 @@
-"""Generation side by side: tokens a second of Mini-GPT and of transformers' `generate`, the same weights, in one run.
+"""Generation speed: tokens per second of Mini-GPT and of transformers' `generate`, with the same weights, in one run.
 
     python benchmarks/generation.py --out results          preset seed, 1 and 16 prompts, 256 new tokens, top-k 50
 
-The contestants take turns, so that a drifting machine hurts all alike; medians, with the least and the most. Beside
-them stands what the machine's memory allows: how often a second it can read all the weights that a token needs. Before
-the clock starts, both must choose the same tokens at temperature 0.
+The contestants take turns, so that a drifting machine affects all alike; medians, with minimum and maximum. For
+comparison: what the machine's memory allows, that is, how often per second it can read all the weights that a token
+needs. Before the clock starts, both must choose the same tokens at temperature 0.
 
 transformers runs in float32, as people run it. Loading and packing the weights is not counted, reading the prompts is.
 """
@@ -16,7 +16,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,27 +24,26 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from minigpt.config import GPTConfig, resolve
-from minigpt.generation import Sampling, for_inference, stream_steps
-from minigpt.generation.inference_weights import detect_runtime
-from minigpt.generation.quantized_linear import KINDS, SMALL
+from minigpt.generation import Engine, SamplingParams, for_inference
+from minigpt.generation.inference_weights import choose_dtype
+from minigpt.generation.quantized_linear import DTYPES, SMALL
 from minigpt.model import GPT
-from minigpt.runtime import detect_runtime as choose_machine
-from minigpt.runtime import environment
+from minigpt.runtime import detect_runtime, environment
 
 PEER = "transformers float32"
 
 
 @dataclass
 class Contestant:
-    """Somebody who writes, and how quickly it did."""
+    """A generator, and its speed in each round."""
 
     name: str
-    write: Callable[[list[list[int]], Sampling], list[list[int]]]
+    generate: Callable[[list[list[int]], SamplingParams], list[list[int]]]
     rates: list[float] = field(default_factory=list)
 
     @property
     def median(self) -> float:
-        """Its median tokens a second, all prompts together."""
+        """Its median tokens per second, all prompts together."""
         return statistics.median(self.rates)
 
 
@@ -59,13 +58,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     model = GPT(resolve(options.preset).model).eval()
-    report: dict[str, Any] = {"environment": environment(choose_machine("cpu", "float32")), "prompts": {}}
+    report: dict[str, Any] = {"environment": environment(detect_runtime("cpu", "float32")), "prompts": {}}
     limits = memory_limits(model)
     for count in options.prompts:
         found = measure(model, count, options.new_tokens, options.rounds)
         print_table(found, limits, count, options.new_tokens)
-        print(f"auto takes {(choice := detect_runtime(model, rows=count)).kind}; {choice.reason}\n")
-        report["prompts"][count] = {each.name: each.rates for each in found} | {"auto": choice.kind}
+        print(f"auto takes {(choice := choose_dtype(model, rows=count)).dtype}; {choice.reason}\n")
+        report["prompts"][count] = {each.name: each.rates for each in found} | {"auto": choice.dtype}
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "generation.json").write_text(json.dumps(report | {"limits": limits}, indent=1), "utf-8")
@@ -73,47 +72,49 @@ def main() -> None:
 
 
 def measure(model: GPT, count: int, new_tokens: int, rounds: int) -> list[Contestant]:
-    """Lets everybody continue `count` random prompts of 16 tokens, in turns, after a round to warm up."""
+    """Times all of them on `count` random prompts of 16 tokens, in turns, after a round to warm up."""
     prompts = torch.randint(model.config.vocab_size, (count, 16)).tolist()
     theirs = as_transformers(model)
-    contestants = [Contestant(f"minigpt {kind}", ours_with(for_inference(model, kind), new_tokens)) for kind in KINDS]
-    contestants.append(
-        Contestant(PEER, lambda prompts, sampling: generate_theirs(theirs, prompts, sampling, new_tokens))
-    )
-    greedy = [each.write(prompts, Sampling(temperature=0)) for each in (contestants[0], contestants[-1])]
+    contestants = [Contestant(f"minigpt {dtype}", ours_with(for_inference(model, dtype))) for dtype in DTYPES]
+    contestants.append(Contestant(PEER, lambda prompts, params: generate_theirs(theirs, prompts, params)))
+    params = SamplingParams(temperature=0.8, top_k=50, max_new_tokens=new_tokens, stop_tokens=())
+    greedy = [each.generate(prompts, replace(params, temperature=0)) for each in (contestants[0], contestants[-1])]
     assert greedy[0] == greedy[1], "minigpt and transformers choose different tokens"
     for each in contestants:
-        each.write(prompts[:1], Sampling())
+        each.generate(prompts[:1], params)
     for _ in range(rounds):
         for each in contestants:
             begun = time.perf_counter()
-            written = each.write(prompts, Sampling(temperature=0.8, top_k=50))
+            written = each.generate(prompts, params)
             each.rates.append(sum(map(len, written)) / (time.perf_counter() - begun))
     return contestants
 
 
-def ours_with(model: GPT, new_tokens: int) -> Callable[[list[list[int]], Sampling], list[list[int]]]:
-    """Returns Mini-GPT's engine with weights of one form."""
+def ours_with(model: GPT) -> Callable[[list[list[int]], SamplingParams], list[list[int]]]:
+    """Returns a function that generates with Mini-GPT's engine."""
 
-    def write(prompts: list[list[int]], sampling: Sampling) -> list[list[int]]:
+    def generate(prompts: list[list[int]], params: SamplingParams) -> list[list[int]]:
         rows: list[list[int]] = [[] for _ in prompts]
-        for steps in stream_steps(model, prompts, new_tokens, sampling, range(len(prompts)), logprobs=False):
-            for step in steps:
-                rows[step.row].append(step.token)
+        engine = Engine(model, max_batch_size=len(prompts), max_length=len(prompts[0]) + params.max_new_tokens)
+        for seed, prompt in enumerate(prompts):
+            engine.add(prompt, replace(params, seed=seed))
+        while engine.has_unfinished:
+            for output in engine.step():
+                rows[output.request_id].append(output.token)
         return rows
 
-    return write
+    return generate
 
 
-def generate_theirs(model: Any, prompts: list[list[int]], sampling: Sampling, new_tokens: int) -> list[list[int]]:
-    """Returns what transformers writes."""
+def generate_theirs(model: Any, prompts: list[list[int]], params: SamplingParams) -> list[list[int]]:
+    """Returns what transformers generates."""
     ids = torch.tensor(prompts)
-    if sampling.is_greedy:
+    if params.is_greedy:
         drawn: dict[str, Any] = {"do_sample": False}
     else:
-        drawn = {"do_sample": True, "temperature": sampling.temperature, "top_k": sampling.top_k}
+        drawn = {"do_sample": True, "temperature": params.temperature, "top_k": params.top_k}
     mask = torch.ones_like(ids)
-    found = model.generate(ids, attention_mask=mask, max_new_tokens=new_tokens, pad_token_id=0, **drawn)
+    found = model.generate(ids, attention_mask=mask, max_new_tokens=params.max_new_tokens, pad_token_id=0, **drawn)
     return found[:, ids.size(1) :].tolist()
 
 
@@ -135,19 +136,19 @@ def as_transformers(model: GPT) -> Any:
 
 
 def memory_limits(model: GPT) -> dict[str, float]:
-    """Returns for each form how many tokens a second memory allows for one prompt: reading rate / bytes of a token."""
+    """Returns the tokens per second that memory allows for one prompt: reading rate / bytes of a token."""
     matrices = [layer.weight.numel() for layer in model.modules() if isinstance(layer, torch.nn.Linear)]
     limits = {}
-    for kind, width in (("float32", 4), ("bfloat16", 2), ("int8", 1)):
+    for dtype, width in (("float32", 4), ("bfloat16", 2), ("int8", 1)):
         size = sum(numel * (width if numel >= SMALL else 4) for numel in matrices)
-        limits[kind] = reading_rate(size) / size
-        print(f"{kind}: {size / 1e6:.1f} MB a token, read at {reading_rate(size) / 1e9:.0f} GB/s")
-    print(f"far more than the caches hold is read at {reading_rate(2**29) / 1e9:.0f} GB/s\n")
+        limits[dtype] = reading_rate(size) / size
+        print(f"{dtype}: {size / 1e6:.1f} MB per token, read at {reading_rate(size) / 1e9:.0f} GB/s")
+    print(f"data much larger than the caches is read at {reading_rate(2**29) / 1e9:.0f} GB/s\n")
     return limits
 
 
 def reading_rate(size: int) -> float:
-    """Returns bytes a second at which so many bytes are read again and again: the best of thirty sums."""
+    """Returns bytes per second when this many bytes are read repeatedly: the best of thirty sums."""
     memory, best = torch.ones(size // 4), float("inf")
     for _ in range(30):
         begun = time.perf_counter()
@@ -160,7 +161,7 @@ def print_table(contestants: list[Contestant], limits: dict[str, float], count: 
     """Prints a table in Markdown."""
     peer = contestants[-1].median
     print(f"{count} prompt{'s' * (count > 1)}, {new_tokens} new tokens each, {torch.get_num_threads()} threads\n")
-    print("| | tokens/s | least to most | times transformers | memory's limit, tokens/s |\n|---|---:|---:|---:|---:|")
+    print("| | tokens/s | min to max | times transformers | memory's limit, tokens/s |\n|---|---:|---:|---:|---:|")
     for each in contestants:
         limit = f"{count * limits[each.name.split()[1]]:,.0f}"
         spread = f"{min(each.rates):,.0f} to {max(each.rates):,.0f}"
@@ -169,7 +170,7 @@ def print_table(contestants: list[Contestant], limits: dict[str, float], count: 
 
 
 def draw(report: dict[str, Any], limits: dict[str, float], file: Path) -> None:
-    """Saves the rates as a picture: a panel for each number of prompts, a bar for each contestant."""
+    """Saves the rates as a bar chart, with a panel for each number of prompts."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -188,7 +189,7 @@ def draw(report: dict[str, Any], limits: dict[str, float], file: Path) -> None:
         axis.set_title(f"{count} prompt{'s' if count > 1 else ''} at once", loc="left")
         axis.set_xlim(0, 1.3 * max(medians))
         axis.spines[["top", "right"]].set_visible(False)
-    axes[-1, 0].set_xlabel("new tokens a second; bars: medians, lines: least to most")
+    axes[-1, 0].set_xlabel("new tokens per second; bars: medians, lines: min to max")
     figure.savefig(file, dpi=120)
 
 

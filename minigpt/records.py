@@ -21,7 +21,7 @@ Kinds that are kept in metrics.jsonl:
                  a probe (dead_unit_ratio), the share of heads that look at one token only (saturated_head_ratio)
     note         step, text: something a person should know
 Kinds that pass by: start, progress (each step), validating (done, total), samples (samples: what was just kept of what
-the model says, see minigpt/generation/sample_record.py), message (text), finding (finding: see
+the model says, see minigpt.generation.sample_log.py), message (text), finding (finding: see
 minigpt/doctor/finding.py), end (stopped, early, peak_bytes).
 """
 

@@ -23,6 +23,7 @@ FLOORS = {
     "config": 1,
     "plotting": 2,
     "source_options": 1,
+    "sampling_params": 1,
     "intervals": 2,
     "runtime": 2,
     "model": 2,

@@ -39,13 +39,13 @@ FORMS: dict[str, list[str]] = {
     "replay": ["replay run/dumps/step-000000005"],
     "generate": [
         "generate run --max-new-tokens 4",
-        "generate run --max-new-tokens 4 --json --samples 2",
-        "generate run --max-new-tokens 4 --prompts prompts.txt",
-        "generate run --max-new-tokens 4 --prompts prompts.jsonl --json",
-        "generate run --max-new-tokens 4 --prompts - < prompts.txt",
-        "generate run --max-new-tokens 4 --prompt cat --explain",
-        "generate run --max-new-tokens 4 --prompt cat --beams 2 --checkpoint latest",
-        "generate run --max-new-tokens 4 --prompt cat --best-of 2 --verbose --weights int8",
+        "generate run --max-new-tokens 4 --json --num-samples 2",
+        "generate run --max-new-tokens 4 --prompt-file prompts.txt",
+        "generate run --max-new-tokens 4 --prompt-file prompts.jsonl --json",
+        "generate run --max-new-tokens 4 --prompt-file - < prompts.txt",
+        "generate run --max-new-tokens 4 --prompt cat --top-logprobs 5",
+        "generate run --max-new-tokens 4 --prompt cat --num-beams 2 --checkpoint latest",
+        "generate run --max-new-tokens 4 --prompt cat --best-of 2 --verbose --dtype int8",
         "generate run --max-new-tokens 4 --interactive < prompts.txt",
         "generate imported --max-new-tokens 4 --prompt cat",
     ],
@@ -134,7 +134,7 @@ def quoted(word: str) -> str:
 
 
 WAITED_FOR = {"fifo"}
-"""Prompts may come through a pipe, as in `--prompts <(command)`: nobody writing yet is no damage."""
+"""Prompts may come through a pipe, as in `--prompt-file <(command)`: nobody writing yet is no damage."""
 
 
 def make_case(seed: int, number: int, folder: Path) -> Case:

@@ -1,152 +1,135 @@
-"""The options of `minigpt generate` that say what text is wanted and how it is shown, and what they mean to a model."""
+"""The options of `minigpt generate` that say which text is wanted and what is shown of it."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from minigpt.errors import ConfigError
+from minigpt.sampling_params import SamplingParams
 from minigpt.text_utils import escaped, quoted, unescaped
 
 if TYPE_CHECKING:
-    from minigpt.generation.text import SamplingParams
     from minigpt.tokenizers import Tokenizer
 
-_Several = Parameter(negative="", show_default=False)
+_Repeatable = Parameter(negative="", show_default=False)
+_NoOption = Parameter(parse=False)
 _Flag = Parameter(negative="", show_default=False)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextOptions:
-    """How the text is chosen, and where it ends. The samplers act in the order in which they stand in samplers.py."""
+class SamplingOptions(SamplingParams):
+    """`SamplingParams` as they are typed, with tokens given as text, which the run's tokenizer resolves."""
 
-    max_new_tokens: int = 100
-    "The most tokens to add."
-    temperature: float = 0.8
-    "0 takes the most likely token; below 1 plays safe, above 1 takes risks."
-    top_k: int | None = 50
-    "Choose among the k most likely tokens only; none chooses among all."
-    top_p: float | None = None
-    "Choose among the most likely tokens that together have this probability."
-    min_p: float | None = None
-    "Choose among tokens at least this many times as likely as the most likely one, as 0.05."
-    typical_p: float | None = None
-    "Choose among tokens of about the expected surprise that together have this probability."
-    repetition_penalty: float = 1.0
-    "Above 1 makes tokens that are in the text already less likely, as 1.2."
-    presence_penalty: float = 0.0
-    "Taken off the logits of tokens that are in the text already."
-    frequency_penalty: float = 0.0
-    "Taken off the logits for each time that a token is in the text already."
-    no_repeat_ngram: int | None = None
-    "Never repeat a sequence of this many tokens."
-    ban: Annotated[tuple[str, ...], _Several] = ()
-    "Never choose this token: its text with its space, as ' the', its number, '#262', or '<|endoftext|>'; repeatable."
-    bias: Annotated[tuple[str, ...], _Several] = ()
-    "TOKEN=NUMBER, as ' the=-2': add the number to the token's logit; may be repeated."
-    stop: Annotated[tuple[str, ...], _Several] = ()
-    r"End the text before this string; may be repeated. \n in it is a new line, \t a tab, \u00e9 an é."
-    stop_token: Annotated[tuple[str, ...], _Several] = ()
-    "End the text at this token, as at the end of a document; may be repeated."
-    seed: int | None = None
-    "The same seed gives the same text, on the same machine; without one it differs each time."
+    stop: Annotated[tuple[str, ...], _Repeatable] = ()
+    r"End the text before this string; may be repeated. \n is a new line, \t a tab, \u00e9 an é."
+    stop_token: Annotated[tuple[str, ...], _Repeatable] = ()
+    "End the text at this token, in addition to the end of the document; may be repeated."
+    banned_token: Annotated[tuple[str, ...], _Repeatable] = ()
+    "Never choose this token, given as text (' the'), number ('#262') or name ('<|endoftext|>'); may be repeated."
+    bias: Annotated[tuple[str, ...], Parameter("--logit-bias", negative="", show_default=False)] = ()
+    "Add a number to a token's logit, as TOKEN=NUMBER, for example ' the=-2'; may be repeated."
 
-    def settings(self, tokenizer: Tokenizer) -> SamplingParams:
-        """Returns the options as `minigpt.generation` takes them.
+    # Not typed: `params` fills them in from the three above.
+    logit_bias: Annotated[Mapping[int, float] | None, _NoOption] = None
+    banned_tokens: Annotated[Sequence[int], _NoOption] = ()
+    stop_tokens: Annotated[Sequence[int] | None, _NoOption] = None
+
+    def params(self, tokenizer: Tokenizer) -> SamplingParams:
+        """Returns the parameters that the options mean to a tokenizer.
 
         Raises:
-            ConfigError: if a token is none, or a bias no number. Other mistakes are found where they are used.
+            ConfigError: if a setting cannot work.
         """
-        return {
-            "max_new_tokens": self.max_new_tokens,
-            "temperature": self.temperature,
-            "top_k": self.top_k,
-            "top_p": self.top_p,
-            "min_p": self.min_p,
-            "typical_p": self.typical_p,
-            "repetition_penalty": self.repetition_penalty,
-            "presence_penalty": self.presence_penalty,
-            "frequency_penalty": self.frequency_penalty,
+        typed = {each.name: getattr(self, each.name) for each in fields(SamplingParams)} | {
             "logit_bias": dict(_bias(tokenizer, bias) for bias in self.bias),
-            "banned": [token_id(tokenizer, token) for token in self.ban],
-            "no_repeat_ngram": self.no_repeat_ngram,
+            "banned_tokens": [token_id(tokenizer, token) for token in self.banned_token],
             "stop": [unescape(string, "--stop") for string in self.stop],
             "stop_tokens": [tokenizer.end_of_text, *(token_id(tokenizer, token) for token in self.stop_token)],
-            "seed": self.seed,
         }
+        params = SamplingParams(**typed)
+        params.check(tokenizer.vocab_size)
+        return params
+
+    def as_typed(self) -> dict[str, Any]:
+        """Returns the values by the names of the options."""
+        not_typed = ("logit_bias", "banned_tokens", "stop_tokens")
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in not_typed}
+        return {"logit_bias" if name == "bias" else name: value for name, value in values.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """Looking for a likely text instead of drawing just one."""
+    """Searching for a likely text instead of drawing one."""
 
     best_of: int | None = None
-    "Make this many texts of each prompt, and show the one with the highest mean log-probability per token."
-    beams: int | None = None
-    "Search along this many beams instead of drawing, and show the best text."
+    "Generate this many texts for each prompt, and show the one with the highest mean log-probability per token."
+    num_beams: int | None = None
+    "Use beam search with this many beams instead of drawing, and show the best text."
     length_penalty: float = 1.0
-    "How much beams favour long texts: 0 compares sums of log-probabilities, 1 means, above 1 longer texts gain."
+    "How much beam search favours long texts: 0 compares sums of log-probabilities, 1 means, above 1 even more."
 
     @property
-    def texts(self) -> int | None:
-        """How many texts are made to choose from; None if there is no search."""
-        return self.best_of if self.beams is None else self.beams
+    def n_texts(self) -> int | None:
+        """How many texts are generated to choose from; None without a search."""
+        return self.best_of if self.num_beams is None else self.num_beams
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShownOptions:
+class DisplayOptions:
     """What is shown of a text."""
 
     show_probabilities: Annotated[bool, _Flag] = False
-    "Colour each token by the probability that the model gave it; without colours, print it behind the token."
-    explain: Annotated[bool, _Flag] = False
-    "Show for each step the five most likely next tokens, the chosen one, and what the samplers left of them."
+    "Colour each token by the probability that the model gave it; without colours, print the probability after it."
+    top_logprobs: int = 0
+    "Show this many of the most likely tokens at each step, the chosen one, and what the samplers left of them."
     as_json: Annotated[bool, Parameter("--json", negative="", show_default=False)] = False
-    "Print a line of JSON for each text: prompt, text, tokens, logprobs, stopped_by, seed, notes, settings."
+    "Print a line of JSON for each text: prompt, text, tokens, logprobs, finish_reason, seed, notes, settings."
     verbose: Annotated[bool, Parameter(("--verbose", "-v"), negative="", show_default=False)] = False
-    "Say on standard error what it runs on and why, what rounded weights cost in loss, and the speed."
+    "Print to standard error which device and data type are used and why, the speed, and the loss that rounding costs."
 
     @property
-    def likelihoods(self) -> bool:
-        """Whether anything of this shows how likely each token was."""
-        return self.show_probabilities or self.explain or self.as_json
+    def needs_logprobs(self) -> bool:
+        """Whether anything shown depends on how likely each token was."""
+        return self.show_probabilities or self.top_logprobs > 0 or self.as_json
 
 
 def token_id(tokenizer: Tokenizer, name: str) -> int:
-    """Returns the token that a user named: by its text, by its number as #262, or as `token_name` shows it.
+    """Returns the token with this text, number (as #262) or name (as `token_name` shows it).
 
     Raises:
-        ConfigError: if it is no token, or several.
+        ConfigError: if there is none, or the text is several tokens.
     """
     if re.fullmatch(r"#\d{1,9}", name):
         token = int(name[1:])
         if token < tokenizer.vocab_size:
             return token
-        raise ConfigError("There is no such token", got=name, remedy=f"Numbers go up to #{tokenizer.vocab_size - 1}.")
-    if name in (special := _special(tokenizer)):
+        raise ConfigError("No such token", got=name, remedy=f"Numbers go up to #{tokenizer.vocab_size - 1}.")
+    if name in (special := _special_tokens(tokenizer)):
         return special[name]
-    data = _meant(name)
+    data = _resolved(name)
     if data and data in tokenizer.vocabulary:
         return tokenizer.vocabulary.index(data)
     ids = tokenizer.encode(data.decode(errors="replace")).tolist()
     parts = ", ".join(f"#{token} {quoted(token_name(tokenizer, token))}" for token in ids[:8])
     raise ConfigError(
-        "This text is not one token" + (f" but {len(ids)}: {parts}" if len(ids) > 1 else ""),
+        "Not a single token" + (f" but {len(ids)}: {parts}" if len(ids) > 1 else ""),
         got=quoted(name),
-        remedy="Give one token: most words begin with their space, as ' the'.",
+        remedy="Give one token; most words include the space before them, as ' the'.",
     )
 
 
 def token_name(tokenizer: Tokenizer, token: int) -> str:
-    """Returns what a token is called, wherever one is shown; `token_id` takes the name."""
-    special = _special(tokenizer)
+    """Returns the name under which a token is shown; `token_id` accepts it."""
+    special = _special_tokens(tokenizer)
     if token in special.values():
         return next(name for name, each in special.items() if each == token)
     name = escaped(tokenizer.token_bytes(token))
-    if name in special or re.fullmatch(r"#\d{1,9}", name):  # it would be taken for another token
+    if name in special or re.fullmatch(r"#\d{1,9}", name):  # it would be read as another token
         return f"\\x{ord(name[0]):02x}{name[1:]}"
     return name
 
@@ -155,26 +138,25 @@ def unescape(text: str, option: str) -> str:
     """Returns a text with its escapes resolved.
 
     Raises:
-        ConfigError: if there is an escape that means nothing, or the bytes are no text.
+        ConfigError: if an escape is unknown, or the resulting bytes are not UTF-8.
     """
-    data = _meant(text)
+    data = _resolved(text)
     try:
         return data.decode()
     except UnicodeDecodeError:
-        what = f"{option} takes a text, and these bytes are none"
         remedy = r"\xNN is a byte of UTF-8: write \u00e9 or \xc3\xa9 for an é."
-        raise ConfigError(what, got=quoted(text), remedy=remedy) from None
+        raise ConfigError(f"{option} is not valid UTF-8", got=quoted(text), remedy=remedy) from None
 
 
-def _meant(text: str) -> bytes:
+def _resolved(text: str) -> bytes:
     try:
         return unescaped(text)
     except ValueError:
         remedy = r"Write \\ for a backslash. Escapes are \n, \r, \t, \xNN, \uNNNN and \UNNNNNNNN."
-        raise ConfigError("There is no such escape", got=text, remedy=remedy) from None
+        raise ConfigError("Unknown escape", got=text, remedy=remedy) from None
 
 
-def _special(tokenizer: Tokenizer) -> dict[str, int]:
+def _special_tokens(tokenizer: Tokenizer) -> dict[str, int]:
     """Returns the tokens that have a name instead of a text."""
     from minigpt.tokenizers.base import END_OF_TEXT, UNKNOWN
 
@@ -189,5 +171,6 @@ def _bias(tokenizer: Tokenizer, text: str) -> tuple[int, float]:
     except ValueError:
         token = ""
     if not token:
-        raise ConfigError("This is no bias", got=quoted(text), remedy="Give TOKEN=NUMBER, as --bias ' the=-2'.")
+        remedy = "Give TOKEN=NUMBER, as --logit-bias ' the=-2'."
+        raise ConfigError("Invalid --logit-bias", got=quoted(text), remedy=remedy)
     return token_id(tokenizer, token), value

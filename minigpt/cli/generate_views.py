@@ -1,7 +1,6 @@
-"""What a person, or a program, sees of generated texts: plain, with probabilities, step by step, or as JSON lines.
+"""How generated texts are shown: plain, with probabilities, step by step, or as JSON lines.
 
-A view is told of each text's beginning, its pieces and its end, one text after the other. What is generated is not
-decided here.
+A view gets each text's beginning, its outputs and its end, one text after the other.
 """
 
 from __future__ import annotations
@@ -17,61 +16,60 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from minigpt.cli.console import Console, print_json
-from minigpt.cli.generate_options import ShownOptions, token_name
+from minigpt.cli.generate_options import DisplayOptions, token_name
 from minigpt.text_utils import escape_control, quoted
 
 if TYPE_CHECKING:
-    from minigpt.generation import Sample, TextPiece
-    from minigpt.generation.engine import Candidate
+    from minigpt.generation import Sample, StepOutput
     from minigpt.tokenizers import Tokenizer
 
-LIKELY = ((0.5, "green"), (0.2, "cyan"), (0.05, "yellow"), (0.01, "magenta"), (0.0, "red"))
-"""From which probability on a token has which colour."""
+COLOURS = ((0.5, "green"), (0.2, "cyan"), (0.05, "yellow"), (0.01, "magenta"), (0.0, "red"))
+"""The colour of a token, by the lowest probability that has it."""
 
 
 def percent(share: float) -> str:
-    """Returns a probability as people write it, in six characters."""
+    """Returns a probability as a percentage of six characters."""
     return f"{share:6.1%}" if share >= 0.001 else "< 0.1%" if share > 0 else "     –"
 
 
 class PlainView:
-    """Prompt and text, as it comes."""
+    """Prompt and text, as it is generated."""
 
-    def __init__(self, many: bool, weights: str) -> None:
-        """Prints a line between texts if there are many, with all that is needed to get each again."""
+    def __init__(self, many: bool, dtype: str) -> None:
+        """With several texts, prints a line before each that says how to generate it again."""
         self.console = Console()
         self.coloured = self.console.color_system is not None and not self.console.no_color
-        self.many, self.begun, self.held = many, 0, ""
-        self.weights = "" if weights == "float32" else f", {weights} weights"
+        self.many, self.n_begun, self.pending = many, 0, ""
+        self.dtype = "" if dtype == "float32" else f", {dtype} weights"
 
     def begin(self, sample: Sample) -> None:
-        """Shows what a text begins with."""
-        self.begun += 1
+        """Shows the beginning of a text."""
+        self.n_begun += 1
         if self.many:
-            gap, seed = "\n" if self.begun > 1 else "", f", seed {sample.seed}" if sample.seed is not None else ""
-            self.write(f"{gap}--- text {self.begun}{seed}{self.weights} ---\n", "dim")
+            gap, seed = "\n" if self.n_begun > 1 else "", f", seed {sample.seed}" if sample.seed is not None else ""
+            self.write(f"{gap}--- text {self.n_begun}{seed}{self.dtype} ---\n", "dim")
         self.prompt(sample)
 
     def prompt(self, sample: Sample) -> None:
         """Shows the prompt."""
         self.write(sample.prompt)
 
-    def add(self, piece: TextPiece) -> None:
-        """Shows a piece of the text that was begun last."""
-        self.write(piece.text)
+    def add(self, output: StepOutput) -> None:
+        """Shows a token of the current text."""
+        self.write(output.text)
 
     def finish(self, sample: Sample) -> None:
-        """Shows what a text ends with."""
+        """Shows the end of a text."""
         self.write("\n")
 
     def write(self, text: str, style: str = "") -> None:
-        """Prints exactly this text, at once; in a style only on a terminal that has colours."""
+        """Prints exactly this text, at once; styled only on a terminal with colours."""
         if not text:
             return
         if self.console.is_terminal:
-            text, self.held = self.held + text, ""
-            if text.endswith("\r"):  # one end of line, if a line feed comes next
-                text, self.held = text[:-1], "\r"
+            text, self.pending = self.pending + text, ""
+            if text.endswith("\r"):  # a single end of line, if a line feed comes next
+                text, self.pending = text[:-1], "\r"
             text = escape_control(text)
         if style and self.coloured:
             self.console.print(Text(text, style), end="")
@@ -81,61 +79,61 @@ class PlainView:
 
 
 class ProbabilityView(PlainView):
-    """The text with the probability that the model gave each token: as a colour, or behind it where there is none."""
+    """The text with the probability that the model gave each token: as a colour, or after it where there are none."""
 
     def begin(self, sample: Sample) -> None:
         """Shows the legend before the first text."""
-        if not self.begun and self.coloured:
+        if not self.n_begun and self.coloured:
             self.write("the model's probability of each token: ")
-            bounds = [1.0, *(bound for bound, _ in LIKELY)]
-            for (bound, colour), upper in zip(LIKELY, bounds, strict=False):
+            bounds = [1.0, *(bound for bound, _ in COLOURS)]
+            for (bound, colour), upper in zip(COLOURS, bounds, strict=False):
                 self.write(f"{bound:.0%}-{upper:.0%}", colour)
                 self.write("\n\n" if bound == 0 else "  ")
-        elif not self.begun:
-            self.write("behind each token stands the model's probability of it; ⏎ is a new line\n\n")
+        elif not self.n_begun:
+            self.write("after each token: the model's probability of it; ⏎ is a new line\n\n")
         super().begin(sample)
 
     def prompt(self, sample: Sample) -> None:
-        """Shows the prompt, dimmed: it was given."""
+        """Shows the prompt, dimmed."""
         self.write(sample.prompt, "dim")
 
-    def add(self, piece: TextPiece) -> None:
-        """Shows a piece; those without text of their own have nothing to colour."""
-        share = math.exp(piece.step.logprob)
+    def add(self, output: StepOutput) -> None:
+        """Shows a token; one without text has nothing to colour."""
+        share = math.exp(output.logprob)
         if self.coloured:
-            self.write(piece.text, next(colour for bound, colour in LIKELY if share >= bound))
-        elif piece.text:
-            words = piece.text.rstrip()
-            space = piece.text[len(words) :]
-            words, space = (f"{words}⏎", space) if "\n" in space else (piece.text, "")
+            self.write(output.text, next(colour for bound, colour in COLOURS if share >= bound))
+        elif output.text:
+            words = output.text.rstrip()
+            space = output.text[len(words) :]
+            words, space = (f"{words}⏎", space) if "\n" in space else (output.text, "")
             self.write(f"{words}[{'<1%' if share < 0.01 else f'{share:.0%}'}]{space}")
 
 
-class ExplainedView(PlainView):
-    """For each step the likely tokens, what the model gives them, and what the samplers leave; then the text."""
+class TopLogprobsView(PlainView):
+    """For each step the most likely tokens, their probabilities before and after the samplers; then the text."""
 
-    def __init__(self, tokenizer: Tokenizer, many: bool, weights: str) -> None:
-        super().__init__(many, weights)
+    def __init__(self, tokenizer: Tokenizer, many: bool, dtype: str) -> None:
+        super().__init__(many, dtype)
         self.tokenizer, self.step = tokenizer, 0
 
     def begin(self, sample: Sample) -> None:
-        """Says what the columns are."""
-        if not self.begun:
+        """Shows the header of the columns before the first text."""
+        if not self.n_begun:
             self.write("step   model  sampler  the most likely next tokens; > is the one that was chosen\n")
         self.step = 0
         super().begin(sample)
 
     def prompt(self, sample: Sample) -> None:
-        """Shows nothing yet: the text comes in the end."""
+        """Shows nothing yet: the text comes at the end."""
 
-    def add(self, piece: TextPiece) -> None:
+    def add(self, output: StepOutput) -> None:
         """Shows a step."""
         self.step += 1
-        for number, each in enumerate(piece.step.candidates):
-            place, chosen = f"{self.step:4}" if number == 0 else "    ", each.token == piece.step.token
+        for number, each in enumerate(output.top_logprobs):
+            step, chosen = f"{self.step:4}" if number == 0 else "    ", each.token == output.token
+            shares = f"{percent(math.exp(each.logprob))}   {percent(each.sampling_probability)}"
             name = quoted(token_name(self.tokenizer, each.token))
-            line = f"{place}  {percent(each.probability)}   {percent(each.left)}  {'>' if chosen else ' '} {name}\n"
-            self.write(line, "bold" if chosen else "")
+            self.write(f"{step}  {shares}  {'>' if chosen else ' '} {name}\n", "bold" if chosen else "")
         self.write("\n")
 
     def finish(self, sample: Sample) -> None:
@@ -144,19 +142,17 @@ class ExplainedView(PlainView):
 
 
 class JsonView:
-    """One JSON object a line for each text, when it has ended."""
+    """One JSON object per line for each text, once it has ended."""
 
     def __init__(
-        self, tokenizer: Tokenizer, settings: Mapping[str, Any], explain: bool, context: int, notes: Mapping[str, str]
+        self, tokenizer: Tokenizer, settings: Mapping[str, Any], context: int, notes: Mapping[str, str]
     ) -> None:
-        """Takes the most tokens that the model sees at once as its context, and what is to be said of all texts."""
-        self.tokenizer, self.settings, self.explain, self.context = tokenizer, settings, explain, context
-        self.notes = notes
+        self.tokenizer, self.settings, self.context, self.notes = tokenizer, settings, context, notes
 
     def begin(self, sample: Sample) -> None:
         """Prints nothing yet."""
 
-    def add(self, piece: TextPiece) -> None:
+    def add(self, output: StepOutput) -> None:
         """Prints nothing yet."""
 
     def finish(self, sample: Sample) -> None:
@@ -172,19 +168,22 @@ class JsonView:
             "text": sample.text,
             "tokens": sample.tokens,
             "logprobs": sample.logprobs,
-            "stopped_by": sample.end,
+            "finish_reason": sample.finish_reason,
+            "stop_reason": sample.stop_reason,
             "seed": sample.seed,
             "notes": {**prompt_notes(self.tokenizer, sample.prompt, self.context), **self.notes},
         }
         if (score := getattr(sample, "score", None)) is not None:
             line["score"] = score
-        if self.explain:
-            line["candidates"] = [[self._candidate(each) for each in piece.step.candidates] for piece in sample.pieces]
+        if any(output.top_logprobs for output in sample.outputs):
+            line["top_logprobs"] = [self._candidates(output) for output in sample.outputs]
         print_json({**line, "settings": self.settings})
 
-    def _candidate(self, found: Candidate) -> dict[str, Any]:
-        name = token_name(self.tokenizer, found.token)
-        return {"text": self.tokenizer.decode([found.token]), "name": name, **asdict(found)}
+    def _candidates(self, output: StepOutput) -> list[dict[str, Any]]:
+        def texts(token: int) -> dict[str, str]:
+            return {"text": self.tokenizer.decode([token]), "name": token_name(self.tokenizer, token)}
+
+        return [{**texts(each.token), **asdict(each)} for each in output.top_logprobs]
 
 
 View = PlainView | JsonView
@@ -192,54 +191,53 @@ View = PlainView | JsonView
 
 def make_view(
     tokenizer: Tokenizer,
-    shown: ShownOptions,
+    display: DisplayOptions,
     settings: Mapping[str, Any],
     *,
     many: bool,
     context: int,
     notes: Mapping[str, str] = MappingProxyType({}),
 ) -> View:
-    """Returns the view that was asked for.
+    """Returns the view that the options ask for.
 
     Args:
         tokenizer: the run's.
-        shown: what is asked for.
-        settings: what the texts are made with, `weights` among it.
+        display: the options.
+        settings: what the texts are generated with, `dtype` among them.
         many: whether there are several texts.
-        context: the most tokens that the model sees at once.
-        notes: what is to be said of all texts, by name; the views for people leave that to others.
+        context: the maximum number of tokens that the model sees at once.
+        notes: notes on all texts, by name, for JSON.
     """
-    if shown.as_json:
-        return JsonView(tokenizer, settings, shown.explain, context, notes)
-    if shown.explain:
-        return ExplainedView(tokenizer, many, settings["weights"])
-    return (ProbabilityView if shown.show_probabilities else PlainView)(many, settings["weights"])
+    if display.as_json:
+        return JsonView(tokenizer, settings, context, notes)
+    if display.top_logprobs:
+        return TopLogprobsView(tokenizer, many, settings["dtype"])
+    return (ProbabilityView if display.show_probabilities else PlainView)(many, settings["dtype"])
 
 
-def show(view: View, samples: Sequence[Sample], pieces: Iterator[TextPiece]) -> None:
-    """Shows texts in their order while their pieces come mixed: the first streams, the others wait for their turn.
+def show(view: View, samples: Sequence[Sample], outputs: Iterator[StepOutput]) -> None:
+    """Shows samples in order while their outputs come mixed: the first one streams, the others wait for their turn.
 
     Args:
-        view: what to tell of them.
-        samples: the texts; the pieces that come are added to them.
-        pieces: of all of them; `piece.step.row` is the text's number.
+        view: what shows them.
+        samples: the samples, filled as `outputs` is read.
+        outputs: their outputs; `request_id` is the sample's number.
     """
-    waiting = [deque(sample.pieces) for sample in samples]
+    waiting = [deque(sample.outputs) for sample in samples]
 
-    def text_chunks(row: int) -> Iterator[TextPiece]:
+    def outputs_of(number: int) -> Iterator[StepOutput]:
         ended = False
         while not ended:
-            while not waiting[row]:
-                piece = next(pieces, None)
-                if piece is None:
-                    return  # a text of no tokens
-                samples[piece.step.row].pieces.append(piece)
-                waiting[piece.step.row].append(piece)
-            ended = waiting[row][0].end is not None
-            yield waiting[row].popleft()
+            while not waiting[number]:
+                output = next(outputs, None)
+                if output is None:
+                    return  # a text without tokens
+                waiting[output.request_id].append(output)
+            ended = waiting[number][0].finish_reason is not None
+            yield waiting[number].popleft()
 
-    for row, sample in enumerate(samples):
+    for number, sample in enumerate(samples):
         view.begin(sample)
-        for piece in text_chunks(row):
-            view.add(piece)
+        for output in outputs_of(number):
+            view.add(output)
         view.finish(sample)

@@ -1,7 +1,4 @@
-"""Numbers as options: refused here is what would be rounded in silence, or fail far from where it was typed.
-
-What a number may be in its own place (positive, a share) is that place's business.
-"""
+"""Numbers as options: refuses what would be silently rounded, or fail far from where it was typed."""
 
 from __future__ import annotations
 
@@ -12,34 +9,35 @@ from cyclopts import App, ArgumentCollection
 
 from minigpt.errors import ConfigError
 
-SHOWN = 40
-"""So many characters of what was typed are told."""
+SHOWN_CHARACTERS = 40
 
 
 def check_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Called by cyclopts with every option of a command, before it makes values of what was typed.
+    """Called by cyclopts with all options of a command, before it converts them.
 
     Raises:
-        ConfigError: if what is given is no whole number of 64 bits where one is due, or no finite number where any is.
+        ConfigError: if a value is not a 64-bit integer where one is expected, or not a finite number.
     """
     for argument in arguments:
-        kinds = _kinds(argument.hint)
-        for token in argument.tokens if kinds & {int, float} else ():
-            if type(None) in kinds and token.value.lower() in ("none", "null"):
+        types = _types(argument.hint)
+        for token in argument.tokens if types & {int, float} else ():
+            if type(None) in types and token.value.lower() in ("none", "null"):
                 continue
-            whole = int in kinds
-            if not (_is_whole(token.value) if whole else _is_finite(token.value)):
-                seen = token.value if len(token.value) <= SHOWN else f"{token.value[:SHOWN]}..."
+            whole = int in types
+            if not (_is_int64(token.value) if whole else _is_finite(token.value)):
+                value = token.value[:SHOWN_CHARACTERS] + "..." * (len(token.value) > SHOWN_CHARACTERS)
                 what = f"{token.keyword or argument.name} takes a {'whole ' * whole}number"
-                raise ConfigError(what, got=seen, remedy="Give one as 2, below 2^63." if whole else "Give one as 0.5.")
+                raise ConfigError(
+                    what, got=value, remedy="Give one below 2^63, such as 2." if whole else "Give one such as 0.5."
+                )
 
 
-def _kinds(hint: Any) -> set[Any]:
-    """Returns a type and those that it is made of: int and None of `list[int] | None`."""
-    return {hint}.union(*map(_kinds, get_args(hint)))
+def _types(hint: Any) -> set[Any]:
+    """Returns a type and those that it consists of: int and None for `list[int] | None`."""
+    return {hint}.union(*map(_types, get_args(hint)))
 
 
-def _is_whole(text: str) -> bool:
+def _is_int64(text: str) -> bool:
     try:
         return -(2**63) <= int(text) < 2**63
     except ValueError:

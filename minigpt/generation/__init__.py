@@ -1,19 +1,19 @@
-"""Words out: samplers, the engine that drives them, and the text that comes of it."""
+"""Text generation: samplers, the engine that runs them, and the text that comes out."""
 
-from minigpt.generation.detokenize import TextPiece
-from minigpt.generation.engine import stream_steps
+from minigpt.generation.engine import Engine
 from minigpt.generation.inference_weights import for_inference
-from minigpt.generation.samplers import Sampling
-from minigpt.generation.text import Sample, generate, sample, stream, stream_pieces
+from minigpt.generation.outputs import StepOutput
+from minigpt.generation.text import Sample, generate, sample, stream, stream_samples
+from minigpt.sampling_params import SamplingParams
 
 __all__ = [
+    "Engine",
     "Sample",
-    "Sampling",
-    "TextPiece",
+    "SamplingParams",
+    "StepOutput",
     "for_inference",
     "generate",
     "sample",
     "stream",
-    "stream_pieces",
-    "stream_steps",
+    "stream_samples",
 ]

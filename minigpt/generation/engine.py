@@ -1,188 +1,239 @@
-"""Generation on token ids: prompts in, tokens out, step by step.
+"""The generation engine: requests in, tokens out, one step at a time.
 
-Each row (each prompt's text) is a function of its prompt, its seed and the settings alone: its random number of step n
-comes from (seed, n), and neither the logits nor the choice look at other rows. So it says the same in any company, and
-rows can wait, begin and end while others run. What the model sees is decided in decoder.py, which token is taken in
-samplers.py.
+Requests may be added and cancelled while others run; up to `max_batch_size` of them go through the model together, the
+others wait. Each text depends on its prompt, its parameters and its seed alone: the random number of its n-th token
+comes from (seed, n), and neither the logits nor the samplers look at other requests.
+
+What the model sees is decided in cached_batch.py, which token is chosen in samplers.py, when its text can be shown in
+detokenize.py.
 """
 
 from __future__ import annotations
 
 import math
+import secrets
 from collections import deque
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from itertools import count
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from minigpt.errors import MiniGPTError
-from minigpt.generation.decoder import Decoder
-from minigpt.generation.inference_weights import ready
-from minigpt.generation.samplers import NONE_LEFT, History, Sampling
+from minigpt.config import MAX_PADDING
+from minigpt.errors import MiniGPTError, TokenizerError
+from minigpt.generation.cached_batch import CachedBatch
+from minigpt.generation.detokenize import Detokenizer
+from minigpt.generation.inference_weights import for_inference
+from minigpt.generation.outputs import Candidate, FinishReason, StepOutput
+from minigpt.generation.samplers import NO_TOKEN, filter_logits, sample_tokens
 from minigpt.model import GPT
 from minigpt.runtime import hash_seed
+from minigpt.sampling_params import SamplingParams
+from minigpt.tokenizers import Tokenizer
 
-FinishReason: TypeAlias = Literal["stop token", "length", "none left"]
-
-ENDS_WITHOUT_TEXT = ("stop token", "none left")
-"""At these ends the last token is no part of the text."""
-
-CANDIDATES = 5
-"""How many of the most likely tokens are explained."""
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A token that might have come.
-
-    Attributes:
-        token: its id.
-        probability: what the model gives it.
-        left: its probability after the samplers: the choice was drawn from these.
-    """
-
-    token: int
-    probability: float
-    left: float
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One chosen token of one row.
-
-    Attributes:
-        row: the number of its prompt.
-        token: its id.
-        logprob: the logarithm of the probability that the model itself gives it, before any sampler; NaN if it was
-            not asked for.
-        end: why the row ends with this step; None if it goes on. At "stop token" the token is the one that stopped it,
-            and no part of the text; at "none left" the samplers dropped every token, and it is `NONE_LEFT`.
-        candidates: the most likely tokens, the first first, and behind them the chosen one if it is none of these, if
-            they were asked for.
-    """
-
-    row: int
-    token: int
-    logprob: float
-    end: FinishReason | None = None
-    candidates: tuple[Candidate, ...] = ()
+MAX_BATCH_SIZE = 32
+"""How many texts are decoded together unless the caller chooses another number."""
 
 
 @dataclass(slots=True)
-class _Row:
-    number: int
+class _Request:
+    id: int
+    prompt: Sequence[int]
+    params: SamplingParams
+    filters: tuple[object, ...]
     seed: int
-    count: int = 0  # new tokens so far
+    stop_tokens: Collection[int]
+    logprobs: bool
+    top_logprobs: int
+    detokenizer: Detokenizer | None
+    n_tokens: int = 0  # new ones so far
+
+    def ending(self, token: int) -> tuple[FinishReason | None, int | None]:
+        """Returns the finish reason and the stop reason, if this token ends the text."""
+        if token == NO_TOKEN:
+            return "stop", None
+        if token in self.stop_tokens:
+            return "stop", token
+        return ("length" if self.n_tokens == self.params.max_new_tokens else None), None
 
 
-@torch.inference_mode()
-def stream_steps(
-    model: GPT,
-    prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    sampling: Sampling,
-    seeds: Sequence[int],
-    stop_tokens: Container[int] = (),
-    *,
-    logprobs: bool = True,
-    explain: bool = False,
-    closed: Container[int] = (),
-    rows_at_once: int = 32,
-) -> Iterator[list[Step]]:
-    """Yields for each step of decoding the chosen token of every row that runs, in the order of the rows.
+class Engine:
+    """Generates several texts at once; requests come and go between steps.
 
     Args:
-        model: the model, as it is or from `with_weights`; plain ones are taken in float32, packed for each call.
-        prompts: token ids, at least one in each; of more than block_size, the last ones count.
-        max_new_tokens: how many each row gets at the most.
-        sampling: how they are chosen.
-        seeds: one for each prompt. The same seed gives the same tokens, in any company.
-        stop_tokens: token ids that end a row.
-        logprobs: whether to tell how likely each token was; it takes a twentieth of a small model's time.
-        explain: whether to name the most likely tokens of each step.
-        closed: numbers of rows of which the caller wants no more; looked at after each step, so that it may grow.
-        rows_at_once: how many rows run side by side; the others wait until one ends.
+        model: the model, as it is or from `for_inference`; a plain one is taken in float32.
+        tokenizer: gives the outputs their text; without one they have none, and stop strings cannot be used.
+            Ids that the model has beyond the tokenizer's are never chosen.
+        max_batch_size: how many requests run at a time; the others wait for their turn.
+        max_length: how many tokens a request may have at most, prompt included; None for any number. A bound below the
+            model's context saves memory.
 
     Raises:
-        MiniGPTError: if the model's logits are not numbers.
+        TokenizerError: if the tokenizer does not belong to the model.
     """
-    assert len(prompts) == len(seeds), "one seed for each prompt"
-    if max_new_tokens < 1 or not prompts:
-        return
-    decoder = Decoder(ready(model), min(rows_at_once, len(prompts)), max(map(len, prompts)) + max_new_tokens)
-    waiting = deque(_Row(number, seed) for number, seed in enumerate(seeds) if number not in closed)
-    rows: list[_Row] = []  # of the decoder's texts
-    while waiting or rows:
-        while waiting and len(rows) < rows_at_once:
-            rows.append(waiting.popleft())
-            decoder.add(prompts[rows[-1].number])
-        logits = decoder.next_logits()  # (rows, vocab_size)
-        logits = logits.cpu() if logits.device.type == "mps" else logits  # float64, which samplers need, is not there
-        picked = sampling.pick(logits, decoder.texts, _uniforms(rows, logits.device))  # (rows)
-        tokens = picked.tolist()
-        _check_finite(logits)
-        likely = _logprobs(logits, picked) if logprobs else [math.nan] * len(rows)
-        candidates = _candidates(logits, picked, decoder.texts, sampling) if explain else [()] * len(rows)
-        steps = []
-        for row, token, logprob, top in zip(rows, tokens, likely, candidates, strict=True):
-            row.count += 1
-            steps.append(Step(row.number, token, logprob, _end(token, row, max_new_tokens, stop_tokens), top))
-        yield sorted(steps, key=lambda step: step.row)
-        waiting = deque(row for row in waiting if row.number not in closed)
-        going = [at for at, step in enumerate(steps) if step.end is None and step.row not in closed]
-        if len(going) < len(rows):
-            going = _filled_up(going)
-            rows = [rows[at] for at in going]
-            decoder.select(going)
-        decoder.append([tokens[at] for at in going])
+
+    @torch.inference_mode()
+    def __init__(
+        self,
+        model: GPT,
+        tokenizer: Tokenizer | None = None,
+        *,
+        max_batch_size: int = MAX_BATCH_SIZE,
+        max_length: int | None = None,
+    ) -> None:
+        self.vocab_size = model.config.vocab_size if tokenizer is None else tokenizer.vocab_size
+        if not 0 <= model.config.vocab_size - self.vocab_size <= MAX_PADDING:
+            raise TokenizerError(
+                "The tokenizer does not belong to the model",
+                got=f"{self.vocab_size} tokens, the model has {model.config.vocab_size}",
+                remedy="Load both from the same run.",
+            )
+        self.tokenizer, self.max_batch_size, self.max_length = tokenizer, max_batch_size, max_length
+        self._batch = CachedBatch(for_inference(model), max_batch_size, max_length, self.vocab_size)
+        self._active: list[_Request] = []  # one for each row of the batch
+        self._waiting: deque[_Request] = deque()
+        self._ids = count()
+
+    def add(
+        self, prompt: Sequence[int], params: SamplingParams, *, logprobs: bool = False, top_logprobs: int = 0
+    ) -> int:
+        """Adds a request, which begins with the next step that has room for it.
+
+        Args:
+            prompt: token ids, at least one; of more than block_size, the model sees the last ones.
+            params: how the text is generated; at least one new token.
+            logprobs: whether to compute how likely each token was; takes a twentieth of a small model's time.
+            top_logprobs: how many of the most likely tokens to return for each step.
+
+        Returns:
+            The request's id: 0 for the engine's first request, then 1, 2, ...
+
+        Raises:
+            ConfigError: if a setting cannot work.
+        """
+        params.check(self.vocab_size)
+        assert prompt, "a prompt has at least one token"
+        assert params.max_new_tokens > 0, "a request asks for at least one token"
+        assert len(prompt) + params.max_new_tokens <= (self.max_length or math.inf), "the request is too long"
+        assert self.tokenizer or not params.stop_strings, "stop strings need a tokenizer"
+        stop_tokens, detokenizer = params.stop_tokens or (), None
+        if self.tokenizer is not None:
+            stop_tokens = (self.tokenizer.end_of_text,) if params.stop_tokens is None else stop_tokens
+            detokenizer = Detokenizer(self.tokenizer, params.stop_strings)
+        seed = secrets.randbits(32) if params.seed is None else params.seed
+        self._waiting.append(
+            _Request(
+                next(self._ids),
+                prompt,
+                params,
+                params.filters,
+                seed,
+                frozenset(stop_tokens),
+                logprobs,
+                top_logprobs,
+                detokenizer,
+            )
+        )
+        return self._waiting[-1].id
+
+    def cancel(self, request_id: int) -> None:
+        """Ends a request: it gets no more tokens. Nothing happens if it has ended already."""
+        self._waiting = deque(request for request in self._waiting if request.id != request_id)
+        self._remove({row for row, request in enumerate(self._active) if request.id == request_id})
+
+    @property
+    def has_unfinished(self) -> bool:
+        """Whether any request is running or waiting."""
+        return bool(self._active or self._waiting)
+
+    @torch.inference_mode()
+    def step(self) -> list[StepOutput]:
+        """Chooses one token for each active request; returns them in the order of the requests' ids.
+
+        Tokens whose text may be the beginning of a stop string are held back, and returned once that is certain.
+
+        Raises:
+            MiniGPTError: if the model's logits are not numbers.
+        """
+        while self._waiting and len(self._active) < self.max_batch_size:
+            self._active.append(self._waiting.popleft())
+            self._batch.add(self._active[-1].prompt)
+        if not self._active:
+            return []
+        logits = self._batch.next_logits()  # (rows, vocab_size)
+        logits = logits.cpu() if logits.device.type == "mps" else logits  # MPS has no float64, which samplers need
+        chosen = self._sample(logits)  # (rows)
+        tokens = chosen.tolist()
+        check_finite(logits)
+        logprobs = self._logprobs(logits, chosen)
+        candidates = [self._candidates(row, logits[row], token) for row, token in enumerate(tokens)]
+        self._batch.append(tokens)
+        outputs, finished = [], set()
+        for row, request in enumerate(self._active):
+            request.n_tokens += 1
+            finish_reason, stop_reason = request.ending(tokens[row])
+            output = StepOutput(request.id, tokens[row], logprobs[row], "", finish_reason, stop_reason, candidates[row])
+            released = request.detokenizer.add(output) if request.detokenizer else [output]
+            if released and released[-1].finish_reason:
+                finished.add(row)
+            outputs += released
+        self._remove(finished)
+        return sorted(outputs, key=lambda output: output.request_id)
+
+    def _sample(self, logits: Tensor) -> Tensor:
+        """Returns the chosen token of each row; rows with the same samplers are handled together."""
+        numbers = [uniform(request.seed, request.n_tokens) for request in self._active]
+        uniforms = torch.tensor(numbers, dtype=torch.float64, device=logits.device)
+        groups: dict[tuple[object, ...], list[int]] = {}
+        for row, request in enumerate(self._active):
+            groups.setdefault(request.filters, []).append(row)
+        if len(groups) == 1:
+            return sample_tokens(logits, self._batch.texts, self._active[0].params, uniforms)
+        chosen = torch.empty(len(numbers), dtype=torch.long, device=logits.device)
+        for rows in groups.values():
+            history = [self._batch.texts[row] for row in rows]
+            chosen[rows] = sample_tokens(logits[rows], history, self._active[rows[0]].params, uniforms[rows])
+        return chosen
+
+    def _logprobs(self, logits: Tensor, chosen: Tensor) -> list[float]:
+        if not any(request.logprobs for request in self._active):
+            return [math.nan] * len(self._active)
+        found = -F.cross_entropy(logits, chosen.clamp(min=0), reduction="none")
+        return found.masked_fill(chosen == NO_TOKEN, -math.inf).tolist()
+
+    def _candidates(self, row: int, logits: Tensor, token: int) -> tuple[Candidate, ...]:
+        request = self._active[row]
+        if not request.top_logprobs:
+            return ()
+        ids = logits.topk(min(request.top_logprobs, len(logits))).indices.tolist()
+        ids += [] if token in (*ids, NO_TOKEN) else [token]
+        filtered = filter_logits(logits[None], [self._batch.texts[row]], request.params)[0]
+        probabilities = filtered.softmax(dim=-1).nan_to_num()[ids].tolist()  # NaN: no token is left
+        return tuple(map(Candidate, ids, logits.log_softmax(dim=-1)[ids].tolist(), probabilities))
+
+    @torch.inference_mode()
+    def _remove(self, rows: Collection[int]) -> None:
+        """Drops some active requests, and moves as few others as possible: gaps are filled from the end."""
+        if not rows:
+            return
+        size = len(self._active) - len(rows)
+        last = [row for row in range(size, len(self._active)) if row not in rows]
+        order = [last.pop() if row in rows else row for row in range(size)]
+        self._active = [self._active[row] for row in order]
+        self._batch.select(order)
 
 
-def _uniforms(rows: Sequence[_Row], device: torch.device) -> Tensor:
-    return torch.tensor([uniform(row.seed, row.count) for row in rows], dtype=torch.float64, device=device)
-
-
-def _check_finite(logits: Tensor) -> None:
-    if not math.isfinite(logits.sum().item()):  # a sum is quick, and no number in it goes unnoticed
+def check_finite(logits: Tensor) -> None:
+    """Raises MiniGPTError if a logit is not a number."""
+    if not math.isfinite(logits.sum().item()):  # a sum is quick, and NaN or infinity anywhere shows in it
         raise MiniGPTError(
-            "The model's probabilities are not numbers",
-            remedy="Try another --checkpoint; if the weights were rounded, also --weights float32.",
+            "The model's logits are not finite numbers",
+            remedy="Try another --checkpoint, and --dtype float32 if the weights were rounded.",
         )
 
 
-def _end(token: int, row: _Row, max_new_tokens: int, stop_tokens: Container[int]) -> FinishReason | None:
-    if token == NONE_LEFT:
-        return "none left"
-    if token in stop_tokens:
-        return "stop token"
-    return "length" if row.count == max_new_tokens else None
-
-
-def _logprobs(logits: Tensor, picked: Tensor) -> list[float]:
-    found = -F.cross_entropy(logits, picked.clamp(min=0), reduction="none")
-    return found.masked_fill(picked == NONE_LEFT, -math.inf).tolist()
-
-
-def _candidates(logits: Tensor, picked: Tensor, history: History, sampling: Sampling) -> list[tuple[Candidate, ...]]:
-    shares = logits.softmax(dim=-1)
-    likely = shares.topk(min(CANDIDATES, logits.size(1))).indices
-    shown = torch.cat([likely, picked.clamp(min=0)[:, None]], dim=1)  # (rows, CANDIDATES + 1)
-    left = sampling.filtered(logits, history).softmax(dim=-1).nan_to_num().gather(1, shown)  # NaN: none left
-    columns = (part.tolist() for part in (shown, shares.gather(1, shown), left))
-    found = [tuple(map(Candidate, *row)) for row in zip(*columns, strict=True)]
-    among = ((likely == picked[:, None]).any(dim=1) | (picked == NONE_LEFT)).tolist()
-    return [row[:-1] if known else row for row, known in zip(found, among, strict=True)]
-
-
-def _filled_up(going: Sequence[int]) -> list[int]:
-    """Returns the places that go on, ordered so that few of them move: gaps are filled from the end."""
-    kept = set(going)
-    last = [at for at in going if at >= len(going)]
-    return [at if at in kept else last.pop() for at in range(len(going))]
-
-
 def uniform(seed: int, step: int) -> float:
-    """Returns a number from 0 up to, not including, 1 that looks random for each (seed, step)."""
+    """Returns a pseudo-random number from 0 up to, not including, 1 for each (seed, step)."""
     return (hash_seed(seed, step) >> 10) / 2**53  # as many bits as a float64 holds

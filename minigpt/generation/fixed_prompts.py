@@ -1,55 +1,45 @@
-"""Passages of a data set to continue: short, spread over the validation split, the same for every run on it.
-
-Not here: continuing them (sample_log.py).
-"""
+"""The data set's own prompts: short passages spread over the validation split, the same for every run on it."""
 
 from __future__ import annotations
 
 from minigpt.data import Dataset, TokenFile
 from minigpt.tokenizers import Tokenizer
 
-MOST_CHARACTERS = 32
-"""Of a passage: about eight tokens of a large vocabulary."""
+MAX_CHARACTERS, MIN_CHARACTERS = 32, 12
+"""The length of a prompt: at most about eight tokens of a large vocabulary; shorter lines only if no other is near."""
 
-FEWEST_CHARACTERS = 12
-"""A line with fewer is passed over, if a longer one is near."""
-
-SEARCHED = 1024
-"""A passage begins a line or a document within so many tokens of its place, if there is one."""
+SEARCH_TOKENS = 1024
+"""How far from its place a prompt is searched for, in tokens."""
 
 
 def fixed_prompts(dataset: Dataset, number: int) -> list[str]:
-    """Returns passages of the validation split, as text, spread evenly over it.
+    """Returns passages of the validation split as text, spread evenly over it.
 
-    Each is the beginning of a line or document where there is one, and ends with a whole word where words are told
-    apart by spaces. There are fewer than `number` if the split is too short for so many, or repeats itself.
+    Each is the beginning of a line or document if possible, and ends with a whole word in languages with spaces. There
+    are fewer than `number` if the split is too short, or repeats itself.
     """
-    shard = dataset.val
-    places = [shard.n_tokens * (2 * k + 1) // (2 * number) for k in range(number)]
-    passages = [_passage(shard, dataset.tokenizer, place) for place in places]
+    val = dataset.val
+    places = [val.n_tokens * (2 * k + 1) // (2 * number) for k in range(number)]
+    passages = [_passage(val, dataset.tokenizer, place) for place in places]
     return list(dict.fromkeys(passage for passage in passages if passage))
 
 
-def _passage(shard: TokenFile, tokenizer: Tokenizer, place: int) -> str:
-    """Returns the beginning of a line near a place, counted in tokens; of lines too short, the longest."""
-    if shard.segment_length:  # what follows a seam is another text
-        place -= place % shard.segment_length
-    ids = shard.read(place, place + min(SEARCHED, shard.segment_length or SEARCHED)).tolist()
+def _passage(tokens: TokenFile, tokenizer: Tokenizer, place: int) -> str:
+    """Returns the beginning of a line near a place, counted in tokens; the longest line if all are too short."""
+    if tokens.segment_length:  # the next segment is another text
+        place -= place % tokens.segment_length
+    ids = tokens.read(place, place + min(SEARCH_TOKENS, tokens.segment_length or SEARCH_TOKENS)).tolist()
     parts = [b"\n" if token == tokenizer.end_of_text else tokenizer.token_bytes(token) for token in ids]
     first, *lines = b"".join(parts).decode("utf-8", errors="ignore").splitlines() or [""]
     lines = [line.strip() for line in lines]
-    long_enough = (line for line in lines if len(line) >= FEWEST_CHARACTERS)
-    return _shortened(next(long_enough, None) or max([*lines, _from_a_word(first)], key=len))
-
-
-def _from_a_word(text: str) -> str:
-    """Returns a text without the word that it may begin inside of."""
-    return (text.split(maxsplit=1)[1:] or [text])[0].strip()
+    whole_words = (first.split(maxsplit=1)[1:] or [first])[0].strip()  # the first line may begin inside a word
+    long_enough = (line for line in lines if len(line) >= MIN_CHARACTERS)
+    return _shortened(next(long_enough, None) or max([*lines, whole_words], key=len))
 
 
 def _shortened(line: str) -> str:
-    """Returns the beginning of a line, with whole words if it has several."""
-    if len(line) <= MOST_CHARACTERS:
+    """Returns the beginning of a line, in whole words if it has several."""
+    if len(line) <= MAX_CHARACTERS:
         return line
-    words = line[: MOST_CHARACTERS + 1].rsplit(maxsplit=1)[0]
-    return words if FEWEST_CHARACTERS <= len(words) <= MOST_CHARACTERS else line[:MOST_CHARACTERS].strip()
+    words = line[: MAX_CHARACTERS + 1].rsplit(maxsplit=1)[0]
+    return words if MIN_CHARACTERS <= len(words) <= MAX_CHARACTERS else line[:MAX_CHARACTERS].strip()

@@ -1,17 +1,15 @@
-"""Models for generation: the same mathematics, with every layer in the form in which it runs quickest here.
+"""Models for generation: the same mathematics, with each layer in the form that runs fastest on this machine.
 
-`for_inference` makes one: its matrices are those of quantized_linear.py, and torch's bookkeeping around each call of
-a layer is
-left out, which would take a third of a small model's step. `choose_dtype` decides on a form by measuring, and
-`loss_change`
-tells what its rounding costs. The model that comes in is left as it is.
+`for_inference` makes one: its matrices become the products of quantized_linear.py, and its other layers plain functions
+without the bookkeeping of torch's modules, which would take a third of a small model's step. `choose_dtype` picks a
+data type by measuring; `loss_change` shows what its rounding costs. The original model is not changed.
 """
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -21,75 +19,75 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minigpt.errors import ConfigError, DeviceError, did_you_mean
-from minigpt.generation.decoder import Decoder
-from minigpt.generation.quantized_linear import HEADS, KINDS, SMALL, float32
-from minigpt.generation.row_invariant import Form, is_row_invariant, row_invariant
+from minigpt.generation.cached_batch import CachedBatch
+from minigpt.generation.quantized_linear import DTYPES, HEAD_DTYPES, SMALL
+from minigpt.generation.row_invariant import MakeProduct, row_invariant_activation, row_invariant_product
 from minigpt.model import GPT
 from minigpt.model.hooks import Point
 from minigpt.runtime import synchronise
 
-GAIN = 1.1
-"""How many times as fast a narrower form must make a step for its rounding to be worth it."""
+MIN_SPEEDUP = 1.1
+"""How many times as fast a smaller data type must be for its rounding to be worth it."""
 
 
 @dataclass(frozen=True)
 class DtypeChoice:
-    """A model for generation, and why its weights have the form they have.
+    """A model for generation, and why its weights have the data type they have.
 
     Attributes:
         model: what `for_inference` made.
-        kind: the form, a key of `KINDS`.
+        dtype: the data type, a key of `DTYPES`.
         reason: why this one, for people.
     """
 
     model: GPT
-    kind: str
+    dtype: str
     reason: str
 
 
-def for_inference(model: GPT, kind: str) -> GPT:
-    """Returns a model that can generate and nothing else: no training, no hooks, no saving.
+def for_inference(model: GPT, dtype: str = "float32") -> GPT:
+    """Returns a model that can only generate: no training, no hooks, no saving.
 
     Args:
-        model: the model; left as it is. Later changes to its weights do not reach all of the new one.
-        kind: a key of `KINDS`, for all matrices that are not `SMALL`.
+        model: the model, or what this function made of one, which is returned as it is. Later changes to its weights
+            do not reach all of the new one.
+        dtype: a key of `DTYPES`, for all matrices that are not `SMALL`.
 
     Raises:
-        ConfigError: if there is no such kind.
+        ConfigError: if there is no such data type.
         DeviceError: if this machine cannot compute with it.
     """
-    if kind not in KINDS:
-        hint = did_you_mean(kind, KINDS)
-        raise ConfigError("There is no such form of weights", got=kind, remedy=f"{hint}Choose {', '.join(KINDS)}.")
-    fixed = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})  # shares those
-    for parent in fixed.eval().modules():
-        for name, tensor in parent.named_parameters(recurse=False):
-            parent.__dict__[name] = tensor.detach()
-        for name, layer in parent.named_children():
-            # An entry here goes before the module of the same name, which stays behind it.
-            parent.__dict__[name] = _as_function(layer, (HEADS if parent is fixed else KINDS)[kind])
-    return fixed
+    if dtype not in DTYPES:
+        hint = did_you_mean(dtype, DTYPES)
+        raise ConfigError("Unknown data type for weights", got=dtype, remedy=f"{hint}Choose {', '.join(DTYPES)}.")
+    if "lm_head" not in dict(model.named_children()):  # it is a function already
+        return model
+    fast = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()}).eval()  # shares weights
+    for parent in list(fast.modules()):
+        for name, layer in list(parent.named_children()):
+            if not list(layer.children()) and layer is not fast.wte:
+                delattr(parent, name)
+                setattr(parent, name, _as_function(layer, HEAD_DTYPES if name == "lm_head" else DTYPES, dtype))
+    return fast
 
 
-def ready(model: GPT) -> GPT:
-    """Returns the model if `for_inference` made it, else what that makes of it in float32."""
-    return for_inference(model, "float32") if isinstance(model.lm_head, nn.Linear) else model
-
-
-def _as_function(layer: nn.Module, form: Form) -> Any:
-    """Returns what computes the same as a layer, with a large matrix in that form, without torch's bookkeeping."""
+def _as_function(layer: nn.Module, dtypes: Mapping[str, MakeProduct], dtype: str) -> Any:
+    """Returns a function that computes what a layer computes, large matrices in the data type."""
     if isinstance(layer, nn.Linear):
-        form = form if layer.weight.numel() >= SMALL else float32
-        return is_row_invariant(form, layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
+        make = dtypes[dtype if layer.weight.numel() >= SMALL else "float32"]
+        return row_invariant_product(make, layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
+    if isinstance(layer, Point):
+        return _NotWatched()
     if isinstance(layer, nn.GELU | nn.SiLU):
-        return row_invariant(layer.forward)
-    if isinstance(layer, nn.ModuleList):
-        return tuple(part.forward for part in layer)
-    return _Unwatched() if isinstance(layer, Point) else layer.forward
+        return row_invariant_activation(layer.forward)
+    for name, tensor in [*layer.named_parameters(), *layer.named_buffers()]:
+        delattr(layer, name)
+        setattr(layer, name, tensor.detach())  # found without a search through the module's tables
+    return layer.forward
 
 
-class _Unwatched:
-    """A `Point` that nobody can watch."""
+class _NotWatched:
+    """A `Point` that cannot be watched."""
 
     watched = False
 
@@ -97,45 +95,46 @@ class _Unwatched:
         return x
 
 
-def choose_dtype(model: GPT, kind: str = "auto", rows: int = 1) -> DtypeChoice:
-    """Returns the model with the weights asked for, or with those that are quickest here for so many rows.
+def choose_dtype(model: GPT, dtype: str = "auto", rows: int = 1) -> DtypeChoice:
+    """Returns the model with the data type asked for, or with the fastest one for this many rows.
 
-    `auto` measures a few steps with each form that this machine has. A narrower one must gain (`GAIN`) over the wider.
+    `auto` times a few steps with each data type that this machine can use. A smaller one must be `MIN_SPEEDUP` times as
+    fast as the larger.
 
     Raises:
         ConfigError, DeviceError: as `for_inference`.
     """
-    if kind != "auto":
-        return DtypeChoice(for_inference(model, kind), kind, "as asked for")
+    if dtype != "auto":
+        return DtypeChoice(for_inference(model, dtype), dtype, "as requested")
     models = {"float32": for_inference(model, "float32")}
     for name in ("bfloat16", "int8"):
         with suppress(DeviceError):
             models[name] = for_inference(model, name)
     best = dict.fromkeys(models, float("inf"))
-    for _ in range(3):  # in turns, so that another program's burst does not hit one of them alone
+    for _ in range(3):  # in turns, so that a burst of another program does not hit only one of them
         for name, each in models.items():
             best[name] = min(best[name], _step_seconds(each, rows))
     chosen = "float32"
     for name, seconds in best.items():
-        chosen = name if seconds * GAIN < best[chosen] else chosen
+        chosen = name if seconds * MIN_SPEEDUP < best[chosen] else chosen
     times = ", ".join(f"{name} {1000 * seconds:.2f}" for name, seconds in best.items())
-    return DtypeChoice(models[chosen], chosen, f"milliseconds a step: {times}")
+    return DtypeChoice(models[chosen], chosen, f"milliseconds per step: {times}")
 
 
 @torch.inference_mode()
-def loss_change(model: GPT, fixed: GPT, ids: Sequence[int]) -> tuple[float, float]:
-    """Returns the model's mean cross-entropy on a text, in nats, and by how much that of its other form is higher.
+def loss_change(model: GPT, fast: GPT, ids: Sequence[int]) -> tuple[float, float]:
+    """Returns the model's mean cross-entropy on a text, in nats, and how much higher that of its other form is.
 
     Args:
         model: the model.
-        fixed: what `for_inference` made of it.
+        fast: what `for_inference` made of it.
         ids: at least two token ids; predicted in windows of block_size.
     """
-    text = torch.tensor(ids, dtype=torch.long, device=next(model.parameters()).device)
+    text = torch.tensor(ids, dtype=torch.long, device=model.wte.weight.device)
     size, sums = model.config.block_size, [0.0, 0.0]
     for start in range(0, len(ids) - 1, size):
         window = text[start : start + size + 1]
-        for at, each in enumerate((model, fixed)):
+        for at, each in enumerate((model, fast)):
             logits = each(window[None, :-1])[0].float()  # (time, vocab_size)
             sums[at] += F.cross_entropy(logits, window[1:], reduction="sum").item()
     count = len(ids) - 1
@@ -144,15 +143,15 @@ def loss_change(model: GPT, fixed: GPT, ids: Sequence[int]) -> tuple[float, floa
 
 @torch.inference_mode()
 def _step_seconds(model: GPT, rows: int, steps: int = 4) -> float:
-    """Returns the best time of a few steps of decoding, after one to warm up."""
-    decoder = Decoder(model, rows, longest=16)
+    """Returns the shortest time of a few decoding steps, after one to warm up."""
+    batch = CachedBatch(model, rows, max_length=16)
     for _ in range(rows):
-        decoder.add([0])
+        batch.add([0])
     best = float("inf")
     for step in range(1 + steps):
         begun = time.perf_counter()
-        decoder.next_logits()
-        synchronise(decoder.device)
+        batch.next_logits()
+        synchronise(batch.device)
         best = min(best, time.perf_counter() - begun) if step else best
-        decoder.append([0] * rows)
+        batch.append([0] * rows)
     return best

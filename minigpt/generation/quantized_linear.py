@@ -1,12 +1,11 @@
-"""Matrix products for generation: the weights in the form that is quickest to read.
+"""Matrix products for generation, with the weights in the data type and layout that can be read fastest.
 
-A new token needs every weight once, so its pace is that of reading them. On a CPU, oneDNN reads a matrix that has been
-packed into its own layout two to five times as fast as torch reads the original, in float32 too; bfloat16 halves the
-bytes, int8 halves them again.
+Each new token needs every weight once, so reading them sets the speed. On a CPU, oneDNN reads a matrix packed into its
+own layout two to five times as fast as torch reads the original, in float32 too; bfloat16 halves the bytes, int8 halves
+them again.
 
-A new form is a function and a line in `KINDS`. Which form a model takes is decided in inference_weights.py; how many
-rows it is
-called with, in row_invariant.py.
+To add a data type, write a function and add a line to `DTYPES`. inference_weights.py decides which one a model gets,
+row_invariant.py with how many rows it is called.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minigpt.errors import DeviceError
-from minigpt.generation.row_invariant import Form, Product
+from minigpt.generation.row_invariant import MakeProduct, Product
 
 SMALL = 2**17
-"""Matrices with fewer weights stay in the processor's cache, so packing and narrowing gain nothing: they stay as is."""
+"""Matrices with fewer weights stay in the processor's cache: packing or rounding them would gain nothing."""
 
 
 def float32(weight: Tensor, bias: Tensor | None) -> Product:
-    """The weights as they are."""
+    """The exact weights."""
     if weight.device.type != "cpu":
         return lambda x: F.linear(x, weight, bias)
     # MKL's bits also depend on whether a row begins where memory is aligned to 16 bytes.
@@ -35,7 +34,7 @@ def float32(weight: Tensor, bias: Tensor | None) -> Product:
 
 
 def bfloat16(weight: Tensor, bias: Tensor | None) -> Product:
-    """The weights rounded to 8 significant bits; the product's result too."""
+    """Weights and results rounded to 8 significant bits."""
     narrow, narrow_bias = weight.bfloat16(), None if bias is None else bias.bfloat16()
     if weight.device.type == "cpu" and _packs(torch.bfloat16):
         return _packed(narrow, narrow_bias)
@@ -43,14 +42,17 @@ def bfloat16(weight: Tensor, bias: Tensor | None) -> Product:
 
 
 def int8(weight: Tensor, bias: Tensor | None) -> Product:
-    """The weights rounded to whole numbers up to 127, with a scale for each output; inputs and results to bfloat16."""
+    """Weights rounded to integers up to 127, with a scale for each output; inputs and results rounded to bfloat16."""
     if not _multiplies_int8(weight.device.type):
-        seen = f"torch {torch.__version__} on {weight.device}"
-        raise DeviceError("int8 weights cannot be used here", got=seen, remedy="Try --weights auto.")
-    # The scale is rounded before it is used, so that what is left of its own rounding is in the weights' rounding.
+        raise DeviceError(
+            "This build of torch has no int8 product for the device",
+            got=f"torch {torch.__version__}, {weight.device}",
+            remedy="Use --dtype auto.",
+        )
+    # The scale is rounded before the weights are divided by it, so that its rounding adds no error of its own.
     scale = (weight.abs().amax(dim=1) / 127).bfloat16().clamp(min=1e-20)  # (n_out)
     narrow = (weight / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8)
-    missing = -weight.size(1) % 32  # the kernel reads whole blocks of inputs, and does not look where they end
+    missing = -weight.size(1) % 32  # the kernel reads whole blocks of 32 inputs
     narrow = F.pad(narrow, (0, missing))
 
     def product(x: Tensor) -> Tensor:
@@ -62,17 +64,17 @@ def int8(weight: Tensor, bias: Tensor | None) -> Product:
 
 
 def int8_head(weight: Tensor, bias: Tensor | None) -> Product:
-    """As `int8`, but on a CPU that multiplies bytes the inputs are rounded to 255 steps, and the results not at all.
+    """Like `int8`, but on a CPU that multiplies bytes the inputs are rounded to 255 steps, and the results not at all.
 
-    A product is then a sum of whole numbers, in instructions made for it. For the head alone, which reads what a norm
-    has evened out: elsewhere a single large input would leave the others no digits (Dettmers et al. 2022).
+    The product is then a sum of integers, for which there are special instructions. For the vocabulary head only, whose
+    inputs a norm has evened out: elsewhere one large input would leave the others no digits (Dettmers et al. 2022).
     """
     if weight.device.type != "cpu" or not _multiplies_bytes():
         return int8(weight, bias)
     scale = weight.abs().amax(dim=1).clamp(min=1e-20) / 127  # (n_out)
     packed = torch.ops.onednn.qlinear_prepack((weight / scale[:, None]).round().to(torch.int8), None)
     multiply, zeros = torch.ops.onednn.qlinear_pointwise.default, torch.zeros(len(weight), dtype=torch.int32)
-    least, middle = torch.tensor(1e-20), torch.tensor(128.5)  # the half makes cutting off rounding
+    least, middle = torch.tensor(1e-20), torch.tensor(128.5)  # with the half, truncation rounds
 
     def product(x: Tensor) -> Tensor:
         step = torch.add(least, x.abs().amax(dim=-1, keepdim=True), alpha=1 / 127)  # (rows, time, 1)
@@ -83,15 +85,15 @@ def int8_head(weight: Tensor, bias: Tensor | None) -> Product:
     return product
 
 
-KINDS: dict[str, Form] = {
+DTYPES: dict[str, MakeProduct] = {
     "float32": float32,
     "bfloat16": bfloat16,
     "int8": int8,
 }
-"""The forms of a matrix."""
+"""The data types of a matrix."""
 
-HEADS = KINDS | {"int8": int8_head}
-"""The forms of the vocabulary head."""
+HEAD_DTYPES = DTYPES | {"int8": int8_head}
+"""The data types of the vocabulary head."""
 
 
 def _row_by_row(weight: Tensor, bias: Tensor | None) -> Product:
@@ -102,7 +104,9 @@ def _row_by_row(weight: Tensor, bias: Tensor | None) -> Product:
         rows, time, _ = x.shape
         if time > 1:  # several tokens of one text, always read alone
             return F.linear(x, weight, bias)
-        return torch.baddbmm(rest, x, one if rows == 1 else one.expand(rows, -1, -1))  # a small product for each row
+        return torch.baddbmm(
+            rest, x, one if rows == 1 else one.expand(rows, -1, -1)
+        )  # a product of its own for each row
 
     return product
 
@@ -115,7 +119,7 @@ def _packed(weight: Tensor, bias: Tensor | None) -> Product:
 
 @lru_cache
 def _packs(dtype: torch.dtype) -> bool:
-    """Whether oneDNN is there and multiplies packed matrices of this type."""
+    """Whether oneDNN is available and multiplies packed matrices of this data type."""
     if not torch.backends.mkldnn.is_available():
         return False
     try:
@@ -138,7 +142,7 @@ def _multiplies_int8(device: str) -> bool:
 
 @lru_cache
 def _multiplies_bytes() -> bool:
-    """Whether oneDNN multiplies bytes here, and neighbouring products do not overflow (as before VNNI they would)."""
+    """Whether oneDNN multiplies bytes here without overflow (which needs VNNI instructions)."""
     if not torch.backends.mkldnn.is_available():
         return False
     try:

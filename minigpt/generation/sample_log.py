@@ -1,13 +1,11 @@
-"""What a model says as it learns: the same prompts continued at its checkpoints, kept in RUN/samples.jsonl.
+"""What a model writes as it learns: the same prompts continued at its checkpoints, logged in RUN/samples.jsonl.
 
-One JSON object a line, a `SampleRecord`. Training adds what the data set's fixed prompts give after each epoch
-(`extend_sample_log`); `fill_sample_log` adds prompts of one's own, and what an older run lacks, at the
-checkpoints that are
-there. What stands in the file is never made again. `read_sample_log` reads it.
+The file holds one JSON object per line, a `SampleRecord`. After each epoch training adds the continuations of the data
+set's fixed prompts (`extend_sample_log`); `fill_sample_log` adds your own prompts, and what older runs lack, at the
+checkpoints that still exist. A sample depends on the model, the prompt, the temperature, the seed and the number of
+tokens alone, so nothing in the file is ever generated twice.
 
-Not here: what a kept text is (sample_record.py), which passages the fixed prompts are (fixed_prompts.py), when
-training samples
-(minigpt/training/trainer.py).
+Not here: which passages the fixed prompts are (fixed_prompts.py), when training samples (minigpt/training).
 """
 
 from __future__ import annotations
@@ -17,7 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
+from typing import Literal, TypeAlias
 
+import msgspec
 import torch
 from filelock import FileLock
 
@@ -26,43 +26,150 @@ from minigpt.config import TrainConfig
 from minigpt.errors import CheckpointError, RunError
 from minigpt.files import read_lines, why
 from minigpt.generation.fixed_prompts import fixed_prompts
-from minigpt.generation.inference_weights import ready
-from minigpt.generation.sample_record import TEMPERATURES, SampleRecord, Source, continue_prompts, usual_tokens
+from minigpt.generation.inference_weights import for_inference
+from minigpt.generation.text import prompt_ids, stream_samples
 from minigpt.model import GPT
 from minigpt.records import read_metrics
 from minigpt.runs.folder import RunFolder, load_model
+from minigpt.sampling_params import SamplingParams
 from minigpt.tokenizers import Tokenizer, utf8
+
+TEMPERATURES = (0.0, 0.7, 1.0)
+"""Greedy, what people like to read, and the model's own distribution (no top-k, no top-p)."""
+
+SEED = 1
+"""The seed of every sample, so that two epochs differ only by what was learned in between."""
+
+NEW_TOKENS, NEW_CHARACTERS = 64, 256
+"""How many tokens a sample has; the larger number if each token is at most one character."""
+
+PromptSource: TypeAlias = Literal["fixed", "own"]
+
+
+class SampleRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One sample in the log: a line of samples.jsonl.
+
+    Attributes:
+        step: the number of optimizer steps of the model that wrote it.
+        epoch: the same in epochs; None if unknown.
+        source: `fixed` for the data set's own passages, `own` for a user's prompt.
+        prompt, prompt_ids: what it continues.
+        temperature, seed: how its tokens were chosen; without top-k and top-p.
+        text, ids: the continuation and its tokens, without the one that ended it.
+        ended: whether the model ended the text itself.
+    """
+
+    step: int
+    epoch: float | None
+    source: PromptSource
+    prompt: str
+    prompt_ids: tuple[int, ...]
+    temperature: float
+    seed: int
+    text: str
+    ids: tuple[int, ...]
+    ended: bool
+
+    @classmethod
+    def from_json(cls, line: bytes | str) -> SampleRecord:
+        """Returns the record in a line of the file.
+
+        Raises:
+            ValueError: if it is not one.
+        """
+        try:
+            return msgspec.json.decode(line, type=cls)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
+
+    def to_json(self) -> bytes:
+        """Returns its line of the file."""
+        return msgspec.json.encode(self) + b"\n"
+
+    def matches(self, prompt: str, temperature: float, max_new_tokens: int, seed: int = SEED) -> bool:
+        """Returns whether this is the sample that these settings give."""
+        length_fits = len(self.ids) == max_new_tokens or (self.ended and len(self.ids) < max_new_tokens)
+        return length_fits and (self.prompt, self.temperature, self.seed) == (prompt, temperature, seed)
+
+
+def default_max_new_tokens(tokenizer: Tokenizer) -> int:
+    """Returns how many tokens a sample has at most unless the user says: a few lines, in any vocabulary."""
+    longest = max(map(len, tokenizer.vocabulary), default=0)
+    return NEW_CHARACTERS if longest <= 4 else NEW_TOKENS  # four bytes: one character
+
+
+def continue_prompts(
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    *,
+    step: int,
+    epoch: float | None,
+    source: PromptSource,
+    temperatures: Sequence[float] = TEMPERATURES,
+    max_new_tokens: int | None = None,
+    on_token: Callable[[], None] = lambda: None,
+) -> list[SampleRecord]:
+    """Returns each prompt's continuation at each temperature; writes nothing.
+
+    `minigpt generate RUN --top-k none` with the same prompt, temperature and seed gives the same text.
+
+    Args:
+        model, tokenizer: as `minigpt.load` returns them; a model in training is left as it is.
+        prompts: the texts to continue; an empty one begins a new document.
+        step, epoch, source: what to record, see `SampleRecord`.
+        temperatures: 0 always takes the most likely token.
+        max_new_tokens: the most tokens to add; None for a few lines.
+        on_token: called for each token.
+
+    Raises:
+        ConfigError: if a setting cannot work.
+        MiniGPTError: if the model's logits are not numbers.
+    """
+    limit = default_max_new_tokens(tokenizer) if max_new_tokens is None else max_new_tokens
+    model, records = for_inference(model), []
+    for temperature in temperatures:
+        params = SamplingParams(temperature=temperature, top_k=None, max_new_tokens=limit, seed=SEED)
+        samples, outputs = stream_samples(model, tokenizer, prompts, params, logprobs=False)
+        for _ in outputs:
+            on_token()
+        for each in samples:
+            ended = each.finish_reason == "stop"
+            ids = tuple(each.tokens[:-1] if ended else each.tokens)
+            known = (each.prompt, tuple(prompt_ids(tokenizer, each.prompt)), float(temperature), SEED)
+            records.append(SampleRecord(step, epoch, source, *known, each.text, ids, ended))
+    return records
 
 
 def read_sample_log(folder: RunFolder) -> list[SampleRecord]:
-    """Returns all kept texts of a run in the order in which they were made, none if it has none.
+    """Returns all logged samples of a run in the order in which they were made; none if there is no log.
 
-    A last line that is not complete, cut short by a crash or being written, is passed over.
+    An incomplete last line, cut short by a crash or still being written, is skipped.
 
     Raises:
-        RunError: if another line is none.
+        RunError: if another line is not a sample.
     """
-    kept = []
+    records = []
     for number, line in enumerate(_lines(folder), start=1):
         try:
-            kept.append(SampleRecord.from_json(line))
+            records.append(SampleRecord.from_json(line))
         except ValueError as error:
             raise RunError(
-                "A line of the samples cannot be read",
+                "Invalid line in the sample log",
                 got=f"{folder.samples_file}, line {number}: {error}",
                 remedy="Remove that line.",
             ) from None
-    return kept
+    return records
 
 
 def truncate_sample_log(folder: RunFolder, step: int) -> None:
-    """Drops what models behind a step said, and what is no whole line, so that going on from there says nothing twice.
+    """Drops samples of later steps, and damaged lines, so that training can go on from there without duplicates.
 
     The lines that stay keep their bytes.
     """
     if not folder.samples_file.exists():
         return
-    with _writing(folder):
+    with _write_lock(folder):
         lines = _lines(folder)
         kept = [line for line in lines if _is_until(line, step)]
         if kept != lines:
@@ -77,48 +184,50 @@ def extend_sample_log(
     *,
     step: int,
     epoch: float | None,
-    source: Source,
+    source: PromptSource,
     temperatures: Sequence[float] = TEMPERATURES,
-    tokens: int | None = None,
+    max_new_tokens: int | None = None,
     on_token: Callable[[], None] = lambda: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> list[SampleRecord]:
-    """Continues the prompts that the run has not yet continued at this step, keeps that, and returns it.
+    """Continues the prompts that the log does not have at this step yet, logs the samples and returns them.
 
     Args:
         folder: the run.
-        model: gives the model; asked only if something is missing.
-        tokenizer, step, epoch, source, temperatures, tokens, on_token: as in `continue_prompts`.
+        model: returns the model; called only if a sample is missing.
+        tokenizer, step, epoch, source, temperatures, max_new_tokens, on_token: as in `continue_prompts`.
         prompts: the texts to continue, or a single one.
-        note: is told if the file cannot be written.
+        note: called with a message if the file cannot be written.
 
     Raises:
         MiniGPTError: as `continue_prompts` and `read_sample_log`.
     """
     prompts = [prompts] if isinstance(prompts, str) else prompts
-    limit = usual_tokens(tokenizer) if tokens is None else tokens
-    there = [kept for kept in read_sample_log(folder) if kept.step == step]
+    limit = default_max_new_tokens(tokenizer) if max_new_tokens is None else max_new_tokens
+    logged = [record for record in read_sample_log(folder) if record.step == step]
     missing = {
-        temperature: [p for p in dict.fromkeys(prompts) if not any(kept.is_of(p, temperature, limit) for kept in there)]
+        temperature: [
+            p for p in dict.fromkeys(prompts) if not any(one.matches(p, temperature, limit) for one in logged)
+        ]
         for temperature in temperatures
     }
     if not any(missing.values()):
         return []
-    say = partial(
+    sampler = partial(
         continue_prompts,
-        ready(model()),
+        for_inference(model()),
         tokenizer,
         step=step,
         epoch=epoch,
         source=source,
-        tokens=limit,
+        max_new_tokens=limit,
         on_token=on_token,
     )
-    made = [kept for temperature, rest in missing.items() for kept in say(rest, temperatures=[temperature])]
+    made = [each for temperature, rest in missing.items() for each in sampler(rest, temperatures=[temperature])]
     try:
         _append(folder, made)
     except OSError as error:
-        note(f"the samples of step {step} are not kept: {error}")
+        note(f"the samples of step {step} could not be saved: {error}")
     return made
 
 
@@ -128,52 +237,52 @@ def fill_sample_log(
     *,
     checkpoint: str = "all",
     temperatures: Sequence[float] = TEMPERATURES,
-    tokens: int | None = None,
+    max_new_tokens: int | None = None,
     device: torch.device | str = "cpu",
     on_progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> list[SampleRecord]:
-    """Continues prompts at checkpoints that are there, keeps that, and returns all that the run has said to them.
+    """Continues prompts at existing checkpoints, logs the samples, and returns all of the run's samples of them.
 
-    A training may be going on in the run. What is kept already is not made again.
+    The run may be in training. Samples that are logged already are not generated again.
 
     Args:
         folder: the run, trained or imported.
-        prompts: the texts to continue, or a single one; the data set's fixed ones when left out.
-        checkpoint: `all` that are there, `best`, `latest`, or a step number.
-        temperatures, tokens: as in `continue_prompts`.
+        prompts: the texts to continue, or a single one; None for the data set's fixed prompts.
+        checkpoint: `all`, `best`, `latest`, or a step number.
+        temperatures, max_new_tokens: as in `continue_prompts`.
         device: where to run the models.
-        on_progress: is told what is being done, how many tokens are done, and how many there are at most.
-        note: is told what could not be kept.
+        on_progress: called with the phase, and how many tokens are done, of at most how many.
+        note: called with a message for each problem that does not stop the work.
 
     Returns:
-        By step; with `all`, those of checkpoints that are gone too.
+        The samples by step; with `all`, also those of checkpoints that have been deleted.
 
     Raises:
-        CheckpointError: if there is no such checkpoint, or it is damaged. Of `all`, damaged ones are noted, as long as
-            there is something to return.
-        DataError: if the fixed prompts are asked for, and the data set is not there.
+        CheckpointError: if there is no such checkpoint, or it is damaged. With `all`, damaged ones are only noted, as
+            long as there is something to return.
+        DataError: if the fixed prompts are needed, and the data set cannot be found.
         ConfigError: if a setting cannot work.
     """
-    there = folder.checkpoint_folders()
-    if not there:
-        remedy = "Train it on with `minigpt resume RUN`, or put its checkpoints back from a copy."
-        raise CheckpointError("This run has no checkpoints", got=folder.path, remedy=remedy)
+    existing = folder.checkpoint_folders()
+    if not existing:
+        remedy = "Continue the training with `minigpt resume RUN`, or restore its checkpoints from a copy."
+        raise CheckpointError("The run has no checkpoints", got=folder.path, remedy=remedy)
     config, tokenizer = folder.config(), folder.tokenizer()
-    source: Source = "fixed" if prompts is None else "own"
+    source: PromptSource = "fixed" if prompts is None else "own"
     if prompts is None:
         prompts = fixed_prompts(folder.open_data(), config.train.sample_prompts or TrainConfig().sample_prompts)
     prompts = [prompts] if isinstance(prompts, str) else prompts
-    prompts = [utf8(prompt).decode() for prompt in prompts]  # what is no character is U+FFFD
-    places = there if checkpoint == "all" else [folder.find_checkpoint(checkpoint)]
-    per_epoch, found = _steps_per_epoch(folder), read_sample_log(folder)
-    limit = usual_tokens(tokenizer) if tokens is None else tokens
-    a_place, faults = limit * len(prompts) * len(temperatures), list[CheckpointError]()
-    for number, place in enumerate(places):
-        tell = partial(_tell, on_progress, count(number * a_place), len(places) * a_place)
+    prompts = [utf8(prompt).decode() for prompt in prompts]  # invalid characters become U+FFFD
+    checkpoints = existing if checkpoint == "all" else [folder.find_checkpoint(checkpoint)]
+    limit = default_max_new_tokens(tokenizer) if max_new_tokens is None else max_new_tokens
+    per_epoch, records = _steps_per_epoch(folder), read_sample_log(folder)
+    per_checkpoint, errors = limit * len(prompts) * len(temperatures), list[CheckpointError]()
+    for number, place in enumerate(checkpoints):
+        done, total = count(number * per_checkpoint), len(checkpoints) * per_checkpoint
         step = folder.checkpoint_step(place)
         try:
-            found += extend_sample_log(
+            records += extend_sample_log(
                 folder,
                 partial(load_model, config, place, device),
                 tokenizer,
@@ -182,56 +291,56 @@ def fill_sample_log(
                 epoch=round(step / per_epoch, 4) if per_epoch else None,
                 source=source,
                 temperatures=temperatures,
-                tokens=tokens,
-                on_token=tell,
+                max_new_tokens=limit,
+                on_token=lambda done=done, total=total: on_progress("sampling", next(done), total),  # type: ignore[misc]
                 note=note,
             )
-        except CheckpointError as error:  # of many, one may be damaged, or go while a training goes on
+        except CheckpointError as error:  # one of many may be damaged, or deleted while training goes on
             if checkpoint != "all":
                 raise
-            faults.append(error)
-    steps = None if checkpoint == "all" else [folder.checkpoint_step(place) for place in places]
-    answered = answers(found, prompts, temperatures, limit, steps)
-    if faults and not answered:
-        raise faults[-1]
-    for fault in faults:
-        note(str(fault))
-    return answered
+            errors.append(error)
+    steps = None if checkpoint == "all" else [folder.checkpoint_step(place) for place in checkpoints]
+    found = matching_samples(records, prompts, temperatures, limit, steps)
+    if errors and not found:
+        raise errors[-1]
+    for each in errors:
+        note(str(each))
+    return found
 
 
-def _tell(on_progress: Callable[[str, int, int], None], done: Iterator[int], total: int) -> None:
-    on_progress("sampling", next(done), total)
-
-
-def answers(
-    kept: Sequence[SampleRecord],
+def matching_samples(
+    records: Sequence[SampleRecord],
     prompts: Sequence[str],
     temperatures: Sequence[float],
-    tokens: int,
+    max_new_tokens: int,
     steps: Sequence[int] | None = None,
 ) -> list[SampleRecord]:
-    """Returns those texts that answer these prompts at these settings, by step; at all steps when they are left out."""
-    asked = [(prompt, temperature) for prompt in prompts for temperature in temperatures]
-    found = [one for one in kept if (steps is None or one.step in steps) and any(one.is_of(*a, tokens) for a in asked)]
-    return sorted(found, key=lambda one: one.step)
+    """Returns the samples of these prompts with these settings, by step; None for all steps."""
+    wanted = [(prompt, temperature) for prompt in prompts for temperature in temperatures]
+    found = [
+        record
+        for record in records
+        if (steps is None or record.step in steps) and any(record.matches(*each, max_new_tokens) for each in wanted)
+    ]
+    return sorted(found, key=lambda record: record.step)
 
 
 def _steps_per_epoch(folder: RunFolder) -> int | None:
-    """Returns it as the run's metrics tell; None if they do not."""
-    told = [record for record in read_metrics(folder.metrics_file) if type(record.get("epoch")) in (int, float)]
-    known = [(record["step"], record["epoch"]) for record in told if 0 < record["epoch"] < math.inf]
+    """Returns the number according to the run's metrics; None if they do not show it."""
+    records = [record for record in read_metrics(folder.metrics_file) if type(record.get("epoch")) in (int, float)]
+    known = [(record["step"], record["epoch"]) for record in records if 0 < record["epoch"] < math.inf]
     step, epoch = max(known, default=(0, 1))
     return round(step / epoch) or None
 
 
 def _lines(folder: RunFolder) -> list[bytes]:
     try:
-        return read_lines(folder.samples_file)[:-1]  # behind the last line's end stands nothing, or a line cut short
+        return read_lines(folder.samples_file)[:-1]  # the last item is empty, or a line cut short
     except (OSError, ValueError) as error:
         raise RunError(
-            "The samples cannot be read",
+            "The sample log cannot be read",
             got=f"{folder.samples_file}: {why(error)}",
-            remedy="Restore the file from a copy, or remove it: `minigpt samples` makes it anew.",
+            remedy="Restore the file from a copy, or delete it: `minigpt samples RUN` generates the samples again.",
         ) from None
 
 
@@ -242,21 +351,21 @@ def _is_until(line: bytes, step: int) -> bool:
         return False
 
 
-def _append(folder: RunFolder, kept: Sequence[SampleRecord]) -> None:
-    """Adds lines to the file, behind the last whole one; those that another process has added meanwhile stand there."""
-    with _writing(folder), folder.samples_file.open("a+b") as stream:
+def _append(folder: RunFolder, records: Sequence[SampleRecord]) -> None:
+    """Adds lines after the last complete one, except those that another process has added in the meantime."""
+    with _write_lock(folder), folder.samples_file.open("a+b") as stream:
         stream.seek(0)
-        *whole, cut = stream.read().split(b"\n")
+        *complete, cut = stream.read().split(b"\n")
         stream.truncate(stream.tell() - len(cut))
-        for line in (each.to_json().encode() for each in kept):
-            if line.removesuffix(b"\n") not in whole:
+        for line in map(SampleRecord.to_json, records):
+            if line.removesuffix(b"\n") not in complete:
                 stream.write(line)
                 stream.flush()
 
 
 @contextmanager
-def _writing(folder: RunFolder) -> Iterator[None]:
-    """Keeps two processes, such as a training and `minigpt samples`, from writing the file at once.
+def _write_lock(folder: RunFolder) -> Iterator[None]:
+    """Keeps two processes, such as training and `minigpt samples`, from writing the file at once.
 
     Raises:
         OSError: if the folder cannot be written, or another process writes for too long.

@@ -1,7 +1,7 @@
-"""Looking for a likely text instead of drawing just one: the best of several samples, and beam search.
+"""Searching for a likely text instead of drawing one: the best of several samples, and beam search.
 
-Both judge a text by the probabilities that the model gives its tokens, the one that ended it among them. Likely is not
-good: the likeliest texts of a language model are short, or repeat themselves (Holtzman et al. 2020).
+Both judge a text by the probabilities that the model gives its tokens, including the one that ended it. Likely is not
+good: the most likely texts of a language model are short, or repeat themselves (Holtzman et al. 2020).
 """
 
 from __future__ import annotations
@@ -9,28 +9,30 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Unpack
+from typing import TypeAlias
 
 import torch
 
-from minigpt.errors import ConfigError, MiniGPTError
-from minigpt.generation.decoder import Decoder
-from minigpt.generation.detokenize import Detokenizer, TextFinishReason, TextPiece, first_stop, step_bytes
-from minigpt.generation.engine import Step
-from minigpt.generation.inference_weights import ready
-from minigpt.generation.samplers import NONE_LEFT, Sampling
-from minigpt.generation.text import Sample, SamplingParams, SamplingRequest, prompt_ids, sample
+from minigpt.errors import ConfigError
+from minigpt.generation.cached_batch import CachedBatch
+from minigpt.generation.detokenize import Detokenizer, first_stop
+from minigpt.generation.engine import check_finite
+from minigpt.generation.inference_weights import for_inference
+from minigpt.generation.outputs import FinishReason, StepOutput
+from minigpt.generation.samplers import NO_TOKEN, adjust_logits
+from minigpt.generation.text import DEFAULTS, Sample, prompt_ids, sample
 from minigpt.model import GPT
+from minigpt.sampling_params import SamplingParams
 from minigpt.tokenizers import Tokenizer
 
-DRAWN = {"temperature", "top_k", "top_p", "min_p", "typical_p", "seed"}
+DRAW_SETTINGS = ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
 """Settings that only matter where tokens are drawn."""
 
-MOST_BEAMS = 1000
-"""So many paths can be followed at once: each has its own keys and values in memory."""
+MAX_BEAMS = 1000
+"""Each beam has its own keys and values in memory."""
 
-STEEPEST = 10.0
-"""The largest length penalty, either way: beyond it the length alone decides, and soon fits into no float."""
+MAX_LENGTH_PENALTY = 10.0
+"""Beyond it, either way, the length alone decides, and scores soon overflow."""
 
 
 @dataclass
@@ -38,36 +40,36 @@ class Beam(Sample):
     """A text that beam search has found.
 
     Attributes:
-        score: the sum of the logprobs as bias and penalties changed them, divided by the number of tokens to the power
+        score: the sum of the logprobs, as bias and penalties changed them, divided by the number of tokens to the power
             of the length penalty.
     """
 
     score: float = 0.0
 
 
-def check_beams(beams: int, length_penalty: float) -> None:
+def check_beams(num_beams: int, length_penalty: float, params: SamplingParams = DEFAULTS) -> None:
     """Raises ConfigError if beam search cannot work with these."""
-    if not 1 <= beams <= MOST_BEAMS:
-        raise ConfigError("The number of beams is out of range", got=beams, remedy=f"Give 1 to {MOST_BEAMS:,}.")
-    if not abs(length_penalty) <= STEEPEST:
-        raise ConfigError(
-            "The length penalty is out of range",
-            got=length_penalty,
-            remedy=f"Give 1, for instance; from -{STEEPEST:g} to {STEEPEST:g}.",
-        )
+    if not 1 <= num_beams <= MAX_BEAMS:
+        raise ConfigError("--num-beams is out of range", got=num_beams, remedy=f"Give 1 to {MAX_BEAMS:,}.")
+    if not abs(length_penalty) <= MAX_LENGTH_PENALTY:
+        remedy = f"Give a number from -{MAX_LENGTH_PENALTY:g} to {MAX_LENGTH_PENALTY:g}, such as 1."
+        raise ConfigError("--length-penalty is out of range", got=length_penalty, remedy=remedy)
+    if unused := [name for name in DRAW_SETTINGS if getattr(params, name) != getattr(DEFAULTS, name)]:
+        got = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
+        raise ConfigError("Beam search draws nothing", got=got, remedy="Remove these settings.")
 
 
 def best_of(
     model: GPT,
     tokenizer: Tokenizer,
     prompt: str = "",
+    params: SamplingParams = DEFAULTS,
     *,
     n: int,
-    explain: bool = False,
-    **settings: Unpack[SamplingParams],
+    top_logprobs: int = 0,
 ) -> list[Sample]:
-    """Returns n samples of a prompt, the one with the highest mean logprob a token first. Else as `sample`."""
-    found = sample(model, tokenizer, [prompt], n=n, explain=explain, **settings)
+    """Returns n samples of a prompt, that with the highest mean logprob per token first; otherwise as `sample`."""
+    found = sample(model, tokenizer, [prompt], params, n=n, top_logprobs=top_logprobs)
     return sorted(found, key=lambda each: each.mean_logprob, reverse=True)
 
 
@@ -75,48 +77,53 @@ def beam_search(
     model: GPT,
     tokenizer: Tokenizer,
     prompt: str = "",
+    params: SamplingParams = DEFAULTS,
     *,
-    beams: int = 4,
+    num_beams: int = 4,
     length_penalty: float = 1.0,
-    **settings: Unpack[SamplingParams],
 ) -> list[Beam]:
-    """Returns the best texts that a search along `beams` paths at once finds, the best first.
+    """Returns the best texts that a search along `num_beams` paths at once finds, the best first.
 
-    At each step every path is continued by every token, and the best continuations are the new paths; those that end
-    are put aside. The search ends when no path can still beat the worst of `beams` texts put aside. The result is that
-    of transformers' `generate(num_beams=..., early_stopping="never")`. Where a bias or a penalty may add to a sum,
-    which else only falls, every path is followed to its end.
+    At each step every path is continued by every token, and the best continuations become the new paths; those that end
+    are put aside. The search ends when no path can still beat the worst of `num_beams` texts put aside. The result is
+    that of transformers' `generate(num_beams=..., early_stopping="never")`. If a bias or a penalty may raise a sum,
+    which otherwise only falls, every path is followed to its end.
 
     Args:
         model, tokenizer, prompt: as in `generate`.
-        beams: how many paths are followed, and the most texts that are returned.
+        params: `max_new_tokens`, `stop`, `stop_tokens`, and those samplers that look at single tokens and back: bias,
+            penalties, bans, no repeated n-grams. As in transformers they change logprobs, not logits.
+        num_beams: how many paths are followed, and the most texts that are returned.
         length_penalty: how much long texts are favoured. A text's score is the sum of its logprobs divided by its
             length to this power: 0 compares the sums, 1 the means, above 1 longer texts gain.
-        settings: `max_new_tokens`, `stop`, `stop_tokens`, and those fields of `Sampling` that look at single tokens and
-            back: bias, penalties, bans, no repeated n-grams. As in transformers they change logprobs, not logits.
 
     Raises:
-        ConfigError: if a setting cannot work, or asks for something to be drawn.
-        MiniGPTError: if the model's probabilities are not numbers.
+        ConfigError: if a setting cannot work, or only matters where tokens are drawn.
+        MiniGPTError: if the model's logits are not numbers.
     """
-    if drawn := DRAWN & settings.keys():
-        seen = ", ".join(sorted(drawn)).replace("_", "-")
-        raise ConfigError("Beam search draws nothing", got=seen, remedy="Leave these settings out.")
-    check_beams(beams, length_penalty)
-    request = SamplingRequest.read(model, tokenizer, settings)
+    check_beams(num_beams, length_penalty, params)
+    params.check(tokenizer.vocab_size)
+    stop_tokens = (tokenizer.end_of_text,) if params.stop_tokens is None else params.stop_tokens
 
-    def end_of(tokens: Sequence[int]) -> TextFinishReason | None:
-        if tokens[-1] in request.stop_tokens:
-            return "stop token"
-        if request.stop and first_stop(tokenizer.decode(tokens), request.stop) is not None:
-            return "stop string"
-        return "length" if len(tokens) == request.max_new_tokens else None
+    def ending(tokens: Sequence[int]) -> _Ending:
+        if tokens[-1] in stop_tokens:
+            return "stop", tokens[-1]
+        if params.stop and (stop := first_stop(tokenizer.decode(tokens), params.stop_strings)) is not None:
+            return "stop", stop
+        return ("length" if len(tokens) == params.max_new_tokens else None), None
 
-    ids, branching = prompt_ids(tokenizer, prompt), max(2, 1 + len(request.stop_tokens))
-    paths = _search(model, ids, beams, branching, request.max_new_tokens, length_penalty, request.sampling, end_of)
-    return [
-        Beam(prompt, pieces=_pieces(tokenizer, path, request.stop), score=path.score(length_penalty)) for path in paths
-    ]
+    vocab_size = tokenizer.vocab_size
+    n_candidates = num_beams * max(2, 1 + len(stop_tokens))  # so that enough paths go on when others end
+    search = _BeamSearch(model, vocab_size, params, num_beams, length_penalty, n_candidates, ending)
+    beams = []
+    for path in search.run(prompt_ids(tokenizer, prompt)):
+        detokenizer = Detokenizer(tokenizer, params.stop_strings)
+        outputs = [output for each in path.outputs for output in detokenizer.add(each)]
+        beams.append(Beam(prompt, outputs=outputs, score=path.score(length_penalty)))
+    return beams
+
+
+_Ending: TypeAlias = tuple[FinishReason | None, int | str | None]
 
 
 @dataclass(frozen=True)
@@ -126,96 +133,79 @@ class _Path:
     Attributes:
         parent: the path's number at the step before.
         total: the sum of what the samplers made of the logprobs.
+        finished: whether it has ended.
     """
 
     parent: int
-    steps: tuple[Step, ...] = ()
+    outputs: tuple[StepOutput, ...] = ()
     total: float = 0.0
-    end: TextFinishReason | None = None
+    finished: bool = False
 
     def score(self, length_penalty: float, length: int | None = None) -> float:
         """Returns the path's score, as if it had this length."""
-        return self.total / max(1, length or len(self.steps)) ** length_penalty
+        return self.total / max(1, length or len(self.outputs)) ** length_penalty
 
 
-@torch.inference_mode()
-def _search(
-    model: GPT,
-    prompt: Sequence[int],
-    beams: int,
-    branching: int,
-    max_new_tokens: int,
-    length_penalty: float,
-    sampling: Sampling,
-    end_of: Callable[[Sequence[int]], TextFinishReason | None],
-) -> list[_Path]:
-    """Returns at most `beams` paths that ended, the best first.
+@dataclass
+class _BeamSearch:
+    model: GPT
+    vocab_size: int
+    params: SamplingParams
+    num_beams: int
+    length_penalty: float
+    n_candidates: int
+    ending: Callable[[Sequence[int]], _Ending]
 
-    Args:
-        branching: how many continuations for each beam are looked at, so that enough go on when others end.
-        end_of: why a path of these tokens ends; None if it goes on.
-    """
-    decoder = Decoder(ready(model), beams, len(prompt) + max_new_tokens)
-    decoder.add(prompt)
-    running, ended, falling = [_Path(0)], list[_Path](), _only_falls(sampling)
-    for length in range(1, max_new_tokens + 1):
-        candidates = _continuations(decoder, running, beams * branching, sampling, end_of)
-        finished = [path for path in candidates[:beams] if path.end]
-        ended = sorted(ended + finished, key=lambda path: path.score(length_penalty), reverse=True)[:beams]
-        going = [path for path in candidates if not path.end][:beams]
-        # The best score a path may still reach: dividing a negative sum by a larger number brings it nearer to 0.
-        longest = max_new_tokens if length_penalty > 0 else length
-        if not going:
-            break
-        full = falling and len(ended) == beams
-        if full and going[0].score(length_penalty, longest) <= ended[-1].score(length_penalty):
-            break
-        running = going
-        decoder.select([path.parent for path in running])
-        decoder.append([path.steps[-1].token for path in running])
-    if ended or not max_new_tokens:
-        return ended or running
-    nothing = Step(0, NONE_LEFT, -math.inf, "none left")
-    return [replace(path, steps=(*path.steps, nothing), end="none left") for path in running]
+    @torch.inference_mode()
+    def run(self, prompt: Sequence[int]) -> list[_Path]:
+        """Returns at most `num_beams` paths that ended, the best first."""
+        most = self.params.max_new_tokens
+        batch = CachedBatch(for_inference(self.model), self.num_beams, len(prompt) + most, self.vocab_size)
+        batch.add(prompt)
+        running, finished = [_Path(0)], list[_Path]()
+        for length in range(1, most + 1):
+            candidates = self._continuations(batch, running)
+            finished += [path for path in candidates[: self.num_beams] if path.finished]
+            finished = sorted(finished, key=lambda path: path.score(self.length_penalty), reverse=True)
+            finished = finished[: self.num_beams]
+            going = [path for path in candidates if not path.finished][: self.num_beams]
+            if not going or self._cannot_improve(going[0], finished, length):
+                break
+            running = going
+            batch.select([path.parent for path in running])
+            batch.append([path.outputs[-1].token for path in running])
+        if finished or not most:
+            return finished or running
+        nothing = StepOutput(0, NO_TOKEN, -math.inf, finish_reason="stop")
+        return [replace(path, outputs=(*path.outputs, nothing), finished=True) for path in running]
 
+    def _cannot_improve(self, best: _Path, finished: Sequence[_Path], length: int) -> bool:
+        """Returns whether no running path can still beat those that ended."""
+        bias = max((self.params.logit_bias or {}).values(), default=0.0)
+        sums_may_rise = bias > 0 or self.params.presence_penalty < 0 or self.params.frequency_penalty < 0
+        if sums_may_rise or len(finished) < self.num_beams:
+            return False
+        # The best score it may still reach: a negative sum divided by a larger number is closer to 0.
+        longest = self.params.max_new_tokens if self.length_penalty > 0 else length
+        return best.score(self.length_penalty, longest) <= finished[-1].score(self.length_penalty)
 
-def _only_falls(sampling: Sampling) -> bool:
-    """Returns whether no token can add to a path's sum: logprobs are negative, and none is lifted above 0."""
-    lifts = max((sampling.logit_bias or {}).values(), default=0.0)
-    return lifts <= 0 and sampling.presence_penalty >= 0 and sampling.frequency_penalty >= 0
-
-
-def _continuations(
-    decoder: Decoder,
-    running: Sequence[_Path],
-    count: int,
-    sampling: Sampling,
-    end_of: Callable[[Sequence[int]], TextFinishReason | None],
-) -> list[_Path]:
-    """Returns the best `count` paths that are one token longer than the running ones, the best first."""
-    logprobs = decoder.next_logits().log_softmax(dim=-1)  # (paths, vocab_size)
-    totals = sampling.adjusted(logprobs, decoder.texts) + logprobs.new_tensor([[path.total] for path in running])
-    best = totals.flatten().topk(min(count, totals.numel()))
-    if best.values.isnan().any():
-        raise MiniGPTError(
-            "The model's probabilities are not numbers",
-            remedy="Try another --checkpoint; if the weights were rounded, also --weights float32.",
-        )
-    parents, tokens = best.indices // totals.size(1), best.indices % totals.size(1)
-    found = (parents.tolist(), tokens.tolist(), logprobs[parents, tokens].tolist(), best.values.tolist())
-    paths = []
-    for parent, token, logprob, total in zip(*found, strict=True):
-        if total > -math.inf:  # else it is banned
-            steps = running[parent].steps
-            end = end_of([*(step.token for step in steps), token])
-            step = Step(0, token, logprob, None if end == "stop string" else end)
-            paths.append(_Path(parent, (*steps, step), total, end))
-    return paths
-
-
-def _pieces(tokenizer: Tokenizer, path: _Path, stop: Sequence[str]) -> list[TextPiece]:
-    """Returns what the tokens of a path add to its text."""
-    row, pieces = Detokenizer(stop), list[TextPiece]()
-    for step in path.steps:
-        pieces += row.add(step, step_bytes(tokenizer, step))
-    return pieces
+    def _continuations(self, batch: CachedBatch, running: Sequence[_Path]) -> list[_Path]:
+        """Returns the best paths that are one token longer than the running ones, the best first."""
+        logits = batch.next_logits()
+        check_finite(logits)
+        logprobs = logits.log_softmax(dim=-1)  # (paths, vocab_size)
+        totals = adjust_logits(logprobs, batch.texts, self.params)
+        totals = totals + logprobs.new_tensor([[path.total] for path in running])
+        best = totals.flatten().topk(min(self.n_candidates, totals.numel()))
+        parents, tokens = best.indices // totals.size(1), best.indices % totals.size(1)
+        found = (parents.tolist(), tokens.tolist(), logprobs[parents, tokens].tolist(), best.values.tolist())
+        paths = []
+        for parent, token, logprob, total in zip(*found, strict=True):
+            if total > -math.inf:  # otherwise it is banned
+                earlier = running[parent].outputs
+                finish_reason, stop_reason = self.ending([*(output.token for output in earlier), token])
+                output = StepOutput(0, token, logprob)
+                if not isinstance(stop_reason, str):  # a stop string is cut off by the detokenizer
+                    output = replace(output, finish_reason=finish_reason, stop_reason=stop_reason)
+                paths.append(_Path(parent, (*earlier, output), total, finished=finish_reason is not None))
+        return paths

@@ -17,7 +17,7 @@ from minigpt.doctor import Diagnosis, diagnose, evidence_of
 from minigpt.errors import DataError, MiniGPTError, TokenizerError
 from minigpt.evaluation import Evaluation
 from minigpt.generation.notes import prompt_notes
-from minigpt.generation.sample_record import SampleRecord
+from minigpt.generation.sample_log import SampleRecord
 from minigpt.report.cache import measured, remembered
 from minigpt.report.commands_section import placeholders
 from minigpt.report.facts import RunFacts

@@ -19,8 +19,7 @@ from minigpt.config import MachineConfig
 from minigpt.data import Dataset
 from minigpt.evaluation.memorization import CopyStats, document_start, find_copies
 from minigpt.evaluation.sample_metrics import SampleMetrics, real_samples, sample_metrics
-from minigpt.generation.sample_log import fill_sample_log, read_sample_log
-from minigpt.generation.sample_record import SampleRecord
+from minigpt.generation.sample_log import SampleRecord, fill_sample_log, read_sample_log
 from minigpt.runs.folder import RunFolder
 from minigpt.runtime import restore_runtime
 from minigpt.tokenizers import Tokenizer

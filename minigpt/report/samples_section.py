@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from minigpt.evaluation.sample_metrics import SampleMetrics
-from minigpt.generation.sample_record import SampleRecord
+from minigpt.generation.sample_log import SampleRecord
 from minigpt.report import formatting
 from minigpt.report.facts import RunFacts
 from minigpt.report.html import Child, Html, element, folded, name, table

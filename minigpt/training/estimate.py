@@ -21,10 +21,8 @@ from minigpt.config import Config
 from minigpt.config_warnings import ConfigWarning, config_warnings
 from minigpt.data import Batch
 from minigpt.data.dataset_card import DatasetCard
-from minigpt.generation.engine import stream_steps
-from minigpt.generation.inference_weights import ready
-from minigpt.generation.sample_record import NEW_CHARACTERS, NEW_TOKENS, TEMPERATURES
-from minigpt.generation.samplers import Sampling
+from minigpt.generation import Engine, SamplingParams
+from minigpt.generation.sample_log import NEW_CHARACTERS, NEW_TOKENS, TEMPERATURES
 from minigpt.intervals import Intervals
 from minigpt.model import GPT
 from minigpt.model.accounting import TrainingMemory, flops_per_token, parameter_count, training_memory
@@ -207,8 +205,11 @@ def _pace(config: Config, machine: Runtime, rate: float) -> Pace:
             model.eval()(tokens, tokens)
 
     def sample() -> None:
-        prompts = [[0]] * passages
-        list(stream_steps(ready(model), prompts, TRIAL_TOKENS, Sampling(), range(passages), logprobs=False))
+        engine = Engine(model, max_batch_size=passages, max_length=1 + TRIAL_TOKENS)
+        for seed in range(passages):
+            engine.add([0], SamplingParams(max_new_tokens=TRIAL_TOKENS, seed=seed))
+        while engine.has_unfinished:
+            engine.step()
 
     two, one = _quickest([lambda: step(2), lambda: step(1)], machine)
     (validation,) = _quickest([validate], machine)

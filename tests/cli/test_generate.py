@@ -13,14 +13,14 @@ import sys
 import pytest
 
 import minigpt
-from minigpt.cli.generate_options import ShownOptions, TextOptions, token_id, token_name
+from minigpt.cli.generate_options import DisplayOptions, SamplingOptions, token_id, token_name
 from minigpt.cli.generate_views import make_view, percent
 from minigpt.cli.interactive import Conversation
 from minigpt.errors import ConfigError
-from minigpt.generation import TextPiece, sample, stream_pieces
-from minigpt.generation.engine import Step
+from minigpt.generation import StepOutput, sample, stream_samples
 from minigpt.generation.inference_weights import choose_dtype
 from minigpt.generation.search import beam_search, best_of
+from minigpt.sampling_params import SamplingParams
 from minigpt.text_utils import escape_control
 from minigpt.tokenizers import make_tokenizer
 
@@ -52,35 +52,39 @@ def test_the_text_is_that_of_python(say, loaded):
 
 def test_several_texts_come_one_after_the_other_each_as_alone(say):
     alone = {(p, s): say("--prompt", p, "--seed", s)[1] for p in ("the", "a dog") for s in (5, 6)}
-    code, out, _ = say("--prompt", "the", "--prompt", "a dog", "--samples", 2)
+    code, out, _ = say("--prompt", "the", "--prompt", "a dog", "--num-samples", 2)
     assert code == 0
     expected = [f"--- text {at}, seed {seed} ---\n{text}" for at, ((_, seed), text) in enumerate(alone.items(), 1)]
     assert out == "\n".join(expected)
 
 
 def test_a_hundred_samples(say):
-    out = say("--samples", 100, "--max-new-tokens", 2)[1]
+    out = say("--num-samples", 100, "--max-new-tokens", 2)[1]
     assert re.findall(r"--- text (\d+), seed (\d+) ---", out) == [(str(i + 1), str(i + 5)) for i in range(100)]
 
 
-def test_json_lines_tell_all(say, loaded):
-    code, out, _ = say("--prompt", "the", "--samples", 2, "--json", "--explain", "--stop", r"\n", "--ban", "q")
+def test_json_lines_contain_everything(say, loaded):
+    code, out, _ = say(
+        "--prompt", "the", "--num-samples", 2, "--json", "--top-logprobs", 5, "--stop", r"\n", "--banned-token", "q"
+    )
     first, second = map(json.loads, out.splitlines())
     assert code == 0
-    found, *_ = sample(*loaded, ["the"], max_new_tokens=12, seed=5, stop="\n", banned=[ord("q")])
+    found, *_ = sample(*loaded, ["the"], SamplingParams(max_new_tokens=12, seed=5, stop="\n", banned_tokens=[ord("q")]))
     assert (first["prompt"], first["text"], first["tokens"]) == ("the", found.text, found.tokens)
     assert first["logprobs"] == pytest.approx(found.logprobs)
-    assert (first["stopped_by"], first["seed"], second["seed"]) == (found.end, 5, 6)
+    assert (first["finish_reason"], first["stop_reason"]) == (found.finish_reason, found.stop_reason)
+    assert (first["seed"], second["seed"]) == (5, 6)
     assert first["settings"]["stop"] == [r"\n"]
-    assert first["settings"]["weights"] == "float32"
-    assert len(first["candidates"]) == len(first["tokens"])
-    for step in first["candidates"]:
-        probabilities = [candidate["probability"] for candidate in step]
+    assert first["settings"]["dtype"] == "float32"
+    assert first["settings"]["banned_token"] == ["q"]
+    assert len(first["top_logprobs"]) == len(first["tokens"])
+    for step in first["top_logprobs"]:
+        logprobs = [candidate["logprob"] for candidate in step]
         assert [candidate["text"] for candidate in step] == [BYTES.decode([each["token"]]) for each in step]
         assert [token_id(BYTES, candidate["name"]) for candidate in step] == [each["token"] for each in step]
         assert len(step) in (5, 6)
-        assert probabilities == sorted(probabilities, reverse=True)
-    for token, step in zip(first["tokens"], first["candidates"], strict=True):
+        assert logprobs == sorted(logprobs, reverse=True)
+    for token, step in zip(first["tokens"], first["top_logprobs"], strict=True):
         assert token in [candidate["token"] for candidate in step]
 
 
@@ -89,7 +93,7 @@ def test_prompts_come_from_a_file(say, tmp_path, monkeypatch):
     lines.write_bytes("\ufeffthe\r\n\nünï  \n\r\n \n".encode())
     objects.write_text('{"prompt": "the"}\n\n{"prompt": "", "more": 1}\n{"prompt": "ünï  "}\n \n\n', encoding="utf-8")
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("the\n\nünï  ".encode())))
-    outputs = [say("--prompts", file, "--json") for file in (lines, objects, "-")]
+    outputs = [say("--prompt-file", file, "--json") for file in (lines, objects, "-")]
     assert [json.loads(line)["prompt"] for line in outputs[0][1].splitlines()] == ["the", "", "ünï  "]
     assert outputs[0] == outputs[1] == outputs[2]
 
@@ -102,12 +106,12 @@ def test_bytes_of_the_command_line_that_are_no_character_are_replaced(say):
 
 def test_without_standard_input_no_prompts_are_read(say, monkeypatch):
     monkeypatch.setattr("sys.stdin", None)
-    code, _, err = say("--prompts", "-")
-    assert (code, "nothing in standard input" in err) == (2, True)
+    code, _, err = say("--prompt-file", "-")
+    assert (code, "nothing on standard input" in err) == (2, True)
 
 
-def test_probabilities_stand_behind_the_tokens_where_there_are_no_colours(say, loaded):
-    (found,) = sample(*loaded, ["the"], max_new_tokens=12, seed=5)
+def test_without_colours_probabilities_follow_the_tokens(say, loaded):
+    (found,) = sample(*loaded, ["the"], SamplingParams(max_new_tokens=12, seed=5))
     tokens = zip(found.tokens, found.logprobs, strict=True)
     shares = [("⏎" if token == ord("\n") else chr(token), math.exp(logprob)) for token, logprob in tokens]
     expected = "the" + "".join(f"{text}[{f'{share:.0%}' if share >= 0.01 else '<1%'}]" for text, share in shares) + "\n"
@@ -116,9 +120,9 @@ def test_probabilities_stand_behind_the_tokens_where_there_are_no_colours(say, l
 
 
 def test_a_new_line_is_marked_before_its_probability(capsys):
-    view = make_view(BYTES, ShownOptions(show_probabilities=True), {"weights": "float32"}, many=False, context=8)
+    view = make_view(BYTES, DisplayOptions(show_probabilities=True), {"dtype": "float32"}, many=False, context=8)
     for text, share in (("a", 0.5), (".\n  ", 0.25), ("b", 0.004)):
-        view.add(TextPiece(text, Step(0, 1, math.log(share))))
+        view.add(StepOutput(0, 1, math.log(share), text))
     assert capsys.readouterr().out == "a[50%].⏎[25%]\n  b[<1%]"
 
 
@@ -131,13 +135,13 @@ def test_of_a_long_prompt_it_is_said_how_much_is_seen(say, loaded):
     assert err == f"note: the prompt has {context + 7} tokens; the model sees the last {context} of them\n"
     assert line["notes"] == {"context": err.removeprefix("note: ").rstrip()}
     three = ("--prompt", "a", "--prompt", prompt, "--prompt", prompt)
-    several = err.replace("the prompt", "prompt 2", 1).replace("them\n", "them (1 other prompt likewise)\n")
+    several = err.replace("the prompt", "prompt 2", 1).replace("them\n", "them (also 1 other prompt)\n")
     assert say(*three)[2] == several
     assert say("--prompt", "a" * context)[2] == ""
 
 
-def test_each_step_is_explained(say, loaded):
-    out = say("--prompt", "the", "--explain", "--top-k", 2, "--temperature", 3.0)[1]
+def test_top_logprobs_show_each_step(say, loaded):
+    out = say("--prompt", "the", "--top-logprobs", 5, "--top-k", 2, "--temperature", 3.0)[1]
     text = minigpt.generate(*loaded, "the", max_new_tokens=12, seed=5, top_k=2, temperature=3.0)
     assert out.endswith(f"\n\nthe{text}\n")
     steps = out.split("\n\n")[:12]
@@ -148,8 +152,8 @@ def test_each_step_is_explained(say, loaded):
         assert ["–" in row for row in rows] == [False, False, True, True, True]
 
 
-def test_a_chosen_token_that_is_unlikely_is_explained_too(say, loaded):
-    out = say("--prompt", "the", "--explain", "--top-k", "none", "--temperature", 9, "--seed", 1)[1]
+def test_a_chosen_token_that_is_unlikely_is_shown_too(say, loaded):
+    out = say("--prompt", "the", "--top-logprobs", 5, "--top-k", "none", "--temperature", 9, "--seed", 1)[1]
     steps = [step.splitlines() for step in out.split("\n\n")[:12]]
     unlikely = [step[-1] for step in steps if len(step) == 6 + (step is steps[0])]
     assert unlikely
@@ -160,62 +164,62 @@ def test_a_chosen_token_that_is_unlikely_is_explained_too(say, loaded):
 def test_an_end_of_line_of_windows_is_one(say, monkeypatch, capsys):
     """The two tokens come one after the other; on a terminal neither is seen as a character."""
     monkeypatch.setenv("FORCE_COLOR", "1")
-    options = ["--prompt", "a\r\nb", "--bias", r"\r=1000", "--max-new-tokens", 1, "--temperature", 0]
+    options = ["--prompt", "a\r\nb", "--logit-bias", r"\r=1000", "--max-new-tokens", 1, "--temperature", 0]
     assert say(*options)[1] == "a\nb\n"
-    view = make_view(BYTES, ShownOptions(), {"weights": "float32"}, many=False, context=8)
+    view = make_view(BYTES, DisplayOptions(), {"dtype": "float32"}, many=False, context=8)
     for text in ("x\r", "\ny", "\r", "z"):
-        view.add(TextPiece(text, Step(0, 1, 0.0)))
+        view.add(StepOutput(0, 1, 0.0, text))
     assert capsys.readouterr().out == "x\ny␍z"
 
 
 def test_a_stop_string_with_escapes_is_found(say, loaded):
-    options = ("--bias", r"\r=1000", "--max-new-tokens", 3, "--json")
-    assert json.loads(say(*options, "--stop", r"\r\x0d")[1])["stopped_by"] == "stop string"
+    options = ("--logit-bias", r"\r=1000", "--max-new-tokens", 3, "--json")
+    assert json.loads(say(*options, "--stop", r"\r\x0d")[1])["stop_reason"] == "\r\r"
     assert json.loads(say(*options, "--stop", r"\u000d\r")[1])["text"] == ""
-    assert json.loads(say(*options, "--stop", r"\\r")[1])["stopped_by"] == "length"
+    assert json.loads(say(*options, "--stop", r"\\r")[1])["finish_reason"] == "length"
 
 
-def test_what_a_terminal_would_obey_is_escaped_in_json(say):
+def test_control_characters_are_escaped_in_json(say):
     out = say("--prompt", "a\x9b\u202e\x7f\x1b", "--json")[1]
     assert json.loads(out)["prompt"] == "a\x9b\u202e\x7f\x1b"
     assert out.rstrip("\n").isprintable()
 
 
 def test_searches_show_what_python_finds(say, loaded):
-    beams = beam_search(*loaded, "the", beams=3, max_new_tokens=12, length_penalty=0.5)
-    options = ("--prompt", "the", "--beams", 3, "--length-penalty", 0.5, "--seed", "none")
-    code, out, _ = say(*options, "--json", "--samples", 2)
+    beams = beam_search(*loaded, "the", SamplingParams(max_new_tokens=12), num_beams=3, length_penalty=0.5)
+    options = ("--prompt", "the", "--num-beams", 3, "--length-penalty", 0.5, "--seed", "none")
+    code, out, _ = say(*options, "--json", "--num-samples", 2)
     assert code == 0
     lines = [json.loads(line) for line in out.splitlines()]
     assert [(line["text"], line["score"]) for line in lines] == [(b.text, pytest.approx(b.score)) for b in beams[:2]]
     assert "temperature" not in lines[0]["settings"]
     assert say(*options)[1] == f"the{beams[0].text}\n"
-    found = best_of(*loaded, "the", n=4, max_new_tokens=12, seed=5)
+    found = best_of(*loaded, "the", SamplingParams(max_new_tokens=12, seed=5), n=4)
     assert say("--prompt", "the", "--best-of", 4)[1] == f"the{found[0].text}\n"
 
 
-def test_what_it_runs_on_is_said_on_request(say):
-    code, out, err = say("--prompt", "the", "--verbose", "--weights", "bfloat16")
+def test_verbose_prints_device_speed_and_cost(say):
+    code, out, err = say("--prompt", "the", "--verbose", "--dtype", "bfloat16")
     assert code == 0
     assert out.startswith("the")
-    for words in ("device cpu", "weights bfloat16 (as asked for)", "tokens/s", "loss on", "validation split"):
+    for words in ("device cpu", "weights bfloat16 (as requested)", "tokens/s", "loss on", "validation split"):
         assert words in err
-    assert "weights float32 (the text is to come again)" in say("-v")[2]
+    assert "weights float32 (for reproducible text)" in say("-v")[2]
 
 
-def test_rounded_weights_are_named_beside_the_seed(say):
-    assert say("--samples", 2, "--weights", "bfloat16")[1].startswith("--- text 1, seed 5, bfloat16 weights ---\n")
+def test_rounded_weights_are_named_next_to_the_seed(say):
+    assert say("--num-samples", 2, "--dtype", "bfloat16")[1].startswith("--- text 1, seed 5, bfloat16 weights ---\n")
 
 
-def test_texts_that_can_come_again_are_made_with_exact_weights(call, run_folder, monkeypatch):
+def test_reproducible_texts_use_exact_weights(call, run_folder, monkeypatch):
     asked = []
 
-    def note(model, kind="auto", rows=1):
-        asked.append(kind)
+    def note(model, dtype="auto", rows=1):
+        asked.append(dtype)
         return choose_dtype(model, "float32", rows)
 
     monkeypatch.setattr("minigpt.generation.inference_weights.choose_dtype", note)
-    for options in (["--seed", 1], ["--temperature", 0], ["--beams", 2], ["--weights", "bfloat16", "--seed", 1], []):
+    for options in (["--seed", 1], ["--temperature", 0], ["--num-beams", 2], ["--dtype", "bfloat16", "--seed", 1], []):
         assert call("generate", run_folder, "--max-new-tokens", 1, *options)[0] == 0
     assert asked == ["float32", "float32", "float32", "bfloat16", "auto"]
 
@@ -231,12 +235,12 @@ def test_tokens_are_named_by_text_or_number():
         with pytest.raises(ConfigError, match="token"):
             token_id(tokenizer, wrong)
     characters = make_tokenizer("char", ["#1'\"é\u0301\ufffd"])
-    with pytest.raises(ConfigError, match="not one token"):
+    with pytest.raises(ConfigError, match="Not a single token"):
         token_id(characters, "d")
     assert [token_id(characters, token_name(characters, token)) for token in range(9)] == list(range(9))
-    options = TextOptions(bias=(" the=-2.5", "==1", "<|endoftext|>=-9"), stop_token=(".",)).settings(tokenizer)
-    assert options["logit_bias"] == {the: -2.5, token_id(tokenizer, "="): 1.0, tokenizer.end_of_text: -9.0}
-    assert options["stop_tokens"] == [tokenizer.end_of_text, token_id(tokenizer, ".")]
+    params = SamplingOptions(bias=(" the=-2.5", "==1", "<|endoftext|>=-9"), stop_token=(".",)).params(tokenizer)
+    assert params.logit_bias == {the: -2.5, token_id(tokenizer, "="): 1.0, tokenizer.end_of_text: -9.0}
+    assert params.stop_tokens == [tokenizer.end_of_text, token_id(tokenizer, ".")]
 
 
 @pytest.mark.parametrize(
@@ -244,37 +248,37 @@ def test_tokens_are_named_by_text_or_number():
     [
         (["a text"], ["--prompt 'a text'"]),
         (["a", "text"], ["--prompt 'a text'"]),
-        (["--prompt", "a", "--prompts", "b"], ["--prompt and --prompts"]),
+        (["--prompt", "a", "--prompt-file", "b"], ["--prompt and --prompt-file"]),
         (["--interactive", "--json"], ["--interactive and --json"]),
-        (["--beams", "2", "--explain"], ["--beams and --explain"]),
-        (["--beams", "2", "--temperature", "0.5"], ["draws nothing", "temperature"]),
-        (["--beams", "0", "--seed", "none"], ["number of beams", "got: 0", "1 to 1,000"]),
-        (["--beams", "-1", "--seed", "none"], ["beams", "got: -1"]),
-        (["--beams", "100000", "--seed", "none"], ["beams", "1 to 1,000"]),
-        (["--beams", "2", "--length-penalty", "1000"], ["length penalty", "-10 to 10"]),
-        (["--length-penalty", "2"], ["--length-penalty is for --beams"]),
-        (["--best-of", "10001"], ["texts", "1 to 10,000"]),
-        (["--best-of", "0"], ["texts", "got: 0", "1 to 10,000"]),
-        (["--samples", "0"], ["samples", "1 to 10,000"]),
-        (["--best-of", "2", "--samples", "3"], ["1 to 2, as many as are made"]),
-        (["--prompts", "nowhere.txt"], ["nowhere.txt", "no such file"]),
-        (["--prompts", "BAD"], ["UTF-8", "0xff", "line 2"]),
-        (["--prompts", "BAD.jsonl"], ["Line 2"]),
-        (["--prompts", "EMPTY"], ["empty"]),
-        (["--prompts", "BLANK"], ["no prompts", "empty"]),
-        (["--prompts", "WIDE"], ["UTF-16", "iconv -f UTF-16LE"]),
-        (["--prompts", "PACKED"], ["packed with gzip", "gunzip"]),
+        (["--num-beams", "2", "--top-logprobs", "5"], ["--num-beams and --top-logprobs"]),
+        (["--num-beams", "2", "--temperature", "0.5"], ["draws nothing", "temperature"]),
+        (["--num-beams", "0", "--seed", "none"], ["--num-beams is out of range", "got: 0", "1 to 1,000"]),
+        (["--num-beams", "-1", "--seed", "none"], ["--num-beams", "got: -1"]),
+        (["--num-beams", "100000", "--seed", "none"], ["beams", "1 to 1,000"]),
+        (["--num-beams", "2", "--length-penalty", "1000"], ["--length-penalty", "-10 to 10"]),
+        (["--length-penalty", "2"], ["--length-penalty only works with --num-beams"]),
+        (["--best-of", "10001"], ["--best-of", "1 to 10,000"]),
+        (["--best-of", "0"], ["--best-of", "got: 0", "1 to 10,000"]),
+        (["--num-samples", "0"], ["--num-samples", "1 to 10,000"]),
+        (["--best-of", "2", "--num-samples", "3"], ["Give 1 to 2", "number of texts"]),
+        (["--prompt-file", "nowhere.txt"], ["nowhere.txt", "no such file"]),
+        (["--prompt-file", "BAD"], ["UTF-8", "0xff", "line 2"]),
+        (["--prompt-file", "BAD.jsonl"], ["Line 2"]),
+        (["--prompt-file", "EMPTY"], ["empty"]),
+        (["--prompt-file", "BLANK"], ["No prompts", "empty"]),
+        (["--prompt-file", "WIDE"], ["UTF-16", "iconv -f UTF-16LE"]),
+        (["--prompt-file", "PACKED"], ["gzip", "gunzip"]),
         (["--top-p", "2"], ["top-p", "2.0"]),
         (["--stop", ""], ["stop string", "empty"]),
-        (["--ban", "two"], ["3", "#116 't'"]),
-        (["--ban", r"\q"], [r"got: \q", r"\uNNNN"]),
-        (["--stop", r"a\8"], ["escape", r"got: a\8", r"Write \\ for a backslash"]),
-        (["--stop", r"\xe9"], ["--stop takes a text", r"\u00e9"]),
-        (["--bias", "the"], ["bias", "TOKEN=NUMBER"]),
-        (["--bias", "t=x"], ["bias", "TOKEN=NUMBER"]),
+        (["--banned-token", "two"], ["3", "#116 't'"]),
+        (["--banned-token", r"\q"], [r"got: \q", r"\uNNNN"]),
+        (["--stop", r"a\8"], ["Unknown escape", r"got: a\8", r"Write \\ for a backslash"]),
+        (["--stop", r"\xe9"], ["--stop is not valid UTF-8", r"\u00e9"]),
+        (["--logit-bias", "the"], ["--logit-bias", "TOKEN=NUMBER"]),
+        (["--logit-bias", "t=x"], ["--logit-bias", "TOKEN=NUMBER"]),
         (["--seed", "-1"], ["seed", "-1"]),
         (["--max-new-tokens", "-1"], ["max-new-tokens", "-1"]),
-        (["--weights", "int3"], ["int3"]),
+        (["--dtype", "int3"], ["int3"]),
         (["--tempratur", "1"], ["Did you mean --temperature"]),
     ],
 )
@@ -296,7 +300,7 @@ def test_mistakes_get_one_message_and_exit_code_2(say, tmp_path, options, words)
         assert word in err
 
 
-def test_a_terminal_is_not_steered_by_what_a_model_says():
+def test_control_characters_are_escaped_on_a_terminal():
     assert escape_control("a\x1b[31mb\tc\nd\x07\x7f\x9b") == "a␛[31mb\tc\nd␇␡�"
     assert escape_control("a\u202eb\u200b\u2066\ufeff\u200d") == "a<U+202E>b<U+200B><U+2066><U+FEFF>\u200d"
     assert escape_control("a\r\nb\rc") == "a\nb␍c"
@@ -337,14 +341,19 @@ def test_a_closed_pipe_ends_quietly(run_folder):
 
 
 def one_and_then_ctrl_c(*arguments, **settings):
-    """Says one token, and then the user presses Ctrl-C."""
-    yield next(stream_pieces(*arguments, **settings))
-    raise KeyboardInterrupt
+    """Generates one token, and then the user presses Ctrl-C."""
+    samples, outputs = stream_samples(*arguments, **settings)
+
+    def until_ctrl_c():
+        yield next(outputs)
+        raise KeyboardInterrupt
+
+    return samples, until_ctrl_c()
 
 
 def test_ctrl_c_keeps_what_is_printed(say, loaded, monkeypatch):
     first = minigpt.generate(*loaded, "the", max_new_tokens=1, seed=5)
-    monkeypatch.setattr("minigpt.generation.stream_pieces", one_and_then_ctrl_c)
+    monkeypatch.setattr("minigpt.generation.stream_samples", one_and_then_ctrl_c)
     assert say("--prompt", "the") == (130, f"the{first}", "\nstopped\n")
 
 
@@ -359,7 +368,7 @@ class Talk:
 
     def __init__(self, loaded, monkeypatch, capsys) -> None:
         self.monkeypatch, self.capsys = monkeypatch, capsys
-        self.conversation = Conversation(*loaded, TextOptions(max_new_tokens=6, seed=5), ShownOptions())
+        self.conversation = Conversation(*loaded, SamplingOptions(max_new_tokens=6, seed=5), DisplayOptions())
 
     def __call__(self, *lines: str) -> str:
         said = iter(lines)
@@ -397,8 +406,8 @@ def test_a_conversation_continues_each_line_or_the_whole(talk, loaded):
 
 
 def test_its_settings_are_shown_and_changed(talk):
-    out = talk("/top-p 0.5", "/top-k none", r"/stop '\n' 'x y'", "/explain on", "/settings", "/help", "/min-p 1")
-    for words in ("top-p 0.5", "top-k none", r"stop '\n' 'x y'", "explain on", "temperature 0.8", "min-p 1.0"):
+    out = talk("/top-p 0.5", "/top-k none", r"/stop '\n' 'x y'", "/top-logprobs 5", "/settings", "/help", "/min-p 1")
+    for words in ("top-p 0.5", "top-k none", r"stop '\n' 'x y'", "top-logprobs 5", "temperature 0.8", "min-p 1.0"):
         assert f"  {words}\n" in out
     assert "/quit" in out
     assert "step   model" in talk("the")
@@ -411,36 +420,37 @@ def test_its_settings_are_shown_and_changed(talk):
         ("/top-p 3", "top-p is 3.0"),
         ("/tempratur 1", "Did you mean temperature"),
         ("/top-k many", "a whole number, or none"),
-        ("/explain maybe", "on or off"),
-        ("/stop 'x", "in quotes"),
-        ("/ban two", "not one token"),
-        ("/bias x", "no bias"),
-        ("/", "no such command"),
+        ("/show-probabilities maybe", "on or off"),
+        ("/top-logprobs many", "a whole number"),
+        ("/stop 'x", "quoted"),
+        ("/banned-token two", "Not a single token"),
+        ("/logit-bias x", "Invalid --logit-bias"),
+        ("/", "Unknown command"),
     ],
 )
-def test_mistakes_are_said_without_leaving(talk, line, words):
-    before = talk.conversation.options, talk.conversation.shown
+def test_mistakes_do_not_end_the_session(talk, line, words):
+    before = talk.conversation.sampling, talk.conversation.display
     out = talk(line, "the")
     assert words in out
     assert "\nthe" in out
-    assert (talk.conversation.options, talk.conversation.shown) == before
+    assert (talk.conversation.sampling, talk.conversation.display) == before
 
 
 def test_ctrl_c_stops_a_text_and_ctrl_d_leaves(talk, loaded, monkeypatch):
     first = "the" + minigpt.generate(*loaded, "the", max_new_tokens=1, seed=5)
-    monkeypatch.setattr("minigpt.cli.interactive.stream_pieces", one_and_then_ctrl_c)
+    monkeypatch.setattr("minigpt.cli.interactive.stream_samples", one_and_then_ctrl_c)
     out = talk("the", "^C", "/keep")
-    assert f"{first}\nstopped; Ctrl-D leaves\n\nstopped; Ctrl-D leaves\n  keep off\n\n" in out
+    assert f"{first}\nstopped; Ctrl-D exits\n\nstopped; Ctrl-D exits\n  keep off\n\n" in out
     assert talk.conversation.text == first
     assert "keep" not in talk("/quit", "/keep")
 
 
 def test_a_word_that_would_leave_elsewhere_gets_a_hint(talk):
-    assert talk("exit", "quit").count("/quit leaves") == 2
-    assert talk("exit ").count("/quit leaves") == 0
+    assert talk("exit", "quit").count("Type /quit to exit") == 2
+    assert talk("exit ").count("Type /quit to exit") == 0
 
 
 def test_of_two_ways_to_show_a_text_the_last_counts(talk):
-    out = talk("/explain on", "/show-probabilities on")
-    assert "  explain off\n  show-probabilities on\n" in out
-    assert (talk.conversation.shown.explain, talk.conversation.shown.show_probabilities) == (False, True)
+    out = talk("/top-logprobs 3", "/show-probabilities on", "/top-logprobs")
+    assert "  show-probabilities on\n> " in out or "  show-probabilities on\n  top-logprobs 0\n" in out
+    assert (talk.conversation.display.top_logprobs, talk.conversation.display.show_probabilities) == (0, True)

@@ -31,7 +31,7 @@ def numbers(command: str) -> dict[str, type]:
     for argument in arguments:
         text = "" if "Literal" in str(argument.hint) else str(argument.hint)
         kind = int if "int" in text else float if "float" in text else None
-        if kind and argument.name.startswith("--"):
+        if kind and argument.name.startswith("--") and argument.parameter.parse is not False:
             found[argument.name] = kind
     return found
 
@@ -41,8 +41,16 @@ ALL = list(chain.from_iterable([(command, name, kind) for name, kind in numbers(
 
 def test_all_kinds_of_options_are_among_those_tried():
     tried = {name for _, name, _ in ALL}
-    assert {"--samples", "--seed", "--top-k", "--train.steps", "--steps", "--temperature", "--val-fraction"} <= tried
-    assert {"--stride", "--tokens", "--kills", "--machine.threads", "--train.lr", "--length-penalty"} <= tried
+    assert {
+        "--num-samples",
+        "--seed",
+        "--top-k",
+        "--train.steps",
+        "--steps",
+        "--temperature",
+        "--val-fraction",
+    } <= tried
+    assert {"--stride", "--max-new-tokens", "--kills", "--machine.threads", "--train.lr", "--length-penalty"} <= tried
 
 
 def refused(call, command, name, kind, value):
@@ -60,7 +68,7 @@ def test_what_is_no_such_number_is_refused(call, command, name, kind):
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999", "x", "", "[1]", "1,5", "{}"])
 def test_what_is_no_number_is_refused(call, value):
     refused(call, "generate", "--temperature", float, value)
-    refused(call, "generate", "--samples", int, value)
+    refused(call, "generate", "--num-samples", int, value)
 
 
 @pytest.mark.parametrize("value", ["2.5", "2.0", "1e3", "0x10", "true", LONG, str(2**63), str(-(2**63) - 1)])

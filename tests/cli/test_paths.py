@@ -32,7 +32,7 @@ READING = {
     "train --init-from": ["--init-from", "PATH", "--run", "OUT"],
     "train --config": ["--data", "DATA", "--run", "OUT", "--config", "PATH"],
     "plan": ["--data", "PATH"],
-    "generate --prompts": ["RUN", "--prompts", "PATH"],
+    "generate --prompt-file": ["RUN", "--prompt-file", "PATH"],
     "prepare": ["FILE", "--out", "OUT", "--tokenizer", "PATH"],
 }
 

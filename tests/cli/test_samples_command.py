@@ -42,7 +42,7 @@ def test_as_json_lines_it_is_what_is_kept(call, run):
 
 
 def test_own_prompts_are_continued_and_kept(call, run):
-    options = ("--prompt", "the cat", "--prompt", "- a", "--temperature", 0, "--tokens", 6)
+    options = ("--prompt", "the cat", "--prompt", "- a", "--temperature", 0, "--max-new-tokens", 6)
     before = (run / "samples.jsonl").read_bytes()
     code, out, err = call("samples", run, *options[:2], "--prompt=- a", *options[4:])
     assert (code, err) == (0, "")
@@ -59,14 +59,14 @@ def test_own_prompts_are_continued_and_kept(call, run):
 
 def test_another_temperature_is_made_for_the_same_passages(call, run):
     passages = {one.prompt for one in read_sample_log(RunFolder(run))}
-    code, out, _ = call("samples", run, "--temperature", 0.3, "--tokens", 5, "--checkpoint", "best", "--json")
+    code, out, _ = call("samples", run, "--temperature", 0.3, "--max-new-tokens", 5, "--checkpoint", "best", "--json")
     made = [json.loads(line) for line in out.splitlines()]
     assert code == 0
     assert {one["prompt"] for one in made} == passages
     assert {(one["temperature"], len(one["ids"]), one["source"]) for one in made} == {(0.3, 5, "own")}
 
 
-@pytest.mark.parametrize("options", [["--temperature", 0.3, "--temperature", 0.7], ["--tokens", 5]])
+@pytest.mark.parametrize("options", [["--temperature", 0.3, "--temperature", 0.7], ["--max-new-tokens", 5]])
 def test_what_was_asked_of_one_checkpoint_is_made_for_the_others_too(call, run, options):
     first = call("samples", run, "--checkpoint", 82, "--json", *options)[1].splitlines()
     every = call("samples", run, "--json", *options)[1].splitlines()
@@ -97,11 +97,13 @@ def test_an_imported_run_needs_a_prompt(call, run, tmp_path):
     assert call("import", hf, "--run", imported)[0] == 0
     code, out, err = call("samples", imported)
     assert (code, out) == (2, "")
-    assert "no data set of its own" in err
+    assert "no data set" in err
     assert "--prompt" in err
-    code, out, _ = call("samples", imported, "--prompt", "the ", "--tokens", 4, "--json")
+    code, out, _ = call("samples", imported, "--prompt", "the ", "--max-new-tokens", 4, "--json")
     assert (code, json.loads(out)["step"], json.loads(out)["epoch"]) == (0, 0, None)
-    assert call("samples", imported, "--prompt", "", "--tokens", 4)[1].startswith("(the beginning of a document)")
+    assert call("samples", imported, "--prompt", "", "--max-new-tokens", 4)[1].startswith(
+        "(the beginning of a document)"
+    )
 
 
 def test_a_models_words_are_shown_and_not_obeyed(call, run):
@@ -128,8 +130,8 @@ def test_a_models_words_are_shown_and_not_obeyed(call, run):
     [
         (["--temperature", "-1"], "temperature is -1"),
         (["--temperature", "nan"], "--temperature takes a number"),
-        (["--tokens", "0"], "Give 1 to 10,000"),
-        (["--tokens", "10001"], "Give 1 to 10,000"),
+        (["--max-new-tokens", "0"], "Give 1 to 10,000"),
+        (["--max-new-tokens", "10001"], "Give 1 to 10,000"),
         (["--checkpoint", "7"], "steps there: 41, 82"),
         (["--checkpoint", "newest"], "steps there: 41, 82"),
         (["--prompt", "a", "--checkpoint", "7"], "steps there: 41, 82"),
@@ -151,7 +153,7 @@ def test_a_run_without_whole_checkpoints_is_one_message(call, run):
     shutil.rmtree(run / "checkpoints")
     code, out, err = call("samples", run, "--prompt", "new")
     assert (code, out) == (2, "")
-    assert "This run has no checkpoints" in err
+    assert "The run has no checkpoints" in err
 
 
 def test_a_file_that_was_tampered_with_is_named(call, run):

@@ -1,9 +1,10 @@
-"""Tokens out: the decoder against the model run without a cache, and rows that must not notice each other."""
+"""The engine: against the model without a cache, and requests that must not affect each other."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -12,11 +13,14 @@ from test_inference_weights import make
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from minigpt.config import MLP, GPTConfig, Norm, Position
-from minigpt.generation import Sampling, for_inference, stream_steps
-from minigpt.generation.decoder import Decoder
-from minigpt.generation.engine import CANDIDATES, uniform
-from minigpt.generation.samplers import NONE_LEFT
+from minigpt.errors import ConfigError, TokenizerError
+from minigpt.generation import Engine, SamplingParams, for_inference
+from minigpt.generation.cached_batch import CachedBatch
+from minigpt.generation.engine import uniform
+from minigpt.generation.samplers import NO_TOKEN
+from minigpt.generation.search import beam_search
 from minigpt.model import GPT
+from minigpt.tokenizers import make_tokenizer
 
 SMALL = {"vocab_size": 50, "block_size": 12, "n_layer": 2, "n_embd": 16, "n_head": 2, "n_inner": 24}
 VARIANTS = [
@@ -24,7 +28,7 @@ VARIANTS = [
     for position, norm, mlp, tied in itertools.product(*map(get_args, (Position, Norm, MLP)), (True, False))
 ] + [GPTConfig(position=position, n_kv_head=1, qk_norm=True, **SMALL) for position in get_args(Position)]
 PROMPTS = [[7], [1, 2, 3], list(range(12)), list(range(25)), [4, 4, 4, 4, 4]]
-GREEDY = Sampling(temperature=0)
+GREEDY = SamplingParams(temperature=0, max_new_tokens=30)
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +36,23 @@ def model() -> GPT:
     return make(GPTConfig(**SMALL))
 
 
-def tokens(model, prompts=PROMPTS, count=30, sampling=GREEDY, seeds=None, **settings) -> list[list[int]]:
-    """The engine's tokens of each row, without the one that stopped it."""
-    rows = [[] for _ in prompts]
-    for steps in stream_steps(model, prompts, count, sampling, seeds or range(len(prompts)), **settings):
-        for step in steps:
-            if step.end in (None, "length"):
-                rows[step.row].append(step.token)
-    return rows
+def outputs_of(engine: Engine) -> dict[int, list]:
+    """What an engine returns until all its requests have ended, by request."""
+    outputs = {}
+    while engine.has_unfinished:
+        step = engine.step()
+        assert [output.request_id for output in step] == sorted({output.request_id for output in step})
+        for output in step:
+            outputs.setdefault(output.request_id, []).append(output)
+    return dict(sorted(outputs.items()))
+
+
+def tokens(model, prompts=PROMPTS, params=GREEDY, seeds=None, **settings) -> list[list[int]]:
+    """The engine's tokens for each prompt, without the one that stopped it."""
+    engine = Engine(model, **settings)
+    for prompt, seed in zip(prompts, seeds or range(len(prompts)), strict=True):
+        engine.add(prompt, replace(params, seed=seed))
+    return [[output.token for output in row if output.finish_reason != "stop"] for row in outputs_of(engine).values()]
 
 
 def window_of(text: list[int], prompt_length: int, context: int) -> list[int]:
@@ -57,22 +70,22 @@ def window_of(text: list[int], prompt_length: int, context: int) -> list[int]:
 )
 def test_rows_of_any_length_equal_the_model_without_a_cache_also_past_the_context(config):
     model = make(config)
-    decoder, chance = Decoder(for_inference(model, "float32"), len(PROMPTS)), torch.Generator().manual_seed(1)
+    batch, rng = CachedBatch(for_inference(model), len(PROMPTS)), torch.Generator().manual_seed(1)
     for prompt in PROMPTS:
-        decoder.add(prompt)
+        batch.add(prompt)
     with torch.inference_mode():
         for _ in range(20):
-            windows = [window_of(text, len(prompt), 12) for text, prompt in zip(decoder.texts, PROMPTS, strict=True)]
+            windows = [window_of(text, len(prompt), 12) for text, prompt in zip(batch.texts, PROMPTS, strict=True)]
             expected = torch.stack([model(torch.tensor([window]))[0, -1] for window in windows])
-            torch.testing.assert_close(decoder.next_logits(), expected, rtol=1e-4, atol=1e-4)
-            decoder.append(torch.randint(50, (len(PROMPTS),), generator=chance).tolist())
+            torch.testing.assert_close(batch.next_logits(), expected, rtol=1e-4, atol=1e-4)
+            batch.append(torch.randint(50, (len(PROMPTS),), generator=rng).tolist())
     assert len({len(window) for window in windows}) > 2, "their windows begin anew at different times"
 
 
 @pytest.mark.parametrize("block_size", [1, 2, 3])
 def test_the_smallest_contexts(block_size):
     model = make(GPTConfig(**{**SMALL, "block_size": block_size}))
-    for prompt, found in zip(PROMPTS, tokens(model, count=9), strict=True):
+    for prompt, found in zip(PROMPTS, tokens(model, params=replace(GREEDY, max_new_tokens=9)), strict=True):
         text = list(prompt)
         for _ in range(9):
             window = torch.tensor([window_of(text, len(prompt), block_size)])
@@ -89,7 +102,7 @@ def test_greedy_tokens_are_those_of_transformers():
         for name, parameter in theirs.named_parameters():
             value = named[name.removeprefix("transformer.")]
             parameter.copy_(value.T if ".c_" in name and name.endswith("weight") else value)
-    for prompt, found in zip(PROMPTS, tokens(ours, count=30), strict=True):
+    for prompt, found in zip(PROMPTS, tokens(ours), strict=True):
         ids = torch.tensor([prompt])
         answer = theirs.generate(
             ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=30, pad_token_id=0
@@ -98,80 +111,128 @@ def test_greedy_tokens_are_those_of_transformers():
 
 
 SAMPLERS = [
-    Sampling(temperature=1.3),
-    Sampling(top_k=None),
-    Sampling(top_k=None, top_p=0.8, frequency_penalty=0.5),
-    Sampling(temperature=0, no_repeat_ngram=2),
+    SamplingParams(temperature=1.3, max_new_tokens=30),
+    SamplingParams(top_k=None, max_new_tokens=30),
+    SamplingParams(top_k=None, top_p=0.8, frequency_penalty=0.5, max_new_tokens=30),
+    SamplingParams(temperature=0, no_repeat_ngram=2, max_new_tokens=30),
 ]
 
 
-@pytest.mark.parametrize("sampling", SAMPLERS)
-def test_a_row_says_in_company_what_it_says_alone(model, sampling):
+@pytest.mark.parametrize("params", SAMPLERS)
+def test_a_text_is_the_same_alone_and_in_a_batch(model, params):
     prompts = [PROMPTS[i % 5] for i in range(16)]
-    together = tokens(model, prompts, sampling=sampling)
-    alone = [tokens(model, [prompt], sampling=sampling, seeds=[i])[0] for i, prompt in enumerate(prompts)]
+    together = tokens(model, prompts, params)
+    alone = [tokens(model, [prompt], params, seeds=[i])[0] for i, prompt in enumerate(prompts)]
     assert together == alone
-    assert together[0] != together[5] or sampling.is_greedy, "another seed says something else"
+    assert together[0] != together[5] or params.is_greedy, "another seed gives another text"
 
 
-@pytest.mark.parametrize("rows_at_once", [1, 2, 3, 5])
-def test_rows_that_wait_for_their_turn_say_the_same(model, rows_at_once):
-    sampling = Sampling(temperature=1.5)
-    free = tokens(model, sampling=sampling)
-    stop = {free[1][3], free[2][0], free[4][20]}  # so that rows end at different times
-    expected = tokens(model, sampling=sampling, stop_tokens=stop)
+def test_requests_with_different_parameters_run_together(model):
+    requests = [(PROMPTS[i % 5], replace(params, seed=i)) for i, params in enumerate(SAMPLERS * 2)]
+    engine = Engine(model)
+    assert [engine.add(prompt, params) for prompt, params in requests] == list(range(8))
+    outputs = outputs_of(engine)
+    for number, (prompt, params) in enumerate(requests):
+        found = [output.token for output in outputs[number]]
+        assert found == tokens(model, [prompt], params, seeds=[params.seed])[0]
+
+
+def test_requests_join_and_leave_while_others_run(model):
+    params = [SamplingParams(temperature=1.5, max_new_tokens=count, seed=count) for count in (20, 12, 9)]
+    alone = [tokens(model, [PROMPTS[i]], each, seeds=[each.seed])[0] for i, each in enumerate(params)]
+    engine, outputs = Engine(model, max_batch_size=3), {0: [], 1: [], 2: []}
+    engine.add(PROMPTS[0], params[0])
+    for step in range(25):
+        if step in (4, 7):
+            engine.add(PROMPTS[(4, 7).index(step) + 1], params[(4, 7).index(step) + 1])
+        if step == 10:
+            engine.cancel(1)
+            engine.cancel(1)  # the second time nothing happens
+        for output in engine.step():
+            outputs[output.request_id].append(output.token)
+    assert not engine.has_unfinished
+    assert outputs == {0: alone[0], 1: alone[1][:6], 2: alone[2]}
+    assert engine.step() == []
+
+
+def test_a_waiting_request_can_be_cancelled(model):
+    engine = Engine(model, max_batch_size=1)
+    for prompt in PROMPTS[:3]:
+        engine.add(prompt, GREEDY)
+    engine.step()
+    engine.cancel(1)
+    assert set(outputs_of(engine)) == {0, 2}
+
+
+@pytest.mark.parametrize("max_batch_size", [1, 2, 3, 5])
+def test_requests_that_wait_for_their_turn_give_the_same_texts(model, max_batch_size):
+    params = SamplingParams(temperature=1.5, max_new_tokens=30)
+    free = tokens(model, params=params)
+    params = replace(params, stop_tokens=[free[1][3], free[2][0], free[4][20]])  # so that rows end at different times
+    expected = tokens(model, params=params)
     assert len({len(row) for row in expected}) > 2
-    assert tokens(model, sampling=sampling, stop_tokens=stop, rows_at_once=rows_at_once) == expected
+    assert tokens(model, params=params, max_batch_size=max_batch_size) == expected
 
 
-def test_each_row_ends_once_and_says_why(model):
-    sampling = Sampling(temperature=1.5)
-    free = tokens(model, PROMPTS[:2], sampling=sampling)
+def test_each_text_ends_once_with_its_reason(model):
+    params = SamplingParams(temperature=1.5, max_new_tokens=30)
+    free = tokens(model, PROMPTS[:2], params)
     stop = next(token for token in free[0] if token not in free[1])
-    ends = {}
-    for steps in stream_steps(model, PROMPTS[:2], 30, sampling, [0, 1], [stop]):
-        assert [step.row for step in steps] == sorted({step.row for step in steps})
-        for step in steps:
-            assert step.row not in ends, "it had ended"
-            if step.end:
-                ends[step.row] = (step.end, step.token)
-    assert ends == {0: ("stop token", stop), 1: ("length", free[1][-1])}
-    assert tokens(model, PROMPTS[:2], sampling=sampling, stop_tokens=[stop])[0] == free[0][: free[0].index(stop)]
+    engine = Engine(model)
+    for seed, prompt in enumerate(PROMPTS[:2]):
+        engine.add(prompt, replace(params, stop_tokens=[stop], seed=seed))
+    first, second = outputs_of(engine).values()
+    assert {output.finish_reason for output in first[:-1] + second[:-1]} == {None}
+    assert (first[-1].token, first[-1].finish_reason, first[-1].stop_reason) == (stop, "stop", stop)
+    assert (second[-1].token, second[-1].finish_reason, second[-1].stop_reason) == (free[1][-1], "length", None)
+    assert [output.token for output in first[:-1]] == free[0][: free[0].index(stop)]
 
 
-def test_a_row_ends_when_nothing_is_left_to_say(model):
-    sampling = Sampling(no_repeat_ngram=1)  # every token once
-    *_, last = itertools.chain(*stream_steps(model, [[3]], 100, sampling, [0]))
-    assert (last.end, last.token, last.logprob) == ("none left", NONE_LEFT, -math.inf)
-    assert sorted(tokens(model, [[3]], 100, sampling)[0]) == [token for token in range(50) if token != 3]
+def test_a_text_stops_when_every_token_is_banned(model):
+    params = SamplingParams(no_repeat_ngram=1, max_new_tokens=100, seed=0)  # every token once
+    engine = Engine(model)
+    engine.add([3], params, logprobs=True)
+    *_, last = outputs_of(engine)[0]
+    assert (last.finish_reason, last.stop_reason, last.token, last.logprob) == ("stop", None, NO_TOKEN, -math.inf)
+    assert sorted(tokens(model, [[3]], params)[0]) == [token for token in range(50) if token != 3]
 
 
-def test_the_caller_closes_rows_at_any_time(model):
-    free, closed, rows = tokens(model), {3}, [[] for _ in PROMPTS]
-    for count, steps in enumerate(stream_steps(model, PROMPTS, 30, GREEDY, [0] * 5, closed=closed, rows_at_once=3)):
-        for step in steps:
-            rows[step.row].append(step.token)
-        closed |= {0} if count == 6 else {4} if count == 8 else set()
-    assert rows == [free[0][:7], free[1], free[2], [], free[4][:2]]  # row 4 began when row 0 had gone
+def test_invalid_requests_are_refused(model):
+    engine = Engine(model)
+    with pytest.raises(ConfigError, match="token 50 does not exist"):
+        engine.add([1], SamplingParams(stop_tokens=[50]))
+    with pytest.raises(ConfigError, match="every token is banned"):
+        engine.add([1], SamplingParams(banned_tokens=range(49), logit_bias={49: -math.inf}))
+    assert not engine.has_unfinished
+    with pytest.raises(TokenizerError, match="does not belong to the model"):
+        Engine(model, make_tokenizer("byte"))
 
 
-@pytest.mark.parametrize(("prompts", "count"), [([], 5), ([[1], [2]], 0)])
-def test_nothing_to_do(model, prompts, count):
-    assert list(stream_steps(model, prompts, count, GREEDY, [0] * len(prompts))) == []
+def test_padding_of_the_vocabulary_is_never_generated():
+    model, byte = make(GPTConfig(**{**SMALL, "vocab_size": 320})), make_tokenizer("byte")
+    with torch.no_grad():
+        model.wte.weight[257:] *= 100
+    for params in (SamplingParams(temperature=2.0, top_k=None, stop_tokens=()), SamplingParams(temperature=0)):
+        engine = Engine(model, byte)
+        engine.add([1, 2], params)
+        assert max(output.token for output in outputs_of(engine)[0]) < 257
+    assert max(token for beam in beam_search(model, byte, "a") for token in beam.tokens) < 257
 
 
-def test_likelihoods_are_the_models_own_and_candidates_show_what_the_samplers_left(model):
-    sampling, text = Sampling(temperature=0.7, top_k=3), [1, 2, 3]
-    for (step,) in stream_steps(model, [text], 9, sampling, [5], explain=True):
+def test_logprobs_are_the_models_own_and_top_logprobs_show_what_the_samplers_left(model):
+    params, text = SamplingParams(temperature=0.7, top_k=3, max_new_tokens=9, seed=5), [1, 2, 3]
+    engine = Engine(model)
+    engine.add(text, params, logprobs=True, top_logprobs=5)
+    for output in outputs_of(engine)[0]:
         logits = model(torch.tensor([text]))[0, -1]
-        assert step.logprob == pytest.approx(logits.log_softmax(-1)[step.token].item(), abs=1e-4)
-        likely = logits.softmax(-1).topk(CANDIDATES)
-        assert [each.token for each in step.candidates] == likely.indices.tolist()
-        assert [each.probability for each in step.candidates] == pytest.approx(likely.values.tolist(), abs=1e-5)
+        assert output.logprob == pytest.approx(logits.log_softmax(-1)[output.token].item(), abs=1e-4)
+        top = logits.log_softmax(-1).topk(5)
+        assert [each.token for each in output.top_logprobs] == top.indices.tolist()
+        assert [each.logprob for each in output.top_logprobs] == pytest.approx(top.values.tolist(), abs=1e-4)
         left = [*(logits.topk(3).values / 0.7).softmax(-1).tolist(), 0, 0]
-        assert [each.left for each in step.candidates] == pytest.approx(left, abs=1e-5)
-        assert step.token in [each.token for each in step.candidates[:3]]
-        text = [*text, step.token]
+        assert [each.sampling_probability for each in output.top_logprobs] == pytest.approx(left, abs=1e-5)
+        assert output.token in [each.token for each in output.top_logprobs[:3]]
+        text = [*text, output.token]
 
 
 def test_random_numbers_are_spread_evenly_and_stay_below_one(monkeypatch):
@@ -183,23 +244,23 @@ def test_random_numbers_are_spread_evenly_and_stay_below_one(monkeypatch):
     assert uniform(0, 0) < 1
 
 
-def test_texts_can_be_copied_dropped_and_reordered_as_beams_need_it(model):
-    decoder = Decoder(for_inference(model, "float32"), 4)
+def test_texts_can_be_copied_dropped_and_reordered_for_beam_search(model):
+    batch = CachedBatch(for_inference(model), 4)
     with torch.inference_mode():
         for prompt in PROMPTS[:3]:
-            decoder.add(prompt)
-        before = decoder.next_logits()
-        decoder.select([2, 0, 0, 1])
-        decoder.append([5, 6, 7, 8])
-        found, texts = decoder.next_logits(), [list(text) for text in decoder.texts]
+            batch.add(prompt)
+        before = batch.next_logits()
+        batch.select([2, 0, 0, 1])
+        batch.append([5, 6, 7, 8])
+        found, texts = batch.next_logits(), [list(text) for text in batch.texts]
         assert texts == [[*PROMPTS[2], 5], [7, 6], [7, 7], [1, 2, 3, 8]]
         assert not torch.equal(found[1], found[2])
-        fresh = Decoder(decoder.model, 3)
+        fresh = CachedBatch(batch.model, 3)
         for prompt in PROMPTS[:3]:
             fresh.add(prompt)
         assert torch.equal(fresh.next_logits(), before)
         for row, (source, token) in enumerate([(2, 5), (0, 6), (0, 7), (1, 8)]):
-            alone = Decoder(decoder.model, 1)
+            alone = CachedBatch(batch.model, 1)
             alone.add(PROMPTS[source])
             alone.next_logits()
             alone.append([token])

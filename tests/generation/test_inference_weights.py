@@ -8,9 +8,9 @@ import torch
 from minigpt.config import GPTConfig
 from minigpt.errors import ConfigError, DeviceError
 from minigpt.generation import for_inference, inference_weights, quantized_linear
-from minigpt.generation.decoder import Decoder
-from minigpt.generation.inference_weights import choose_dtype, loss_change, ready
-from minigpt.generation.quantized_linear import KINDS, SMALL
+from minigpt.generation.cached_batch import CachedBatch
+from minigpt.generation.inference_weights import choose_dtype, loss_change
+from minigpt.generation.quantized_linear import DTYPES, SMALL
 from minigpt.generation.row_invariant import agreeing_rows
 from minigpt.model import GPT
 
@@ -39,21 +39,21 @@ CONFIGS = [
 ]
 
 
-def check_that_company_changes_no_bit(config: GPTConfig, kind: str) -> None:
+def check_that_company_changes_no_bit(config: GPTConfig, dtype: str) -> None:
     """Reads texts of many lengths, each alone and all together, and compares their logits."""
-    model, chance = for_inference(make(config), kind), torch.Generator().manual_seed(2)
+    model, rng = for_inference(make(config), dtype), torch.Generator().manual_seed(2)
     lengths = [1, 2, 39, 40, 41, 60, 7, 7, 17, 33, 5]  # some renew their window on the way
-    prompts = [torch.randint(config.vocab_size, (length,), generator=chance).tolist() for length in lengths]
-    together, alone = Decoder(model, len(prompts)), [Decoder(model, 1) for _ in prompts]
+    prompts = [torch.randint(config.vocab_size, (length,), generator=rng).tolist() for length in lengths]
+    together, alone = CachedBatch(model, len(prompts)), [CachedBatch(model, 1) for _ in prompts]
     with torch.inference_mode():
-        for decoder, prompt in zip(alone, prompts, strict=True):
-            decoder.add(prompt)
+        for batch, prompt in zip(alone, prompts, strict=True):
+            batch.add(prompt)
             together.add(prompt)
         for _ in range(4):
             found = together.next_logits()
-            assert torch.equal(found, torch.cat([decoder.next_logits() for decoder in alone]))
-            for decoder, token in zip(alone, found.argmax(dim=-1).tolist(), strict=True):
-                decoder.append([token])
+            assert torch.equal(found, torch.cat([batch.next_logits() for batch in alone]))
+            for batch, token in zip(alone, found.argmax(dim=-1).tolist(), strict=True):
+                batch.append([token])
             kept = range(len(alone))[::-1][:-1]  # one leaves, the others change places
             together.append(found.argmax(dim=-1).tolist())
             together.select(kept)
@@ -61,17 +61,17 @@ def check_that_company_changes_no_bit(config: GPTConfig, kind: str) -> None:
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("config", CONFIGS, ids=["large", "swiglu", "odd", "small"])
-def test_a_rows_logits_are_the_same_bits_alone_and_among_others(config, kind):
-    check_that_company_changes_no_bit(config, kind)
+def test_a_rows_logits_are_the_same_bits_alone_and_among_others(config, dtype):
+    check_that_company_changes_no_bit(config, dtype)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=["large", "swiglu", "odd", "small"])
-@pytest.mark.parametrize(("kind", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.04), ("int8", 0.1)])
-def test_logits_are_near_the_models_own(config, kind, tolerance):
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.04), ("int8", 0.1)])
+def test_logits_are_near_the_models_own(config, dtype, tolerance):
     model = make(config)
-    fixed = for_inference(model, kind)
+    fixed = for_inference(model, dtype)
     ids = torch.randint(config.vocab_size, (3, 30), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected = model(ids)
@@ -126,9 +126,8 @@ def test_the_model_that_comes_in_is_left_as_it_is():
     fixed = for_inference(model.train(), "bfloat16")
     assert model.training
     assert not fixed.training
-    assert ready(fixed) is fixed
-    assert ready(model) is not model
-    assert all(a is b for a, b in zip(fixed.parameters(), model.parameters(), strict=True)), "they are shared"
+    assert for_inference(fixed) is fixed
+    assert fixed.wte.weight is model.wte.weight
     assert model.lm_head.weight is model.wte.weight
     model(torch.zeros(1, 3, dtype=torch.long)).sum().backward()  # it can still be trained
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -151,28 +150,28 @@ def test_the_change_in_loss_is_the_difference_of_mean_cross_entropies():
 
 def test_auto_takes_the_quickest_that_gains_enough(monkeypatch):
     model, seconds = make(large()), {"float32": 1.0, "bfloat16": 0.8, "int8": 0.74}
-    forms = {kind: for_inference(model, kind) for kind in KINDS}
-    monkeypatch.setattr(inference_weights, "for_inference", lambda model, kind: forms[kind])
+    forms = {dtype: for_inference(model, dtype) for dtype in DTYPES}
+    monkeypatch.setattr(inference_weights, "for_inference", lambda model, dtype: forms[dtype])
     monkeypatch.setattr(inference_weights, "_step_seconds", lambda form, rows: seconds[find(form)])
 
     def find(form: GPT) -> str:
-        return next(kind for kind in forms if forms[kind] is form)
+        return next(dtype for dtype in forms if forms[dtype] is form)
 
     choice = choose_dtype(model)
-    assert (choice.kind, choice.model) == ("bfloat16", forms["bfloat16"])  # int8 is no 1.1 times as fast as that
+    assert (choice.dtype, choice.model) == ("bfloat16", forms["bfloat16"])  # int8 is no 1.1 times as fast as that
     assert "bfloat16 800.00" in choice.reason
     seconds |= {"int8": 0.5}
-    assert choose_dtype(model).kind == "int8"
+    assert choose_dtype(model).dtype == "int8"
     seconds |= {"bfloat16": 0.96, "int8": 0.92}
-    assert choose_dtype(model).kind == "float32"
+    assert choose_dtype(model).dtype == "float32"
 
 
 def test_auto_really_measures_and_a_wish_is_a_wish():
     model = make(large())
     choice = choose_dtype(model, rows=3)
-    assert choice.kind in KINDS
-    assert choice.reason.startswith("milliseconds a step: float32 ")
-    assert choose_dtype(model, "int8").kind == "int8"
+    assert choice.dtype in DTYPES
+    assert choice.reason.startswith("milliseconds per step: float32 ")
+    assert choose_dtype(model, "int8").dtype == "int8"
 
 
 def test_what_does_not_exist_here_is_refused(monkeypatch):
@@ -183,12 +182,12 @@ def test_what_does_not_exist_here_is_refused(monkeypatch):
     monkeypatch.setattr(quantized_linear, "_multiplies_int8", lambda device: False)
     with pytest.raises(DeviceError, match="int8"):
         for_inference(model, "int8")
-    assert choose_dtype(model).kind in ("float32", "bfloat16")
+    assert choose_dtype(model).dtype in ("float32", "bfloat16")
 
 
 @pytest.mark.usefixtures("found_out_anew")
 @pytest.mark.parametrize("config", CONFIGS, ids=["large", "swiglu", "odd", "small"])
 def test_without_onednn_a_row_is_still_the_same_alone(monkeypatch, config):
     monkeypatch.setattr(quantized_linear, "_packs", lambda dtype: False)
-    for kind in ("float32", "bfloat16"):
-        check_that_company_changes_no_bit(config, kind)
+    for dtype in ("float32", "bfloat16"):
+        check_that_company_changes_no_bit(config, dtype)

@@ -1,18 +1,15 @@
-"""What a model cannot read of a prompt, and stop strings that no text reaches."""
+"""What a model cannot read of a prompt, and stop strings that no text can reach."""
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
 import shutil
-from types import SimpleNamespace
 
 import pytest
 
 from minigpt.data import prepare
-from minigpt.generation.notes import fewest_tokens, notes_of_all, prompt_notes, stop_notes
-from minigpt.generation.text import SamplingRequest
+from minigpt.generation.notes import notes_of_all, prompt_notes, stop_notes
+from minigpt.sampling_params import SamplingParams
 from minigpt.tokenizers import make_tokenizer
 from minigpt.training import train
 from tests.conftest import story, tiny
@@ -46,7 +43,7 @@ KINDS = {"bpe": BPE, "char": CHAR, "byte": BYTE}
         ("byte", "", []),
     ],
 )
-def test_of_a_prompt(kind, prompt, names):
+def test_notes_on_a_prompt(kind, prompt, names):
     notes = prompt_notes(KINDS[kind], prompt, context=32)
     assert list(notes) == names
     assert all(note.startswith("the prompt ") for note in notes.values())
@@ -56,7 +53,7 @@ def test_the_other_form_is_known_both_ways():
     apart = make_tokenizer("char", [APART])
     assert "NFD" in prompt_notes(apart, COMPOSED, 32)["other_form"]
     assert "NFC" in prompt_notes(CHAR, APART, 32)["other_form"]
-    assert prompt_notes(CHAR, APART, 32)["unknown_characters"].startswith(r"the prompt holds '\u0301', which")
+    assert prompt_notes(CHAR, APART, 32)["unknown_characters"].startswith(r"the prompt contains '\u0301', which")
 
 
 def test_many_unknown_characters_are_not_all_shown():
@@ -66,58 +63,30 @@ def test_many_unknown_characters_are_not_all_shown():
 
 def test_of_several_prompts_the_first_of_each_kind_is_named():
     assert notes_of_all(BPE, ["a", "b ", APART, "c ", "d "], 32) == [
-        prompt_notes(BPE, "b ", 32)["trailing_space"].replace("the prompt", "prompt 2", 1)
-        + " (2 other prompts likewise)",
+        prompt_notes(BPE, "b ", 32)["trailing_space"].replace("the prompt", "prompt 2", 1) + " (also 2 other prompts)",
         prompt_notes(BPE, APART, 32)["other_form"].replace("the prompt", "prompt 3", 1),
     ]
 
 
 @pytest.mark.parametrize(
-    ("kind", "settings", "said"),
+    ("kind", "stop", "expected"),
     [
-        ("char", {"stop": ["the", "."]}, None),
-        ("char", {"stop": "THE"}, "no tokens that may be chosen spell it"),
-        ("char", {"stop": "\r\n"}, r"no text can stop at '\r\n' (no tokens"),
-        ("char", {"stop": APART}, "no tokens"),
-        ("char", {"stop": "the the", "max_new_tokens": 6}, "takes 7 tokens, and there are at most 6"),
-        ("char", {"stop": "the the", "max_new_tokens": 7}, None),
-        ("char", {"stop": "e.", "banned": [CHAR.encode(".")[0]]}, "no tokens"),
-        ("char", {"stop": "e.", "logit_bias": {CHAR.encode(".")[0]: -math.inf}}, "no tokens"),
-        ("char", {"stop": ".", "stop_tokens": [CHAR.encode(".")[0]]}, "no tokens"),
-        ("char", {"stop": "\ufffd"}, None),
-        ("char", {"stop": "<|endoftext|>"}, None),
-        ("char", {"stop": ["\u00e9 t", "\u00e9"]}, "'\u00e9 t' (it would stop at '\u00e9' before)"),
-        ("char", {"stop": ["e t", "t"]}, None),
-        ("char", {"stop": "THE", "max_new_tokens": 0}, None),
-        ("bpe", {"stop": "THE \u017b\u00f3\u0142w"}, None),
-        ("bpe", {"stop": "xyz xyz", "max_new_tokens": 3}, "takes 7 tokens"),
-        ("bpe", {"stop": " the the the", "max_new_tokens": 3}, None),
-        ("byte", {"stop": "\u017b", "max_new_tokens": 1}, "takes 2 tokens"),
+        ("char", ["the", "."], None),
+        ("char", "THE", "'THE' (the vocabulary lacks some of its characters)"),
+        ("char", "\r\n", r"no text can stop at '\r\n' (the"),
+        ("char", APART, "lacks some"),
+        ("char", "\ufffd", None),
+        ("char", "<|endoftext|>", None),
+        ("char", ["\u00e9 t", "\u00e9"], "'\u00e9 t' (the text stops at '\u00e9' first)"),
+        ("char", ["e t", "t"], None),
+        ("bpe", "THE \u017b\u00f3\u0142w", None),
+        ("byte", "\u017b", None),
     ],
 )
-def test_of_stop_strings(kind, settings, said):
-    tokenizer = KINDS[kind]
-    model = SimpleNamespace(config=SimpleNamespace(vocab_size=tokenizer.vocab_size))
-    notes = stop_notes(tokenizer, SamplingRequest.read(model, tokenizer, settings))
-    assert (said is None) == (not notes)
-    assert said is None or said in notes["never_stops"]
-
-
-def test_the_fewest_tokens_are_those_of_a_search_through_all():
-    pieces = {b"a", b"b", b"ab", b"bba", b"abab"}
-    for size in range(1, 7):
-        for letters in itertools.product(b"ab", repeat=size):
-            text = bytes(letters)
-            joined = (
-                count
-                for count in range(1, 7)
-                for tokens in itertools.product(sorted(pieces), repeat=count)
-                if text in b"".join(tokens)
-            )
-            assert fewest_tokens(pieces, text, 0) == next(joined)
-    assert fewest_tokens(pieces, b"ac", 0) == math.inf
-    assert fewest_tokens(pieces, b"ab", 2) == 2
-    assert fewest_tokens(set(), b"ab", 2) == math.inf
+def test_stop_strings_that_no_text_can_reach(kind, stop, expected):
+    notes = stop_notes(KINDS[kind], SamplingParams(stop=stop))
+    assert (expected is None) == (not notes)
+    assert expected is None or expected in notes["never_stops"]
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +99,7 @@ def letters(tmp_path_factory):
     return folder / "run"
 
 
-def test_the_commands_say_so(call, letters, tmp_path):
+def test_the_commands_print_the_notes(call, letters, tmp_path):
     options = ["--prompt", "the CAT", "--stop", "X", "--max-new-tokens", 2]
     code, out, err = call("generate", letters, *options, "--json")
     notes = json.loads(out)["notes"]
@@ -138,5 +107,8 @@ def test_the_commands_say_so(call, letters, tmp_path):
     assert err == "".join(f"note: {note}\n" for note in notes.values())
     assert "'C', 'A', 'T'" in err
     copy = shutil.copytree(letters, tmp_path / "run")
-    assert call("samples", copy, "--prompt", "the CAT", "--tokens", 2)[2] == f"note: {notes['unknown_characters']}\n"
+    assert (
+        call("samples", copy, "--prompt", "the CAT", "--max-new-tokens", 2)[2]
+        == f"note: {notes['unknown_characters']}\n"
+    )
     assert json.loads(call("generate", letters, "--max-new-tokens", 2, "--json")[1])["notes"] == {}

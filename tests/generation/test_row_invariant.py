@@ -10,28 +10,28 @@ from test_inference_weights import CONFIGS, check_that_company_changes_no_bit
 from torch import Tensor
 
 from minigpt.generation import inference_weights
-from minigpt.generation.quantized_linear import HEADS, KINDS, int8_head
-from minigpt.generation.row_invariant import ROWS, Form, agreeing_rows, is_row_invariant
+from minigpt.generation.quantized_linear import DTYPES, HEAD_DTYPES, int8_head
+from minigpt.generation.row_invariant import ROWS, MakeProduct, agreeing_rows, row_invariant_product
 
-FORMS = {**KINDS, "int8_head": int8_head}
+PRODUCTS = {**DTYPES, "int8_head": int8_head}
 SHAPES = [(2100, 66), (66, 2080), (80, 2100), (300, 64), (50, 18), (7, 1), (3, 9)]
 
 
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("shape", SHAPES, ids="{0[0]}-{0[1]}".format)
-@pytest.mark.parametrize("kind", FORMS)
+@pytest.mark.parametrize("kind", PRODUCTS)
 def test_what_a_row_gets_is_the_same_bits_for_any_number_of_rows(kind, shape):
-    chance = torch.Generator().manual_seed(0)
-    weight, bias = torch.randn(shape, generator=chance), torch.randn(shape[0], generator=chance)
+    rng = torch.Generator().manual_seed(0)
+    weight, bias = torch.randn(shape, generator=rng), torch.randn(shape[0], generator=rng)
     for offset in (None, bias):
-        product = is_row_invariant(FORMS[kind], weight, offset)
-        x = torch.randn(70, 1, shape[1], generator=chance)
+        product = row_invariant_product(PRODUCTS[kind], weight, offset)
+        x = torch.randn(70, 1, shape[1], generator=rng)
         alone = torch.cat([product(row.clone()) for row in x.split(1)])
         for rows in (2, 3, 5, 8, 11, 17, 31, 32, 33, 70):
             assert torch.equal(product(x[:rows]), alone[:rows])
 
 
-def capricious(turned: Callable[[int, int], bool], dtype: torch.dtype) -> Form:
+def capricious(turned: Callable[[int, int], bool], dtype: torch.dtype) -> MakeProduct:
     """A form of product that adds up in the other direction where `turned(place, rows)` says so, as some kernels do."""
 
     def form(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
@@ -66,7 +66,7 @@ def test_kernels_that_differ_by_the_number_of_rows_are_found_out(turned, expecte
     form = capricious(turned, dtype)
     assert agreeing_rows(form, 100, 66, torch.float32, True, 1) == expected
     weight, bias = torch.randn(100, 66), torch.randn(100)
-    product, x = is_row_invariant(form, weight, bias), torch.randn(40, 1, 66)
+    product, x = row_invariant_product(form, weight, bias), torch.randn(40, 1, 66)
     alone = torch.cat([product(row) for row in x.split(1)])
     for rows in (2, 3, 7, 13, 33, 40):
         assert torch.equal(product(x[:rows]), alone[:rows])
@@ -75,8 +75,8 @@ def test_kernels_that_differ_by_the_number_of_rows_are_found_out(turned, expecte
 @pytest.mark.parametrize("turned", [lambda place, rows: rows < 5, lambda place, rows: place % 2 == 1])
 def test_a_model_with_such_kernels_still_gives_each_text_the_same_logits(monkeypatch, turned):
     form = capricious(turned, torch.bfloat16)
-    monkeypatch.setattr(inference_weights, "KINDS", {**KINDS, "bfloat16": form})
-    monkeypatch.setattr(inference_weights, "HEADS", {**HEADS, "bfloat16": form})
+    monkeypatch.setattr(inference_weights, "DTYPES", {**DTYPES, "bfloat16": form})
+    monkeypatch.setattr(inference_weights, "HEAD_DTYPES", {**HEAD_DTYPES, "bfloat16": form})
     check_that_company_changes_no_bit(CONFIGS[2], "bfloat16")
 
 
@@ -85,5 +85,5 @@ def test_finding_out_leaves_the_random_numbers_alone():
     expected = torch.rand(4)
     torch.manual_seed(3)
     agreeing_rows.cache_clear()
-    agreeing_rows(KINDS["float32"], 50, 20, torch.float32, True, 1)
+    agreeing_rows(DTYPES["float32"], 50, 20, torch.float32, True, 1)
     assert torch.equal(torch.rand(4), expected)

@@ -1,35 +1,39 @@
-"""What a run said is a function of its checkpoints, is kept whole, and is never made twice."""
+"""The sample log: a function of the run's checkpoints, kept complete, and never generated twice."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import replace as dataclass_replace
 
 import pytest
 import torch
+from msgspec.structs import replace
 
 import minigpt
 from minigpt.data import Dataset, prepare
 from minigpt.errors import CheckpointError, ConfigError, DataError, RunError
 from minigpt.generation import sample_log
-from minigpt.generation.fixed_prompts import MOST_CHARACTERS, fixed_prompts
-from minigpt.generation.sample_log import extend_sample_log, fill_sample_log, read_sample_log, truncate_sample_log
-from minigpt.generation.sample_record import (
+from minigpt.generation.fixed_prompts import MAX_CHARACTERS, fixed_prompts
+from minigpt.generation.sample_log import (
     NEW_CHARACTERS,
     NEW_TOKENS,
     SEED,
     TEMPERATURES,
     SampleRecord,
     continue_prompts,
-    usual_tokens,
+    default_max_new_tokens,
+    extend_sample_log,
+    fill_sample_log,
+    read_sample_log,
+    truncate_sample_log,
 )
 from minigpt.model.hooks import hooked
 from minigpt.runs.folder import RunFolder
 from minigpt.tokenizers import make_tokenizer
 
-KEPT = SampleRecord(3, 0.5, "own", "the ", (1, 2), 0.7, SEED, "cat\n\u2028漢\x85", (3, 4, 5), False)
+RECORD = SampleRecord(3, 0.5, "own", "the ", (1, 2), 0.7, SEED, "cat\n\u2028漢\x85", (3, 4, 5), False)
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +50,13 @@ def run(run_folder, tmp_path):
 
 
 def write(folder, *kept):
-    folder.samples_file.write_bytes("".join(one.to_json() for one in kept).encode())
+    folder.samples_file.write_bytes(b"".join(one.to_json() for one in kept))
 
 
 def say(loaded, prompts, **settings):
-    return continue_prompts(*loaded, prompts, **{"step": 7, "epoch": None, "source": "own", "tokens": 20} | settings)
+    return continue_prompts(
+        *loaded, prompts, **{"step": 7, "epoch": None, "source": "own", "max_new_tokens": 20} | settings
+    )
 
 
 # The passages
@@ -71,11 +77,11 @@ def test_fixed_prompts_begin_lines_of_the_validation_text(text_folder, tmp_path,
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("吾輩は猫である。名前はまだ無い。" * 400, lambda p: len(p) == MOST_CHARACTERS),
+        ("吾輩は猫である。名前はまだ無い。" * 400, lambda p: len(p) == MAX_CHARACTERS),
         ("word " * 4000, lambda p: p == "word word word word word word"),
         ("## Averyverylongheadingwithoutanyspacetocutitat\n" * 400, lambda p: p.startswith("## Avery")),
         ("\n\n a\n" * 2000, lambda p: p == "a"),
-        ("\U0001f600" * 3000, lambda p: p == "\U0001f600" * MOST_CHARACTERS),
+        ("\U0001f600" * 3000, lambda p: p == "\U0001f600" * MAX_CHARACTERS),
         ("ok\r\n\x1b[2Jthe screen is cleared\r\n" * 300, lambda p: p.startswith("\x1b[2Jthe screen")),
     ],
     ids=["no spaces", "one line", "long word", "short lines", "four bytes", "control characters"],
@@ -87,13 +93,13 @@ def test_fixed_prompts_of_any_text_are_short_and_whole(tmp_path, text, expected)
     assert prompts
     for prompt in prompts:
         assert expected(prompt), prompt
-        assert len(prompt) <= MOST_CHARACTERS
+        assert len(prompt) <= MAX_CHARACTERS
         assert "\ufffd" not in prompt
 
 
 def test_a_split_without_text_has_no_prompts(dataset):
-    empty = replace(dataset.val, tokens=dataset.val.tokens[:0])
-    assert fixed_prompts(replace(dataset, val=empty), 4) == []
+    empty = dataclass_replace(dataset.val, tokens=dataset.val.tokens[:0])
+    assert fixed_prompts(dataclass_replace(dataset, val=empty), 4) == []
 
 
 def test_a_passage_does_not_reach_over_a_seam(text_folder, tmp_path):
@@ -114,7 +120,7 @@ def test_a_kept_text_is_what_generate_gives_alone(loaded):
     for kept in say(loaded, prompts):
         settings = {"temperature": kept.temperature, "top_k": None, "seed": kept.seed, "max_new_tokens": 20}
         assert kept.text == minigpt.generate(*loaded, kept.prompt, **settings)
-        assert kept.is_of(kept.prompt, kept.temperature, 20)
+        assert kept.matches(kept.prompt, kept.temperature, 20)
         assert bytes(kept.ids).decode(errors="replace") == kept.text  # ids of bytes
     assert [(kept.temperature, kept.prompt) for kept in say(loaded, prompts)] == [
         (temperature, prompt) for temperature in TEMPERATURES for prompt in prompts
@@ -142,8 +148,8 @@ def test_the_models_end_is_told_and_no_part_of_the_text(loaded):
         kept = say(loaded, ["the "], temperatures=[0])[0]
         model.wte.weight[tokenizer.end_of_text] = before
     assert (kept.ended, kept.text, kept.ids) == (True, "", ())
-    assert kept.is_of("the ", 0, 20)
-    assert not replace(kept, ended=False).is_of("the ", 0, 20)
+    assert kept.matches("the ", 0, 20)
+    assert not replace(kept, ended=False).matches("the ", 0, 20)
 
 
 def test_nothing_of_the_training_is_touched(dataset):
@@ -151,7 +157,7 @@ def test_nothing_of_the_training_is_touched(dataset):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    say((model, dataset.tokenizer), ["the "], tokens=4)
+    say((model, dataset.tokenizer), ["the "], max_new_tokens=4)
     assert torch.equal(state, torch.get_rng_state())
     assert all(module.training for module in model.modules())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -159,29 +165,29 @@ def test_nothing_of_the_training_is_touched(dataset):
 
 
 def test_texts_are_a_few_lines_in_any_vocabulary():
-    assert usual_tokens(make_tokenizer("gpt2", [])) == NEW_TOKENS
-    assert usual_tokens(make_tokenizer("byte", [])) == NEW_CHARACTERS
-    assert usual_tokens(make_tokenizer("char", ["猫 cat \U0001f600"])) == NEW_CHARACTERS
+    assert default_max_new_tokens(make_tokenizer("gpt2", [])) == NEW_TOKENS
+    assert default_max_new_tokens(make_tokenizer("byte", [])) == NEW_CHARACTERS
+    assert default_max_new_tokens(make_tokenizer("char", ["猫 cat \U0001f600"])) == NEW_CHARACTERS
 
 
 # The file
 
 
 def test_what_is_kept_comes_back(run):
-    write(run, KEPT, replace(KEPT, epoch=None, step=5, source="fixed", prompt='\\"<b>', ended=True))
+    write(run, RECORD, replace(RECORD, epoch=None, step=5, source="fixed", prompt='\\"<b>', ended=True))
     assert [one.step for one in read_sample_log(run)] == [3, 5]
-    assert read_sample_log(run)[0] == KEPT
-    assert set(json.loads(KEPT.to_json())) == {
+    assert read_sample_log(run)[0] == RECORD
+    assert set(json.loads(RECORD.to_json())) == {
         *("step", "epoch", "source", "prompt", "prompt_ids", "temperature", "seed", "text", "ids", "ended")
     }
 
 
 def test_a_line_cut_short_is_passed_over_and_the_next_stands_alone(run):
-    whole = KEPT.to_json().encode()
+    whole = RECORD.to_json()
     for cut in (1, len(whole) // 2, len(whole) - 1):
         run.samples_file.write_bytes(whole + whole[:cut])
-        assert read_sample_log(run) == [KEPT]
-        sample_log._append(run, [replace(KEPT, step=9)])
+        assert read_sample_log(run) == [RECORD]
+        sample_log._append(run, [replace(RECORD, step=9)])
         assert [one.step for one in read_sample_log(run)] == [3, 9]
 
 
@@ -193,28 +199,28 @@ def test_a_line_cut_short_is_passed_over_and_the_next_stands_alone(run):
         "null",
         "{}",
         "[" * 100_000,
-        json.dumps({**json.loads(KEPT.to_json()), "step": "3"}),
-        json.dumps({**json.loads(KEPT.to_json()), "epoch": float("nan")}),
-        json.dumps({**json.loads(KEPT.to_json()), "ids": [1.5]}),
-        json.dumps({**json.loads(KEPT.to_json()), "ids": None}),
-        json.dumps({**json.loads(KEPT.to_json()), "source": "elsewhere"}),
-        json.dumps({**json.loads(KEPT.to_json()), "text": 3}),
-        json.dumps({**json.loads(KEPT.to_json()), "more": 3}),
+        json.dumps({**json.loads(RECORD.to_json()), "step": "3"}),
+        json.dumps({**json.loads(RECORD.to_json()), "epoch": float("nan")}),
+        json.dumps({**json.loads(RECORD.to_json()), "ids": [1.5]}),
+        json.dumps({**json.loads(RECORD.to_json()), "ids": None}),
+        json.dumps({**json.loads(RECORD.to_json()), "source": "elsewhere"}),
+        json.dumps({**json.loads(RECORD.to_json()), "text": 3}),
+        json.dumps({**json.loads(RECORD.to_json()), "more": 3}),
     ],
 )
 def test_a_line_that_is_none_is_named(run, line):
-    run.samples_file.write_text(KEPT.to_json() + line + "\n" + KEPT.to_json(), "utf-8")
+    run.samples_file.write_bytes(RECORD.to_json() + line.encode() + b"\n" + RECORD.to_json())
     with pytest.raises(RunError, match=r"samples\.jsonl, line 2"):
         read_sample_log(run)
     truncate_sample_log(run, 99)
-    assert read_sample_log(run) == [KEPT, KEPT]
+    assert read_sample_log(run) == [RECORD, RECORD]
 
 
 def test_lines_up_to_a_step_keep_their_bytes(run):
-    steps = [replace(KEPT, step=step) for step in (0, 3, 7, 8, 2)]
+    steps = [replace(RECORD, step=step) for step in (0, 3, 7, 8, 2)]
     write(run, *steps)
     truncate_sample_log(run, 7)
-    assert run.samples_file.read_bytes() == "".join(k.to_json() for k in steps if k.step <= 7).encode()
+    assert run.samples_file.read_bytes() == b"".join(k.to_json() for k in steps if k.step <= 7)
     run.samples_file.unlink()
     truncate_sample_log(run, 7)
     assert read_sample_log(run) == []
@@ -222,16 +228,16 @@ def test_lines_up_to_a_step_keep_their_bytes(run):
 
 
 def test_several_may_write_at_once_and_no_line_is_lost(run):
-    texts = [[replace(KEPT, step=100 * writer + k, text="x" * 3000) for k in range(3)] for writer in range(8)]
+    texts = [[replace(RECORD, step=100 * writer + k, text="x" * 3000) for k in range(3)] for writer in range(8)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda kept: sample_log._append(run, kept), texts))
     assert sorted(one.step for one in read_sample_log(run)) == sorted(one.step for kept in texts for one in kept)
 
 
 def test_two_that_say_the_same_at_once_keep_it_once(run):
-    sample_log._append(run, [KEPT])
-    sample_log._append(run, [KEPT, replace(KEPT, step=9), replace(KEPT, text=KEPT.text + "\n")])
-    assert read_sample_log(run) == [KEPT, replace(KEPT, step=9), replace(KEPT, text=KEPT.text + "\n")]
+    sample_log._append(run, [RECORD])
+    sample_log._append(run, [RECORD, replace(RECORD, step=9), replace(RECORD, text=RECORD.text + "\n")])
+    assert read_sample_log(run) == [RECORD, replace(RECORD, step=9), replace(RECORD, text=RECORD.text + "\n")]
 
 
 # Filling it
@@ -251,7 +257,7 @@ def loads(monkeypatch):
 
 
 def test_own_prompts_are_continued_at_every_checkpoint_once(run, loads):
-    asked = {"temperatures": [0.7, 1.0], "tokens": 8}
+    asked = {"temperatures": [0.7, 1.0], "max_new_tokens": 8}
     found = fill_sample_log(run, ["the ", "a ", "the "], **asked)
     steps = [RunFolder.checkpoint_step(place) for place in run.checkpoint_folders()]
     assert loads == steps
@@ -274,32 +280,36 @@ def test_own_prompts_are_continued_at_every_checkpoint_once(run, loads):
 def test_an_epoch_that_is_no_number_is_passed_over(run, epoch):
     with run.metrics_file.open("a") as file:
         file.write(f'{{"kind": "train", "step": 99, "epoch": {epoch}}}\n')
-    found = fill_sample_log(run, ["the "], temperatures=[0.0], tokens=1)
+    found = fill_sample_log(run, ["the "], temperatures=[0.0], max_new_tokens=1)
     assert [kept.epoch for kept in found] == [1, 2]
     run.metrics_file.write_text(f'{{"kind": "train", "step": 99, "epoch": {epoch}}}\n')
-    assert [kept.epoch for kept in fill_sample_log(run, ["a"], temperatures=[0.0], tokens=1)] == [None, None]
+    assert [kept.epoch for kept in fill_sample_log(run, ["a"], temperatures=[0.0], max_new_tokens=1)] == [None, None]
 
 
 def test_a_single_text_is_one_prompt(run, dataset):
     told = []
     found = fill_sample_log(
-        run, "Return", temperatures=[0], tokens=4, on_progress=lambda phase, done, total: told.append((done, total))
+        run,
+        "Return",
+        temperatures=[0],
+        max_new_tokens=4,
+        on_progress=lambda phase, done, total: told.append((done, total)),
     )
     assert [kept.prompt for kept in found] == ["Return"] * 2
     assert told[0] == (0, 8)
     assert max(told) <= (8, 8)
-    facts = {"step": 7, "epoch": None, "source": "own", "temperatures": [0], "tokens": 2}
+    facts = {"step": 7, "epoch": None, "source": "own", "temperatures": [0], "max_new_tokens": 2}
     made = extend_sample_log(run, lambda: minigpt.load(run.path)[0], dataset.tokenizer, "ab", **facts)
     assert [kept.prompt for kept in made] == ["ab"]
 
 
 def test_only_what_is_missing_is_made(run, loads):
-    fill_sample_log(run, ["the "], temperatures=[1.0], tokens=8)
+    fill_sample_log(run, ["the "], temperatures=[1.0], max_new_tokens=8)
     before = read_sample_log(run)
-    fill_sample_log(run, ["the ", "a "], temperatures=[1.0], tokens=8, checkpoint="best")
+    fill_sample_log(run, ["the ", "a "], temperatures=[1.0], max_new_tokens=8, checkpoint="best")
     assert read_sample_log(run)[:2] == before
     assert [kept.prompt for kept in read_sample_log(run)[2:]] == ["a "]
-    assert {len(kept.ids) for kept in fill_sample_log(run, ["the "], temperatures=[1.0], tokens=9)} == {9}
+    assert {len(kept.ids) for kept in fill_sample_log(run, ["the "], temperatures=[1.0], max_new_tokens=9)} == {9}
 
 
 def test_a_run_that_kept_none_gets_those_of_its_data_set(run, run_folder, dataset):
@@ -310,44 +320,46 @@ def test_a_run_that_kept_none_gets_those_of_its_data_set(run, run_folder, datase
 
 
 def test_kept_texts_outlive_their_checkpoints(run):
-    found = fill_sample_log(run, ["the "], temperatures=[0], tokens=4)
+    found = fill_sample_log(run, ["the "], temperatures=[0], max_new_tokens=4)
     shutil.rmtree(run.checkpoint_folders()[0])
-    assert fill_sample_log(run, ["the "], temperatures=[0], tokens=4) == found
-    assert fill_sample_log(run, ["the "], temperatures=[0], tokens=4, checkpoint="latest") == found[1:]
+    assert fill_sample_log(run, ["the "], temperatures=[0], max_new_tokens=4) == found
+    assert fill_sample_log(run, ["the "], temperatures=[0], max_new_tokens=4, checkpoint="latest") == found[1:]
 
 
 def test_a_damaged_checkpoint_is_noted_and_passed_over(run):
     first, last = run.checkpoint_folders()
     (first / "model.safetensors").write_bytes(b"")
     notes = []
-    found = fill_sample_log(run, ["the "], temperatures=[0], tokens=4, note=notes.append)
+    found = fill_sample_log(run, ["the "], temperatures=[0], max_new_tokens=4, note=notes.append)
     assert [kept.step for kept in found] == [RunFolder.checkpoint_step(last)]
     assert [first.name in note for note in notes] == [True]
     with pytest.raises(CheckpointError, match="damaged"):
-        fill_sample_log(run, ["the "], checkpoint=str(RunFolder.checkpoint_step(first)), temperatures=[0], tokens=4)
+        fill_sample_log(
+            run, ["the "], checkpoint=str(RunFolder.checkpoint_step(first)), temperatures=[0], max_new_tokens=4
+        )
 
 
 def test_where_nothing_can_be_written_the_texts_are_shown_all_the_same(run, monkeypatch):
     def refuse(folder):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(sample_log, "_writing", refuse)
+    monkeypatch.setattr(sample_log, "_write_lock", refuse)
     notes = []
-    found = fill_sample_log(run, ["the "], checkpoint="best", temperatures=[0], tokens=4, note=notes.append)
+    found = fill_sample_log(run, ["the "], checkpoint="best", temperatures=[0], max_new_tokens=4, note=notes.append)
     assert [kept.prompt for kept in found] == ["the "]
-    assert ["not kept" in note and "Permission denied" in note for note in notes] == [True]
+    assert ["could not be saved" in note and "Permission denied" in note for note in notes] == [True]
     assert read_sample_log(run) == []
 
 
 def test_a_training_that_holds_the_run_is_no_obstacle(run):
     with run.lock():
-        assert len(fill_sample_log(run, ["the "], temperatures=[0], tokens=4)) == 2
+        assert len(fill_sample_log(run, ["the "], temperatures=[0], max_new_tokens=4)) == 2
     assert len(read_sample_log(run)) == 2
 
 
 def test_half_a_character_in_a_prompt_is_none(run):
     assert [
-        kept.prompt for kept in fill_sample_log(run, ["\ud83d"], checkpoint="best", temperatures=[0], tokens=2)
+        kept.prompt for kept in fill_sample_log(run, ["\ud83d"], checkpoint="best", temperatures=[0], max_new_tokens=2)
     ] == ["\ufffd"]
 
 
@@ -365,7 +377,7 @@ def test_what_cannot_work_is_said(run):
         fill_sample_log(run)
     for place in run.checkpoint_folders():
         shutil.rmtree(place)
-    with pytest.raises(CheckpointError, match="This run has no checkpoints"):
+    with pytest.raises(CheckpointError, match="The run has no checkpoints"):
         fill_sample_log(run, ["the "])
 
 
@@ -373,7 +385,7 @@ def test_the_model_is_not_asked_for_when_nothing_is_missing(run, dataset):
     def model():
         raise AssertionError
 
-    write(run, *(replace(KEPT, temperature=temperature) for temperature in TEMPERATURES))
-    facts = {"step": 3, "epoch": 0.5, "source": "own", "tokens": 3}
+    write(run, *(replace(RECORD, temperature=temperature) for temperature in TEMPERATURES))
+    facts = {"step": 3, "epoch": 0.5, "source": "own", "max_new_tokens": 3}
     assert extend_sample_log(run, model, dataset.tokenizer, ["the "], **facts) == []
     assert extend_sample_log(run, model, dataset.tokenizer, [], **facts) == []

@@ -1,10 +1,8 @@
-"""The samplers alone: against those of transformers, against a draw written out, and whole rows against single ones."""
+"""The samplers alone: against those of transformers, a draw written out, and batches against single rows."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import fields
-from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -26,8 +24,9 @@ from transformers import (
 
 from minigpt.errors import ConfigError
 from minigpt.generation import logit_range, samplers
-from minigpt.generation.logit_range import kth_largest, rough_line, within, without_rest
-from minigpt.generation.samplers import NONE_LEFT, SamplerSettings, Sampling, draw
+from minigpt.generation.logit_range import compact_range, keep_range, kth_largest, top_k_bound
+from minigpt.generation.samplers import NO_TOKEN, draw, filter_logits, sample_tokens
+from minigpt.sampling_params import SamplingParams
 
 INFINITY = float("inf")
 NOTHING = torch.zeros(3, 0, dtype=torch.long)
@@ -79,7 +78,7 @@ def test_bias_and_bans_equal_transformers(seed, bias):
     torch.testing.assert_close(samplers.logit_bias(logits, bias), expected)
     banned = list(bias)
     expected = NoBadWordsLogitsProcessor([[token] for token in banned], eos_token_id=None)(NOTHING, logits)
-    assert torch.equal(samplers.ban(logits, banned), expected)
+    assert torch.equal(samplers.ban_tokens(logits, banned), expected)
 
 
 @examples
@@ -101,7 +100,7 @@ EVERYTHING = {
     "typical_p": 0.8,
     "repetition_penalty": 1.3,
     "logit_bias": {3: 2.5, 5: -1.0},
-    "banned": (7, 8),
+    "banned_tokens": (7, 8),
     "no_repeat_ngram": 2,
 }
 
@@ -110,12 +109,12 @@ EVERYTHING = {
 @given(seeds, histories, st.sets(st.sampled_from(sorted(EVERYTHING))))
 def test_any_combination_equals_transformers_in_its_order(seed, history, names):
     chosen = {name: EVERYTHING[name] for name in names}
-    sampling = Sampling(**{"temperature": 1.0, "top_k": None, **chosen})
+    params = SamplingParams(**{"temperature": 1.0, "top_k": None, **chosen})
     theirs = {
         "logit_bias": SequenceBiasLogitsProcessor({(3,): 2.5, (5,): -1.0}),
         "repetition_penalty": RepetitionPenaltyLogitsProcessor(1.3),
         "no_repeat_ngram": NoRepeatNGramLogitsProcessor(2),
-        "banned": NoBadWordsLogitsProcessor([[7], [8]], eos_token_id=None),
+        "banned_tokens": NoBadWordsLogitsProcessor([[7], [8]], eos_token_id=None),
         "temperature": TemperatureLogitsWarper(0.7),
         "top_k": TopKLogitsWarper(40),
         "top_p": TopPLogitsWarper(0.9),
@@ -125,21 +124,23 @@ def test_any_combination_equals_transformers_in_its_order(seed, history, names):
     logits = random_logits(seed)
     processors = LogitsProcessorList(processor for name, processor in theirs.items() if name in names)
     expected = processors(torch.tensor(history), logits)
-    torch.testing.assert_close(sampling.filtered(logits, history), expected)
+    torch.testing.assert_close(filter_logits(logits, history, params), expected)
 
 
 @examples
 @given(seeds, st.sampled_from([1, 2, 31, 32, 33, 257, 5003]), st.sets(st.sampled_from(sorted(EVERYTHING))))
 def test_a_pick_is_the_draw_from_what_is_left_and_depends_on_its_row_alone(seed, vocab_size, names):
-    chosen = {name: EVERYTHING[name] for name in names - {"logit_bias", "banned"}}
-    sampling = Sampling(**{"temperature": 1.0, "top_k": None, **chosen})
-    logits, chance = random_logits(seed, 5, vocab_size), uniforms(seed, 5)
+    chosen = {name: EVERYTHING[name] for name in names - {"logit_bias", "banned_tokens"}}
+    params = SamplingParams(**{"temperature": 1.0, "top_k": None, **chosen})
+    logits, random = random_logits(seed, 5, vocab_size), uniforms(seed, 5)
     logits[3:] = logits[3:].bfloat16().float()  # with many equals
     history = [[seed % vocab_size, row % vocab_size] for row in range(5)]
-    picked = sampling.pick(logits, history, chance)
-    left = sampling.filtered(logits, history)
-    assert torch.equal(picked, torch.where(left.amax(dim=-1).isinf(), NONE_LEFT, draw(left.nan_to_num(), chance)))
-    alone = [sampling.pick(logits[row : row + 1], history[row : row + 1], chance[row : row + 1]) for row in range(5)]
+    picked = sample_tokens(logits, history, params, random)
+    left = filter_logits(logits, history, params)
+    assert torch.equal(picked, torch.where(left.amax(dim=-1).isinf(), NO_TOKEN, draw(left.nan_to_num(), random)))
+    alone = [
+        sample_tokens(logits[row : row + 1], history[row : row + 1], params, random[row : row + 1]) for row in range(5)
+    ]
     assert torch.equal(picked, torch.cat(alone))
 
 
@@ -147,15 +148,15 @@ def test_a_pick_is_the_draw_from_what_is_left_and_depends_on_its_row_alone(seed,
 @pytest.mark.parametrize("scale", [0.02, 1.0, 4.0])
 def test_other_devices_choose_the_same_in_torch_alone(names, scale, monkeypatch):
     """They look at all logits where a CPU looks at the likely ones first: flat and steep, that must be all the same."""
-    sampling = Sampling(**{"temperature": 1.0, "top_k": None, **{name: EVERYTHING[name] for name in names}})
-    logits, chance, history = scale * random_logits(1, 16, 5003), uniforms(1, 16), [[1, 2, 1]] * 16
-    expected = sampling.pick(logits, history, chance), sampling.filtered(logits, history)
-    greedy = Sampling(temperature=0).pick(logits, history, chance)
+    params = SamplingParams(**{"temperature": 1.0, "top_k": None, **{name: EVERYTHING[name] for name in names}})
+    logits, random, history = scale * random_logits(1, 16, 5003), uniforms(1, 16), [[1, 2, 1]] * 16
+    expected = sample_tokens(logits, history, params, random), filter_logits(logits, history, params)
+    greedy = sample_tokens(logits, history, SamplingParams(temperature=0), random)
     for module in (samplers, logit_range):
         monkeypatch.setattr(module, "on_cpu", lambda values: False)
-    assert torch.equal(sampling.pick(logits, history, chance), expected[0])
-    assert torch.equal(sampling.filtered(logits, history), expected[1])
-    assert torch.equal(Sampling(temperature=0).pick(logits, history, chance), greedy)
+    assert torch.equal(sample_tokens(logits, history, params, random), expected[0])
+    assert torch.equal(filter_logits(logits, history, params), expected[1])
+    assert torch.equal(sample_tokens(logits, history, SamplingParams(temperature=0), random), greedy)
 
 
 @examples
@@ -171,7 +172,7 @@ def test_the_draw_is_the_inverse_of_the_cumulative_distribution(seed, uniform):
 
 def test_draws_have_the_models_probabilities():
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0]).repeat(20_000, 1)
-    picked = Sampling(temperature=2.0, top_k=3).pick(logits, [[]] * 20_000, uniforms(0, 20_000))
+    picked = sample_tokens(logits, [[]] * 20_000, SamplingParams(temperature=2.0, top_k=3), uniforms(0, 20_000))
     found = picked.bincount(minlength=4) / 20_000
     expected = torch.cat((torch.tensor([1.0, 0.5, 0.0]).softmax(0), torch.zeros(1)))
     torch.testing.assert_close(found, expected, rtol=0, atol=0.015)
@@ -181,8 +182,8 @@ def test_draws_have_the_models_probabilities():
 def test_no_random_number_reaches_a_dropped_token(uniform):
     logits = torch.full((1, 300), -INFINITY)
     logits[0, 100:102] = torch.tensor([1.0, 2.0])
-    for sampling in (Sampling(top_k=None), Sampling(), Sampling(top_k=None, top_p=0.99)):
-        assert int(sampling.pick(logits, [[]], torch.tensor([uniform], dtype=torch.float64))) in (100, 101)
+    for params in (SamplingParams(top_k=None), SamplingParams(), SamplingParams(top_k=None, top_p=0.99)):
+        assert int(sample_tokens(logits, [[]], params, torch.tensor([uniform], dtype=torch.float64))) in (100, 101)
 
 
 def test_equals_of_the_last_one_kept_are_kept_too():
@@ -195,40 +196,46 @@ def test_equals_of_the_last_one_kept_are_kept_too():
 @pytest.mark.parametrize("change", [{"temperature": 1e-40}, {"top_k": 1}, {"top_p": 1e-12}, {"min_p": 1.0}])
 def test_the_strictest_settings_are_greedy(change):
     logits = random_logits(1, 8, 1003)
-    assert torch.equal(Sampling(temperature=0).pick(logits, [[]] * 8, uniforms(2, 8)), logits.argmax(dim=-1))
-    sampling = Sampling(**{"temperature": 0.9, **change})
-    assert torch.equal(sampling.pick(logits, [[]] * 8, uniforms(2, 8)), logits.argmax(dim=-1))
-    assert torch.equal((sampling.filtered(logits, [[]] * 8) > -INFINITY).sum(dim=-1), torch.ones(8))
+    assert torch.equal(
+        sample_tokens(logits, [[]] * 8, SamplingParams(temperature=0), uniforms(2, 8)), logits.argmax(dim=-1)
+    )
+    params = SamplingParams(**{"temperature": 0.9, **change})
+    assert torch.equal(sample_tokens(logits, [[]] * 8, params, uniforms(2, 8)), logits.argmax(dim=-1))
+    assert torch.equal((filter_logits(logits, [[]] * 8, params) > -INFINITY).sum(dim=-1), torch.ones(8))
 
 
 def test_at_temperature_0_the_first_of_equals_is_taken():
     logits = torch.tensor([[0.0, 2.0, 2.0]])
-    assert int(Sampling(temperature=0).pick(logits, [[]], uniforms(0, 1))) == 1
-    assert Sampling(temperature=0).filtered(logits, [[]]).tolist() == [[-INFINITY, 2.0, -INFINITY]]
+    assert int(sample_tokens(logits, [[]], SamplingParams(temperature=0), uniforms(0, 1))) == 1
+    assert filter_logits(logits, [[]], SamplingParams(temperature=0)).tolist() == [[-INFINITY, 2.0, -INFINITY]]
 
 
 @pytest.mark.parametrize("base", [{}, {"temperature": 0.0}, {"top_k": None}, {"top_k": None, "top_p": 0.5}])
 def test_a_row_in_which_all_is_banned_says_so(base):
     logits = random_logits(0, 2, 4)
-    sampling = Sampling(no_repeat_ngram=1, **base)
-    picked = sampling.pick(logits, [[0, 1, 2, 3], [0, 2, 3]], uniforms(0, 2))
-    assert picked.tolist() == [NONE_LEFT, 1]
+    params = SamplingParams(no_repeat_ngram=1, **base)
+    picked = sample_tokens(logits, [[0, 1, 2, 3], [0, 2, 3]], params, uniforms(0, 2))
+    assert picked.tolist() == [NO_TOKEN, 1]
 
 
 def test_nothing_is_written_into_the_logits():
     logits = random_logits(3)
     before, history = logits.clone(), [[1, 2, 3]] * 3
-    sampling = Sampling(**EVERYTHING, presence_penalty=0.5, frequency_penalty=0.5)
-    sampling.pick(logits, history, uniforms(0, 3))
-    sampling.filtered(logits, history)
+    params = SamplingParams(**EVERYTHING, presence_penalty=0.5, frequency_penalty=0.5)
+    sample_tokens(logits, history, params, uniforms(0, 3))
+    filter_logits(logits, history, params)
     assert torch.equal(logits, before)
 
 
 def test_half_precision_is_sampled_as_its_float32():
     logits = random_logits(4).bfloat16()
-    for sampling in (Sampling(), Sampling(temperature=0), Sampling(top_k=None, top_p=0.9, repetition_penalty=1.2)):
-        picked = sampling.pick(logits, [[1, 2]] * 3, uniforms(0, 3))
-        assert torch.equal(picked, sampling.pick(logits.float(), [[1, 2]] * 3, uniforms(0, 3)))
+    for params in (
+        SamplingParams(),
+        SamplingParams(temperature=0),
+        SamplingParams(top_k=None, top_p=0.9, repetition_penalty=1.2),
+    ):
+        picked = sample_tokens(logits, [[1, 2]] * 3, params, uniforms(0, 3))
+        assert torch.equal(picked, sample_tokens(logits.float(), [[1, 2]] * 3, params, uniforms(0, 3)))
 
 
 @examples
@@ -236,13 +243,13 @@ def test_half_precision_is_sampled_as_its_float32():
 def test_the_rough_line_lets_all_of_the_largest_through(seed, vocab_size, k, coarse):
     logits = random_logits(seed, 2, vocab_size)
     logits = logits.round() if coarse else logits
-    line, exact = rough_line(logits, k), kth_largest(logits, min(k, vocab_size))
+    line, exact = top_k_bound(logits, k), kth_largest(logits, min(k, vocab_size))
     assert (line <= exact).all()
     assert torch.equal(exact, logits.topk(min(k, vocab_size)).values[:, -1:])
-    ids, few = without_rest(logits, (exact, None))
+    ids, few = compact_range(logits, (exact, None))
     if ids is None:  # too many stay for leaving out to pay
         assert 4 * int((logits >= exact).sum()) > logits.numel()
-        assert torch.equal(few, within(logits, (exact, None)))
+        assert torch.equal(few, keep_range(logits, (exact, None)))
         return
     for row in range(2):
         kept = np.flatnonzero(logits[row].numpy() >= exact[row].numpy())
@@ -266,24 +273,18 @@ def test_the_rough_line_lets_all_of_the_largest_through(seed, vocab_size, k, coa
         ({"presence_penalty": math.nan}, "presence-penalty"),
         ({"frequency_penalty": math.inf}, "frequency-penalty"),
         ({"no_repeat_ngram": 0}, "no-repeat-ngram"),
-        ({"banned": (50,)}, "no token 50"),
-        ({"banned": (-1,)}, "no token -1"),
-        ({"logit_bias": {99: 1.0}}, "no token 99"),
+        ({"banned_tokens": (50,)}, "token 50 does not exist"),
+        ({"banned_tokens": (-1,)}, "token -1 does not exist"),
+        ({"logit_bias": {99: 1.0}}, "token 99 does not exist"),
         ({"logit_bias": {9: math.nan}}, "bias of token 9"),
         ({"logit_bias": {9: 1e39}}, "bias of token 9"),
     ],
 )
 def test_settings_that_cannot_work_are_named(wrong, word):
     with pytest.raises(ConfigError, match=word):
-        Sampling(**wrong).check(vocab_size=50)
+        SamplingParams(**wrong).check(vocab_size=50)
 
 
 def test_all_mistakes_are_named_at_once():
-    assert len(list(Sampling(temperature=-1, top_k=0, top_p=2, min_p=2, typical_p=0).problems())) == 5
-    Sampling(logit_bias={9: -math.inf}, min_p=0.0, top_p=1.0, typical_p=1.0).check(vocab_size=50)
-
-
-def test_the_keyword_arguments_are_the_fields():
-    assert get_type_hints(SamplerSettings) == {
-        field.name: get_type_hints(Sampling)[field.name] for field in fields(Sampling)
-    }
+    assert len(list(SamplingParams(temperature=-1, top_k=0, top_p=2, min_p=2, typical_p=0).problems())) == 5
+    SamplingParams(logit_bias={9: -math.inf}, min_p=0.0, top_p=1.0, typical_p=1.0).check(vocab_size=50)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from minigpt.errors import ConfigError, MiniGPTError
 from minigpt.generation import sample
 from minigpt.generation.search import beam_search, best_of
 from minigpt.model import GPT
+from minigpt.sampling_params import SamplingParams
 from minigpt.tokenizers import make_tokenizer
 from tests.model.test_against_transformers import CONFIG, pair  # noqa: F401 (a fixture)
 
@@ -75,10 +77,9 @@ def test_beams_equal_those_of_transformers(pair, length_penalty, beams, stop_tok
             ours.eval(),
             NUMBERS,
             prompt,
-            beams=beams,
+            SamplingParams(max_new_tokens=16, stop_tokens=stop_tokens),
+            num_beams=beams,
             length_penalty=length_penalty,
-            max_new_tokens=16,
-            stop_tokens=stop_tokens,
         )
         assert [beam.tokens for beam in found] == [tokens for tokens, _ in expected]
         assert [beam.score for beam in found] == pytest.approx([score for _, score in expected], rel=1e-4)
@@ -100,11 +101,9 @@ def test_beams_with_samplers_equal_those_of_transformers(pair):  # noqa: F811
         ours.eval(),
         NUMBERS,
         "5 6",
-        max_new_tokens=20,
-        stop_tokens=[7],
-        no_repeat_ngram=2,
-        repetition_penalty=1.2,
-        banned=[9, 3],
+        SamplingParams(
+            max_new_tokens=20, stop_tokens=[7], no_repeat_ngram=2, repetition_penalty=1.2, banned_tokens=[9, 3]
+        ),
     )
     assert [beam.tokens for beam in found] == [tokens for tokens, _ in expected]
     assert [beam.score for beam in found] == pytest.approx([score for _, score in expected], rel=1e-4)
@@ -138,39 +137,44 @@ def test_enough_beams_find_the_best_of_all_texts_also_past_the_context(small, le
     possible = (tokens for size in (1, 2, 3, 4) for tokens in itertools.product(range(6), repeat=size))
     whole = [tokens for tokens in possible if 0 not in tokens[:-1] and (tokens[-1] == 0 or len(tokens) == 4)]
     texts = {tokens: written_out(small, [1, 2], tokens) / len(tokens) ** length_penalty for tokens in whole}
-    found = beam_search(small, SMALL, "1 2", beams=800, length_penalty=length_penalty, max_new_tokens=4)
+    found = beam_search(
+        small, SMALL, "1 2", SamplingParams(max_new_tokens=4), num_beams=800, length_penalty=length_penalty
+    )
     assert {tuple(beam.tokens): beam.score for beam in found} == pytest.approx(texts, rel=1e-4)
     assert found[0].tokens == list(max(texts, key=texts.__getitem__))
-    assert all(beam.end == ("stop token" if beam.tokens[-1] == 0 else "length") for beam in found)
+    assert all(beam.finish_reason == ("stop" if beam.tokens[-1] == 0 else "length") for beam in found)
 
 
 def test_one_beam_is_greedy(small):
-    (greedy,) = sample(small, SMALL, ["3"], temperature=0, max_new_tokens=12, stop_tokens=())
-    (beam,) = beam_search(small, SMALL, "3", beams=1, max_new_tokens=12, stop_tokens=())
-    assert (beam.text, beam.tokens, beam.end) == (greedy.text, greedy.tokens, "length")
+    params = SamplingParams(max_new_tokens=12, stop_tokens=())
+    (greedy,) = sample(small, SMALL, ["3"], replace(params, temperature=0))
+    (beam,) = beam_search(small, SMALL, "3", params, num_beams=1)
+    assert (beam.text, beam.tokens, beam.finish_reason) == (greedy.text, greedy.tokens, "length")
     assert beam.logprobs == pytest.approx(greedy.logprobs, abs=1e-5)
     assert beam.score == pytest.approx(beam.mean_logprob)
 
 
 def test_a_stop_string_ends_a_beam_and_is_not_shown(small):
-    free = beam_search(small, SMALL, "1", beams=3, max_new_tokens=6, stop_tokens=())
+    params = SamplingParams(max_new_tokens=6, stop_tokens=())
+    free = beam_search(small, SMALL, "1", params, num_beams=3)
     for stop in (free[0].text[2:6], free[0].text[4:5], free[1].text[-1:]):
-        beams = beam_search(small, SMALL, "1", beams=3, max_new_tokens=6, stop=stop, stop_tokens=())
-        assert "stop string" in {beam.end for beam in beams}
+        beams = beam_search(small, SMALL, "1", replace(params, stop=stop), num_beams=3)
+        assert stop in {beam.stop_reason for beam in beams}
         for beam in beams:
             assert beam.text == SMALL.decode(beam.tokens).split(stop)[0]
-            assert (beam.end == "stop string") == (stop in SMALL.decode(beam.tokens))
+            assert (beam.stop_reason == stop) == (stop in SMALL.decode(beam.tokens))
 
 
-def test_beams_that_may_say_nothing_more_end(small):
-    found = beam_search(small, SMALL, "1 2 3 4 5", beams=2, max_new_tokens=9, no_repeat_ngram=1, stop_tokens=())
-    assert [(beam.tokens, beam.end) for beam in found] == [([0], "none left")]
-    (beam,) = beam_search(small, SMALL, "1", max_new_tokens=0)
+def test_beams_without_a_token_left_to_choose_stop(small):
+    params = SamplingParams(max_new_tokens=9, no_repeat_ngram=1, stop_tokens=())
+    found = beam_search(small, SMALL, "1 2 3 4 5", params, num_beams=2)
+    assert [(beam.tokens, beam.finish_reason, beam.stop_reason) for beam in found] == [([0], "stop", None)]
+    (beam,) = beam_search(small, SMALL, "1", SamplingParams(max_new_tokens=0))
     assert (beam.text, beam.tokens, beam.score) == ("", [], 0.0)
 
 
 def test_the_best_of_n_has_the_highest_mean_logprob(small):
-    found = best_of(small, SMALL, "1", n=9, seed=4, max_new_tokens=5)
+    found = best_of(small, SMALL, "1", SamplingParams(seed=4, max_new_tokens=5), n=9)
     assert [each.mean_logprob for each in found] == sorted((each.mean_logprob for each in found), reverse=True)
     assert sorted(each.seed for each in found) == list(range(4, 13))
     for each in found:
@@ -180,19 +184,19 @@ def test_the_best_of_n_has_the_highest_mean_logprob(small):
 
 def test_it_works_on_text(run_folder):
     model, tokenizer = load(run_folder)
-    best, *_ = beam_search(model, tokenizer, "the ", beams=4, max_new_tokens=20)
-    (greedy,) = sample(model, tokenizer, ["the "], temperature=0, max_new_tokens=20)
+    best, *_ = beam_search(model, tokenizer, "the ", SamplingParams(max_new_tokens=20))
+    (greedy,) = sample(model, tokenizer, ["the "], SamplingParams(temperature=0, max_new_tokens=20))
     assert best.mean_logprob >= greedy.mean_logprob - 1e-6
     assert best.prompt == "the "
-    assert best_of(model, tokenizer, "the ", n=2, max_new_tokens=5, seed=1)[0].text
+    assert best_of(model, tokenizer, "the ", SamplingParams(max_new_tokens=5, seed=1), n=2)[0].text
 
 
 @pytest.mark.parametrize("lift", [{"logit_bias": {2: 6.0}}, {"presence_penalty": -3.0}, {"frequency_penalty": -3.0}])
 def test_where_sums_may_rise_beams_still_find_the_best(small, lift):
-    settings = {"length_penalty": 0.0, "max_new_tokens": 4, **lift}
-    best = beam_search(small, SMALL, "1 2", beams=800, **settings)
+    params = SamplingParams(max_new_tokens=4, **lift)
+    best = beam_search(small, SMALL, "1 2", params, num_beams=800, length_penalty=0.0)
     assert best[0].score > 0
-    (found, *_) = beam_search(small, SMALL, "1 2", beams=5, **settings)
+    (found, *_) = beam_search(small, SMALL, "1 2", params, num_beams=5, length_penalty=0.0)
     assert (found.tokens, found.score) == (best[0].tokens, pytest.approx(best[0].score, rel=1e-4))
 
 
@@ -200,25 +204,25 @@ def test_a_broken_model_is_one_message(small):
     broken = copy.deepcopy(small)
     with torch.no_grad():
         broken.wte.weight[1] = math.nan
-    with pytest.raises(MiniGPTError, match="not numbers"):
-        beam_search(broken, SMALL, "1", max_new_tokens=3)
+    with pytest.raises(MiniGPTError, match="not finite numbers"):
+        beam_search(broken, SMALL, "1", SamplingParams(max_new_tokens=3))
 
 
 @pytest.mark.parametrize(
     ("wrong", "word"),
     [
-        ({"beams": 0}, "beams"),
-        ({"beams": 100_000}, "beams"),
-        ({"length_penalty": math.nan}, "length penalty"),
-        ({"length_penalty": 1000.0}, "length penalty"),
-        ({"length_penalty": -1000.0}, "length penalty"),
-        ({"temperature": 0.5}, "temperature"),
-        ({"seed": 1, "top_k": 3}, "seed, top-k"),
-        ({"no_repeat_ngram": 0}, "no-repeat-ngram"),
+        ({"num_beams": 0}, "num-beams"),
+        ({"num_beams": 100_000}, "num-beams"),
+        ({"length_penalty": math.nan}, "length-penalty"),
+        ({"length_penalty": 1000.0}, "length-penalty"),
+        ({"length_penalty": -1000.0}, "length-penalty"),
+        ({"params": SamplingParams(temperature=0.5)}, "temperature"),
+        ({"params": SamplingParams(seed=1, top_k=3)}, "--top-k, --seed"),
+        ({"params": SamplingParams(no_repeat_ngram=0)}, "no-repeat-ngram"),
     ],
 )
-def test_what_cannot_work_is_refused(small, wrong, word):
+def test_invalid_settings_are_refused(small, wrong, word):
     with pytest.raises(ConfigError, match=word):
         beam_search(small, SMALL, "1", **wrong)
-    with pytest.raises(ConfigError, match="samples"):
+    with pytest.raises(ConfigError, match="num-samples"):
         best_of(small, make_tokenizer("char", ["abcd"]), n=0)

@@ -1,8 +1,9 @@
-"""Text in, text out: characters, stop strings, several texts at once. Where only text matters, a fake engine talks."""
+"""Text in, text out: characters, stop strings, several texts at once; where only text matters, tokens are scripted."""
 
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,12 +13,13 @@ from hypothesis import strategies as st
 from minigpt import generate, load, stream
 from minigpt.config import GPTConfig
 from minigpt.errors import ConfigError, MiniGPTError, TokenizerError
-from minigpt.generation import sample, stream_pieces
-from minigpt.generation import text as text_module
+from minigpt.generation import engine as engine_module
+from minigpt.generation import sample, stream_samples
 from minigpt.generation.detokenize import Detokenizer
-from minigpt.generation.engine import Step
-from minigpt.generation.samplers import NONE_LEFT
+from minigpt.generation.outputs import StepOutput
+from minigpt.generation.samplers import NO_TOKEN
 from minigpt.model import GPT
+from minigpt.sampling_params import SamplingParams
 from minigpt.tokenizers import Tokenizer, make_tokenizer
 
 BYTES = make_tokenizer("byte", [])
@@ -37,32 +39,28 @@ class Words(Tokenizer):
 
 
 @pytest.fixture
-def say(monkeypatch):
-    """Returns a function that makes the engine say given tokens, and notes which rows were closed."""
+def scripted(monkeypatch):
+    """Returns a function that makes the engine choose the given tokens for each request."""
 
-    def prepare(*rows: list[int], ends: str = "length", tokenizer: Tokenizer = BYTES) -> tuple[GPT, list[set[int]]]:
-        closings: list[set[int]] = []
+    def prepare(*rows: list[int], ends: str = "length", tokenizer: Tokenizer = BYTES) -> GPT:
+        def sample(self, logits):
+            return torch.tensor([rows[request.id][request.n_tokens] for request in self._active])
 
-        def steps(model, prompts, max_new_tokens, sampling, seeds, stop_tokens, *, closed, **shown):
-            for number in range(max(map(len, rows))):
-                yield [
-                    Step(row, tokens[number], -1.0, ends if number == len(tokens) - 1 else None)
-                    for row, tokens in enumerate(rows)
-                    if number < len(tokens) and row not in closed
-                ]
-            closings.append(set(closed))
+        def ending(self, token):
+            return (ends if self.n_tokens == len(rows[self.id]) else None), None
 
-        monkeypatch.setattr(text_module, "stream_steps", steps)
+        monkeypatch.setattr(engine_module.Engine, "_sample", sample)
+        monkeypatch.setattr(engine_module._Request, "ending", ending)
         shape = GPTConfig(vocab_size=tokenizer.vocab_size, block_size=8, n_layer=1, n_head=1, n_embd=4, n_inner=4)
-        return GPT(shape).eval(), closings
+        return GPT(shape).eval()
 
     return prepare
 
 
-def test_half_a_character_waits_for_its_other_half(say):
-    model, _ = say(list("aé漢😀b".encode()))
+def test_half_a_character_waits_for_its_other_half(scripted):
+    model = scripted(list("aé漢😀b".encode()))
     assert list(stream(model, BYTES)) == ["a", "é", "漢", "😀", "b"]
-    assert [piece.text for piece in stream_pieces(model, BYTES, [""])] == [
+    assert [output.text for output in stream_samples(model, BYTES, [""])[1]] == [
         *"a",
         "",
         "é",
@@ -72,27 +70,28 @@ def test_half_a_character_waits_for_its_other_half(say):
     ]
 
 
-def test_half_a_character_at_the_end_is_shown_as_such(say):
-    model, _ = say(list("a漢".encode())[:3])
+def test_half_a_character_at_the_end_is_shown_as_such(scripted):
+    model = scripted(list("a漢".encode())[:3])
     assert list(stream(model, BYTES)) == ["a", "�"]
     assert generate(model, BYTES) == "a�"
 
 
-def test_bytes_that_are_no_character_do_not_swallow_the_next(say):
-    model, _ = say([0xC3, ord("x"), 0xFF, ord("y")])
+def test_bytes_that_are_no_character_do_not_swallow_the_next(scripted):
+    model = scripted([0xC3, ord("x"), 0xFF, ord("y")])
     assert generate(model, BYTES) == "�x�y"
 
 
-def test_the_token_that_stops_is_no_part_of_the_text(say):
-    model, _ = say([*b"ab", 0xC3, ord("c")], ends="stop token")
+def test_the_stop_token_is_not_part_of_the_text(scripted):
+    model = scripted([*b"ab", 0xC3, ord("c")], ends="stop")
     (found,) = sample(model, BYTES, [""])
-    assert (found.text, found.end, found.tokens) == ("ab�", "stop token", [*b"ab", 0xC3, ord("c")])
+    assert (found.text, found.finish_reason, found.tokens) == ("ab�", "stop", [*b"ab", 0xC3, ord("c")])
 
 
-def test_a_text_that_runs_out_of_tokens_says_so(say):
-    model, _ = say([*b"ab", NONE_LEFT], ends="none left")
+def test_a_text_without_a_token_left_to_choose_stops(scripted):
+    model = scripted([*b"ab", NO_TOKEN], ends="stop")
     (found,) = sample(model, BYTES, [""])
-    assert (found.text, found.end, found.tokens, found.logprobs) == ("ab", "none left", [*b"ab"], [-1.0, -1.0])
+    assert (found.text, found.finish_reason, found.stop_reason) == ("ab", "stop", None)
+    assert (found.tokens, len(found.logprobs)) == ([*b"ab"], 2)
 
 
 def expected_until_stop(text: str, stop: list[str]) -> str:
@@ -114,48 +113,53 @@ def test_stop_strings_end_a_text_wherever_its_tokens_are_cut(text, stop, cuts):
     data = text.encode()
     places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     parts = [data[start:end] for start, end in itertools.pairwise(places)] or [b""]
-    row = Detokenizer(stop)
+    tokenizer = Words(parts)
+    row = Detokenizer(tokenizer, stop)
     expected, shown, ended = expected_until_stop(text, stop), "", None
-    for number, part in enumerate(parts):
-        for piece in row.add(Step(0, number, -1.0, "length" if number == len(parts) - 1 else None), part):
-            shown += piece.text
+    for number in range(len(parts)):
+        finish_reason = "length" if number == len(parts) - 1 else None
+        for output in row.add(StepOutput(0, number + 1, finish_reason=finish_reason)):
+            shown += output.text
             assert expected.startswith(shown)
-            ended = piece.end
-        if ended == "stop string":
+            ended, stop_reason = output.finish_reason, output.stop_reason
+        if ended == "stop":
+            assert stop_reason in stop
             break
     assert shown == expected
-    assert (ended == "stop string") == any(string in text for string in stop)
+    assert (ended == "stop") == any(string in text for string in stop)
     assert not row.waiting
 
 
-def test_what_may_begin_a_stop_string_is_held_back_and_no_more(say):
-    model, _ = say(list(b"one. two.\n\n."))
+def test_what_may_begin_a_stop_string_is_held_back_and_no_more(scripted):
+    model = scripted(list(b"one. two.\n\n."))
     assert list(stream(model, BYTES, stop=["\n\n!", "."])) == list("one")
     assert list(stream(model, BYTES, stop="\n\n!")) == [*"one. two.", "\n", "\n", "."]
     assert "".join(stream(model, BYTES, stop="o. t!")) == "one. two.\n\n."
 
 
-def test_a_stop_string_ends_inside_a_token_and_spans_several(say):
+def test_a_stop_string_ends_inside_a_token_and_spans_several(scripted):
     words = Words([b"The cat", b" sat. Th", b"e dog", b" ran"])
-    model, _ = say([1, 2, 3, 4], tokenizer=words)
+    model = scripted([1, 2, 3, 4], tokenizer=words)
     assert generate(model, words, stop="t s") == "The ca"
     assert generate(model, words, stop=". The d") == "The cat sat"
-    (found,) = sample(model, words, [""], stop="dog")
-    assert (found.text, found.end, found.tokens) == ("The cat sat. The ", "stop string", [1, 2, 3])
+    (found,) = sample(model, words, [""], SamplingParams(stop="dog"))
+    assert (found.text, found.finish_reason, found.stop_reason) == ("The cat sat. The ", "stop", "dog")
+    assert found.tokens == [1, 2, 3]
 
 
-def test_a_stop_string_in_the_middle_of_characters(say):
+def test_a_stop_string_in_the_middle_of_characters(scripted):
     words = Words(["x漢".encode()[:2], "漢字".encode()[1:4], "字y".encode()[1:]])
-    model, _ = say([1, 2, 3], tokenizer=words)
+    model = scripted([1, 2, 3], tokenizer=words)
     assert generate(model, words) == "x漢字y"
     assert generate(model, words, stop="漢") == "x"
     assert generate(model, words, stop="字") == "x漢"
 
 
-def test_a_row_that_was_stopped_is_closed_and_the_others_go_on(say):
-    model, closings = say([*b"a.b"], [*b"xyz"], [*b"..."])
+def test_a_text_that_was_stopped_gets_no_more_tokens_and_the_others_go_on(scripted):
+    model = scripted([*b"a.b"], [*b"xyz"], [*b"..."])
+    samples = sample(model, BYTES, ["", "", ""], SamplingParams(stop="."))
+    assert [(each.text, each.tokens) for each in samples] == [("a", [*b"a."]), ("xyz", [*b"xyz"]), ("", [*b"."])]
     assert generate(model, BYTES, ["", "", ""], stop=".") == ["a", "xyz", ""]
-    assert closings == [{0, 2}]
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +170,7 @@ def trained(run_folder):
 PROMPTS = ["", "the", "the dog likes " * 20, "ünïcode 漢字 😀"]
 
 
-def test_any_prompt_will_do_and_says_in_company_what_it_says_alone(trained):
+def test_any_prompt_gives_the_same_text_alone_and_in_a_batch(trained):
     together = generate(*trained, PROMPTS, max_new_tokens=40, seed=5)
     assert together == [generate(*trained, prompt, max_new_tokens=40, seed=5) for prompt in PROMPTS]
     assert together == ["".join(stream(*trained, prompt, max_new_tokens=40, seed=5)) for prompt in PROMPTS]
@@ -181,19 +185,19 @@ def test_sixteen_samples_are_what_each_seed_gives_alone(trained):
     assert second == generate(*trained, "a ", max_new_tokens=12, seed=100, temperature=1.5)
 
 
-def test_a_sample_tells_how_to_get_it_again(trained):
-    for found in sample(*trained, ["the ", ""], n=2, max_new_tokens=10, temperature=2.0):
+def test_a_samples_seed_gives_it_again(trained):
+    for found in sample(*trained, ["the ", ""], SamplingParams(max_new_tokens=10, temperature=2.0), n=2):
         assert generate(*trained, found.prompt, seed=found.seed, max_new_tokens=10, temperature=2.0) == found.text
 
 
-def test_the_largest_seeds_wrap(trained):
-    last, first = sample(*trained, [""], n=2, max_new_tokens=2, seed=2**63 - 1)
+def test_seeds_wrap_around(trained):
+    last, first = sample(*trained, [""], SamplingParams(max_new_tokens=2, seed=2**63 - 1), n=2)
     assert (last.seed, first.seed) == (2**63 - 1, 0)
 
 
 def test_logprobs_are_the_models_own(trained):
     model, tokenizer = trained
-    (found,) = sample(model, tokenizer, ["the "], max_new_tokens=8, seed=1, temperature=0.3, top_k=2)
+    (found,) = sample(model, tokenizer, ["the "], SamplingParams(max_new_tokens=8, seed=1, temperature=0.3, top_k=2))
     ids = torch.tensor([[*tokenizer.encode("the ").tolist(), *found.tokens]])
     with torch.no_grad():
         logprobs = model(ids).log_softmax(dim=-1)[0, 3:-1].gather(1, ids[0, 4:, None])[:, 0]
@@ -203,19 +207,27 @@ def test_logprobs_are_the_models_own(trained):
 
 def test_a_text_of_no_tokens(trained):
     assert generate(*trained, "the", max_new_tokens=0) == ""
-    (found,) = sample(*trained, ["the"], max_new_tokens=0)
-    assert (found.text, found.tokens, found.end) == ("", [], "length")
+    (found,) = sample(*trained, ["the"], SamplingParams(max_new_tokens=0))
+    assert (found.text, found.tokens, found.finish_reason) == ("", [], "length")
     assert found.mean_logprob == -float("inf")
     assert generate(*trained, [], max_new_tokens=5) == []
 
 
-def test_what_ends_a_text_can_be_chosen(trained):
+def test_stop_tokens_replace_the_end_of_text(trained):
     model, tokenizer = trained
-    (free,) = sample(model, tokenizer, ["the "], max_new_tokens=30, temperature=0, stop_tokens=())
-    assert free.end == "length"
-    (found,) = sample(model, tokenizer, ["the "], max_new_tokens=30, temperature=0, stop_tokens=[free.tokens[3]])
-    assert found.end == "stop token"
+    params = SamplingParams(max_new_tokens=30, temperature=0, stop_tokens=())
+    (free,) = sample(model, tokenizer, ["the "], params)
+    assert free.finish_reason == "length"
+    (found,) = sample(model, tokenizer, ["the "], replace(params, stop_tokens=[free.tokens[3]]))
+    assert (found.finish_reason, found.stop_reason) == ("stop", free.tokens[3])
     assert found.tokens == free.tokens[: free.tokens.index(free.tokens[3]) + 1]
+
+
+def test_params_and_keyword_arguments_are_combined(trained):
+    params = SamplingParams(max_new_tokens=10, seed=3, temperature=2.0)
+    assert generate(*trained, "the ", params, temperature=0.5) == generate(
+        *trained, "the ", max_new_tokens=10, seed=3, temperature=0.5
+    )
 
 
 @pytest.mark.parametrize(
@@ -223,19 +235,19 @@ def test_what_ends_a_text_can_be_chosen(trained):
     [
         ({"temperature": -1.0}, "temperature"),
         ({"top_p": 1.5}, "top-p"),
-        ({"banned": [257]}, "no token 257"),
+        ({"banned_tokens": [257]}, "token 257 does not exist"),
         ({"seed": 2**64}, "seed"),
         ({"max_new_tokens": -1}, "max-new-tokens"),
         ({"stop": ["x", ""]}, "stop string is empty"),
-        ({"stop_tokens": [257]}, "no such stop token.*257"),
-        ({"max_new_tokens": 2.5}, "max-new-tokens must be a whole number"),
-        ({"top_k": "5"}, "top-k must be a whole number"),
-        ({"seed": "x"}, "seed must be a whole number"),
-        ({"n": 0}, "samples"),
-        ({"n": 10_001}, "samples"),
+        ({"stop_tokens": [257]}, "token 257 does not exist"),
+        ({"max_new_tokens": 2.5}, "max-new-tokens is 2.5; give a whole number"),
+        ({"top_k": "5"}, "top-k is '5'; give a whole number"),
+        ({"seed": "x"}, "seed is 'x'; give a whole number"),
+        ({"n": 0}, "num-samples"),
+        ({"n": 10_001}, "num-samples"),
     ],
 )
-def test_settings_that_cannot_work_are_refused_at_once(trained, wrong, word):
+def test_invalid_settings_are_refused_at_once(trained, wrong, word):
     with pytest.raises(ConfigError, match=word):
         generate(*trained, "x", **wrong)
     if "n" not in wrong:
@@ -253,10 +265,10 @@ def test_a_broken_model_is_one_message(run_folder, change):
     model, tokenizer = load(run_folder)
     with torch.no_grad():
         model.wte.weight[7] = float("nan")
-    with pytest.raises(MiniGPTError, match="not numbers"):
+    with pytest.raises(MiniGPTError, match="not finite numbers"):
         generate(model, tokenizer, ["the", "a"], max_new_tokens=5, **change)
 
 
 def test_another_models_tokenizer_is_refused(trained):
-    with pytest.raises(TokenizerError, match="not the model's"):
-        generate(trained[0], make_tokenizer("char", ["abc"]), "x")
+    with pytest.raises(TokenizerError, match="does not belong to the model"):
+        generate(trained[0], make_tokenizer("bpe:300", ["abc" * 100]), "x")

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minigpt.generation.sample_log import read_sample_log
-from minigpt.generation.sample_record import SampleRecord
+from minigpt.generation.sample_log import SampleRecord, read_sample_log
 from minigpt.report import ReportOptions, write_report
 from minigpt.report.collect import collect_facts
 from minigpt.report.sample_analysis import CopiedPassage, _characters
@@ -31,7 +30,7 @@ def said(run):
         folder = RunFolder.open(run)
         lines = [one.to_json() for one in read_sample_log(folder)]
         last = {**json.loads(lines[-1]), "ids": ids, "text": folder.tokenizer().decode(ids)}
-        folder.samples_file.write_text("".join(lines[:-1]) + json.dumps(last) + "\n", encoding="utf-8")
+        folder.samples_file.write_bytes(b"".join(lines[:-1]) + json.dumps(last).encode() + b"\n")
         [facts] = collect_facts([run], TEXTS)
         [changed] = [one for one in facts.said.kept if one.text == last["text"]]
         only = replace(facts, said=replace(facts.said, copies={changed: facts.said.copies[changed]}))
@@ -129,5 +128,5 @@ def test_runs_beside_each_other_say_what_is_shown_of_own_prompts_and_no_more(run
 @pytest.mark.usefixtures("sketched")
 def test_what_a_model_does_not_see_of_a_prompt_stands_beneath_it(run, read):
     page = read(write_report(run, wishes=ReportOptions(evaluate=False, prompts=("the <|endoftext|>", "a"))))
-    assert "".join(page.said).count("The prompt spells <|endoftext|>, which is plain text there") == 1
+    assert "".join(page.said).count("The prompt contains <|endoftext|> as plain text") == 1
     assert not page.wrong

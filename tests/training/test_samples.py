@@ -12,8 +12,7 @@ import torch
 from minigpt.cli.console import Console
 from minigpt.cli.train_view import SHOWN_TEMPERATURE, TrainView
 from minigpt.generation.fixed_prompts import fixed_prompts
-from minigpt.generation.sample_log import read_sample_log
-from minigpt.generation.sample_record import SEED, TEMPERATURES, SampleRecord
+from minigpt.generation.sample_log import SEED, TEMPERATURES, SampleRecord, read_sample_log
 from minigpt.records import read_metrics
 from minigpt.runs.folder import RunFolder
 from minigpt.training import resume, train, trainer
@@ -149,7 +148,7 @@ def test_weights_that_are_no_numbers_say_nothing(data_folder, tmp_path):
         training.model.wte.weight[0, 0] = math.inf
     training.validate()
     notes = [record["text"] for record in read_metrics(tmp_path / "run" / "metrics.jsonl", "note")]
-    assert ["not numbers" in note for note in notes] == [True]
+    assert ["not finite numbers" in note for note in notes] == [True]
     assert not training.folder.samples_file.exists()
 
 
