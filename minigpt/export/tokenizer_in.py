@@ -15,8 +15,7 @@ from minigpt.export.safe_load import MAX_JSON, quote, read_json
 from minigpt.export.tokenizer_out import byte_level_json, gpt2_pairs
 from minigpt.files import read_bytes, utf8, why
 from minigpt.tokenizers import CONFIG_FILE, END_OF_TEXT, Tokenizer, load_tokenizer
-from minigpt.tokenizers.bpe import byte_to_character, vocabulary_from_characters
-from minigpt.tokenizers.bpe_train import FILE, bpe_from_json
+from minigpt.tokenizers.bpe import FILE, bpe_from_json, byte_to_character, vocabulary_from_characters
 from minigpt.tokenizers.gpt2 import gpt2_tokenizer
 
 GPT2_SIZE = 50_257

@@ -15,8 +15,7 @@ from typing import Any
 from minigpt.errors import TokenizerError
 from minigpt.files import read_json
 from minigpt.tokenizers import CONFIG_FILE, END_OF_TEXT, UNKNOWN, CharTokenizer, Tokenizer
-from minigpt.tokenizers.bpe import byte_to_character
-from minigpt.tokenizers.bpe_train import FILE
+from minigpt.tokenizers.bpe import FILE, byte_to_character
 from minigpt.tokenizers.gpt2 import gpt2_file
 
 FIELDS: dict[str, Any] = {

@@ -1,7 +1,7 @@
 """Tokenizers: text to ids and back.
 
 `make_tokenizer` makes one from what the user wrote (`gpt2`, `char`, `byte`, `bpe:8192`), `load_tokenizer`
-reads the one that was saved beside a data set or a run. The table `TOKENIZER_TYPES` at the bottom lists them all.
+reads the one that was saved in a data set or a run. The table `TOKENIZER_TYPES` at the bottom lists all types.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from minigpt.errors import TokenizerError, did_you_mean
 from minigpt.files import is_file, is_missing, read_bytes, read_json, why
@@ -28,8 +27,8 @@ from minigpt.tokenizers.base import (
     usable_cores,
     utf8,
 )
-from minigpt.tokenizers.bpe import BytePairTokenizer
-from minigpt.tokenizers.bpe_train import load_bpe, train_bpe
+from minigpt.tokenizers.bpe import FILE as TOKENIZER_JSON
+from minigpt.tokenizers.bpe import BytePairTokenizer, bpe_from_json, train_bpe
 from minigpt.tokenizers.byte_char import ByteTokenizer, CharTokenizer
 from minigpt.tokenizers.gpt2 import gpt2_tokenizer
 
@@ -54,20 +53,17 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class TokenizerType:
-    """A kind of tokenizer.
+class TokenizerType(NamedTuple):
+    """A type of tokenizer.
 
-    Args:
-        summary: a line for the help.
-        make: makes one from the number behind the colon (0 if there is none) and the training text; tells what it
-            does not take as it is.
+    Attributes:
+        make: makes one from the number after the colon (0 without one) and the training text; calls back with what is
+            not used of it.
         load: reads one from its folder and the content of its `tokenizer_config.json`.
         reads_text: whether `make` reads the training text.
-        takes_size: whether the spec has a number behind a colon.
+        takes_size: whether the spec has a number after a colon.
     """
 
-    summary: str
     make: Callable[[int, Iterable[str], OnNote], Tokenizer]
     load: Callable[[Path, Mapping[str, Any]], Tokenizer]
     reads_text: bool = False
@@ -78,32 +74,31 @@ def make_tokenizer(spec: str, training_text: Iterable[str] = (), on_note: OnNote
     """Makes the tokenizer that a spec names.
 
     Args:
-        spec: a key of `TOKENIZER_TYPES`, for `bpe` followed by a colon and the number of ids: `bpe:8192`; or the
-        folder of a run
-            or data set, whose tokenizer it then is.
-        training_text: pieces of text; only the kinds that `reads_text` look at it, and they read it once.
-        on_note: told what of that text was not taken as it is.
+        spec: a key of `TOKENIZER_TYPES`, for `bpe` followed by a colon and the number of ids: `bpe:8192`; or the folder
+            of a run or data set, to use its tokenizer.
+        training_text: parts of the text; only types that `reads_text` read it, once.
+        on_note: called with what is not used of that text.
 
     Raises:
-        TokenizerError: there is no such kind, or its number is missing or too small.
+        TokenizerError: there is no such type, or its number is missing or too small.
     """
     if folder := _saved_in(spec):
         return load_tokenizer(folder)
-    kind, size = _parse(spec)
-    return kind.make(size, training_text, on_note)
+    tokenizer_type, size = _parse(spec)
+    return tokenizer_type.make(size, training_text, on_note)
 
 
 def reads_training_text(spec: str) -> bool:
     """Whether making this tokenizer reads the training text.
 
     Raises:
-        TokenizerError: the spec is wrong. Ask before a long pass over the text, not after it.
+        TokenizerError: the spec is invalid. Ask before a long pass over the text, not after it.
     """
     return not _saved_in(spec) and _parse(spec)[0].reads_text
 
 
 def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
-    """Reads a saved tokenizer and makes sure that it is the one that was saved.
+    """Reads a saved tokenizer and verifies that it is the one that was saved.
 
     Args:
         folder: a data set, a run, or any folder a tokenizer was saved in.
@@ -124,10 +119,10 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
         for name, sha256 in config["files"].items():
             if hashlib.sha256(read_bytes(path / Path(name).name)).hexdigest() != sha256:
                 raise ValueError(f"{name} is not the file that was saved")
-        kind = TOKENIZER_TYPES[config["kind"]]
-        if not re.fullmatch(config["kind"] + r":[0-9]{1,7}" * kind.takes_size, config["spec"]):
-            raise ValueError("its spec is none of its kind", config["spec"])
-        tokenizer = kind.load(path, config)
+        tokenizer_type = TOKENIZER_TYPES[config["kind"]]
+        if not re.fullmatch(config["kind"] + r":[0-9]{1,7}" * tokenizer_type.takes_size, config["spec"]):
+            raise ValueError("its spec does not fit its kind", config["spec"])
+        tokenizer = tokenizer_type.load(path, config)
         saved = config["identity"]
     except OSError as error:
         what = f"A tokenizer's file {'is missing' if is_missing(error) else 'cannot be read'}"
@@ -146,7 +141,7 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
 
 
 def _saved_in(spec: str) -> Path | None:
-    """The folder of the tokenizer that a run or data set of this path has, if it is one."""
+    """The folder of the tokenizer of a run or data set, if the spec is its path."""
     places = (Path(spec), Path(spec) / "tokenizer")
     return next((place for place in places if is_file(place / CONFIG_FILE)), None)
 
@@ -154,43 +149,33 @@ def _saved_in(spec: str) -> Path | None:
 def _parse(spec: str) -> tuple[TokenizerType, int]:
     name, colon, size = spec.partition(":")
     if name not in TOKENIZER_TYPES:
-        raise TokenizerError(
-            "There is no such tokenizer",
-            got=spec,
-            remedy=f"{did_you_mean(name, TOKENIZER_TYPES)}There are: {', '.join(TOKENIZER_TYPES)}:N, or the folder of "
-            "a run.",
-        )
-    kind = TOKENIZER_TYPES[name]
-    if kind.takes_size and not (size.isascii() and size.isdigit() and len(size) < 8):
-        raise TokenizerError(
-            f"{name} needs the number of ids behind a colon", got=spec, remedy=f"For instance {name}:8192."
-        )
-    if colon and not kind.takes_size:
-        raise TokenizerError(f"{name} takes no number", got=spec, remedy=f"Write just {name}.")
-    return kind, int(size) if kind.takes_size else 0
+        choices = f"Choose one of {', '.join(TOKENIZER_TYPES)}:N, or the folder of a run."
+        raise TokenizerError("Unknown tokenizer", got=spec, remedy=f"{did_you_mean(name, TOKENIZER_TYPES)}{choices}")
+    tokenizer_type = TOKENIZER_TYPES[name]
+    if tokenizer_type.takes_size and not (size.isascii() and size.isdigit() and len(size) < 8):
+        raise TokenizerError(f"{name} needs the number of ids after a colon", got=spec, remedy=f"Example: {name}:8192.")
+    if colon and not tokenizer_type.takes_size:
+        raise TokenizerError(f"{name} does not take a number", got=spec, remedy=f"Write just {name}.")
+    return tokenizer_type, int(size) if tokenizer_type.takes_size else 0
 
 
 TOKENIZER_TYPES: dict[str, TokenizerType] = {
     "gpt2": TokenizerType(
-        "GPT-2's 50,257 ids; works offline",
         make=lambda size, text, on_note: gpt2_tokenizer(),
         load=lambda folder, config: gpt2_tokenizer(),
     ),
     "char": TokenizerType(
-        "the characters of the training text",
         make=lambda size, text, on_note: CharTokenizer.from_text(text),
         load=lambda folder, config: CharTokenizer(config["characters"]),
         reads_text=True,
     ),
     "byte": TokenizerType(
-        "the 256 bytes",
         make=lambda size, text, on_note: ByteTokenizer(),
         load=lambda folder, config: ByteTokenizer(),
     ),
     "bpe": TokenizerType(
-        "N ids learned from the training text",
         make=train_bpe,
-        load=lambda folder, config: load_bpe(config["spec"], folder),
+        load=lambda folder, config: bpe_from_json(config["spec"], read_bytes(folder / TOKENIZER_JSON)),
         reads_text=True,
         takes_size=True,
     ),

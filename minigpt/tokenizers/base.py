@@ -1,13 +1,10 @@
 """What a tokenizer is: text to token ids and back.
 
-A tokenizer is a table of byte strings, one per id, and a way to cut text into entries of that table.
-Everything that follows from the table alone (decoding, the identity, saving) is here; the cutting is what the
-kinds differ in.
+A tokenizer is a table of byte strings, one per id, and a way to cut text into entries of that table. What follows from
+the table alone (decoding, identity, saving) is here; the types of tokenizers differ in the cutting.
 
-Special tokens are never read out of text: `<|endoftext|>` inside a document is thirteen ordinary characters,
-and the id `end_of_text` appears only where the program itself puts it, between documents.
-
-Not here: which kinds there are (the package's `__init__`) and reading files of text (`minigpt.data`).
+Special tokens are never parsed from text: `<|endoftext|>` in a document is thirteen ordinary characters, and the id
+`end_of_text` occurs only where the program puts it, between documents.
 """
 
 from __future__ import annotations
@@ -18,7 +15,6 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
@@ -30,22 +26,25 @@ from minigpt.errors import TokenizerError
 Ids = npt.NDArray[np.uint32]
 
 OnNote = Callable[[str], None]
-"""Told something that the user should know."""
+"""Called with a sentence that the user should know."""
 
 CONFIG_FILE = "tokenizer_config.json"
 FORMAT = 1
-END_OF_TEXT, UNKNOWN = "<|endoftext|>", "<|unknown|>"  # what the two tokens without a text are called
+END_OF_TEXT, UNKNOWN = "<|endoftext|>", "<|unknown|>"  # the names of the two tokens without a text
+
+WHITE_SPACE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+"""Unicode's White_Space, as a character class, which is what `\\s` means to tokenizers; Python's has four more."""
 
 _SAFE_PLACE = re.compile(r"\S(?=[ \n\r\t])")
 
 
 def usable_cores() -> int:
-    """The number of CPU cores this process may run on; a container may allow fewer than there are."""
+    """The number of CPU cores this process may use; a container may allow fewer than there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def utf8(text: str) -> bytes:
-    """The UTF-8 bytes of a text. Half a surrogate pair, which has none, becomes U+FFFD, as in tiktoken."""
+    """The UTF-8 bytes of a text. A lone surrogate, which has none, becomes U+FFFD, as in tiktoken."""
     try:
         return text.encode()
     except UnicodeEncodeError:
@@ -55,10 +54,10 @@ def utf8(text: str) -> bytes:
 def last_safe_split(text: str) -> int:
     """The last place where a text may be cut in two so that encoding the parts equals encoding the whole.
 
-    Such a place lies between a character that is not white space and one that is: GPT-2's pre-tokeniser
-    always splits there (only the first character of its pieces can be white space followed by something
-    else), and the other kinds look at no neighbours at all. The first part never ends in white space, so that
-    no rule about the end of the text applies to it.
+    That is a place between a character that is not white space and one that is: GPT-2's pre-tokenizer always splits
+    there (in what it splits off, only the first character can be white space followed by something else), and the
+    other tokenizers do not look at neighbours at all. The first part never ends in white space, so that no rule about
+    the end of the text applies to it.
 
     Returns:
         An index with `0 < index < len(text)`, or 0 if there is no such place.
@@ -75,9 +74,9 @@ class Tokenizer(ABC):
 
     Attributes:
         spec: what the user asked for: `gpt2`, `char`, `byte`, `bpe:8192`.
-        vocabulary: the bytes of every id; `end_of_text` has none (`b""`).
+        vocabulary: the bytes of each id; `end_of_text` has none (`b""`).
         end_of_text: the id that separates documents.
-        unknown: the id for what the vocabulary cannot say, or None if it can say everything.
+        unknown: the id for what the vocabulary does not have, or None if it has everything.
     """
 
     spec: str
@@ -89,31 +88,26 @@ class Tokenizer(ABC):
     def encode(self, text: str) -> Ids:
         """The ids of a text: uint32, shape (n_tokens,). Never contains `end_of_text`."""
 
-    def encode_batch(self, texts: Iterable[str]) -> list[Ids]:
-        """The ids of several texts, in their order, encoded on all cores."""
-        with ThreadPoolExecutor(usable_cores()) as pool:
-            return list(pool.map(self.encode, texts))
-
     @property
     def kind(self) -> str:
-        """The part of `spec` before the colon, a key of `KINDS`."""
+        """The part of `spec` before the colon, a key of `TOKENIZER_TYPES`."""
         return self.spec.partition(":")[0]
 
     @property
     def vocab_size(self) -> int:
-        """The number of ids, `end_of_text` among them."""
+        """The number of ids, `end_of_text` included."""
         return len(self.vocabulary)
 
     @cached_property
     def identity(self) -> str:
-        """SHA-256 (hex) of everything that decides the ids. Equal identities encode every text equally."""
+        """SHA-256 (hex) of everything that decides the ids. Equal identities encode each text equally."""
         digest = hashlib.sha256(f"minigpt tokenizer {FORMAT} {self.kind} {self.end_of_text}\n".encode())
         for token in self.vocabulary:
             digest.update(len(token).to_bytes(4, "little") + token)
         return digest.hexdigest()
 
     def token_bytes(self, token: int) -> bytes:
-        """The bytes that one id stands for; `end_of_text` stands for none.
+        """The bytes of one id; `end_of_text` has none.
 
         Raises:
             TokenizerError: there is no such id.
@@ -127,16 +121,15 @@ class Tokenizer(ABC):
         return self.vocabulary[token]
 
     def decode_bytes(self, ids: Iterable[int] | Ids) -> bytes:
-        """The bytes that ids stand for, joined. They need not be whole characters."""
+        """The bytes of several ids, joined. They need not be whole characters."""
         return b"".join(self.token_bytes(int(token)) for token in ids)
 
     def decode(self, ids: Iterable[int] | Ids) -> str:
-        """The text that ids stand for; bytes that are no whole character become U+FFFD."""
+        """The text of several ids; bytes that are not whole characters become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes `tokenizer_config.json` (and the kind's own files) into a folder, which is made if it is
-        missing.
+        """Writes `tokenizer_config.json`, and other files of this type, into a folder, which is made if it is missing.
 
         `minigpt.tokenizers.load_tokenizer` reads it back.
         """
@@ -155,13 +148,12 @@ class Tokenizer(ABC):
             "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
             **self._fields(),
         }
-        text = json.dumps(config, indent=2) + "\n"
-        (path / CONFIG_FILE).write_text(text, encoding="utf-8", newline="\n")
+        (path / CONFIG_FILE).write_bytes(json.dumps(config, indent=2).encode() + b"\n")
 
     def _fields(self) -> Mapping[str, object]:
-        """What the kind adds to `tokenizer_config.json`."""
+        """What this type adds to `tokenizer_config.json`."""
         return {}
 
     def _files(self) -> Mapping[str, bytes]:
-        """The files the kind writes beside `tokenizer_config.json`, by name."""
+        """The files this type adds to `tokenizer_config.json`, by name."""
         return {}

@@ -1,7 +1,7 @@
-"""The two tokenizers that need no algorithm: one id per byte, and one id per character.
+"""The two tokenizers without an algorithm: one id per byte, and one id per character.
 
-Both are tables and nothing else. `byte` can say everything in 257 ids; `char` knows the characters of the
-text it was made from, as the tutorials on Tiny Shakespeare do, and one id for all the others.
+`byte` can encode everything with 257 ids; `char` has the characters of its training text, as in the tutorials on Tiny
+Shakespeare, and one id for all others.
 """
 
 from __future__ import annotations
@@ -31,11 +31,10 @@ class ByteTokenizer(Tokenizer):
 
 
 class CharTokenizer(Tokenizer):
-    """One id per known character, in code point order; then `end_of_text`; then `unknown`, which decodes to
-    U+FFFD.
+    """One id per known character, in code point order; then `end_of_text`; then `unknown`, which decodes to U+FFFD.
 
     Args:
-        characters: the characters it knows, in any order; repeats count once.
+        characters: the known characters, in any order; repeats count once.
     """
 
     spec = "char"
@@ -46,18 +45,18 @@ class CharTokenizer(Tokenizer):
         self.unknown = self.end_of_text + 1
         self.vocabulary = [*(utf8(character) for character in self.characters), b"", utf8(REPLACEMENT)]
         codes = _code_points(self.characters)
-        # By code point. The last entry stands for every code point above the highest known one.
+        # By code point. The last entry is for all code points above the highest known one.
         self._ids = np.full(int(codes.max(initial=0)) + 2, self.unknown, dtype=np.uint32)
         self._ids[codes] = np.arange(len(codes), dtype=np.uint32)
 
     @classmethod
     def from_text(cls, texts: Iterable[str]) -> CharTokenizer:
-        """The tokenizer that knows every character of the texts. Reads them once, piece by piece."""
-        seen = np.zeros(N_CODE_POINTS, dtype=bool)
+        """The tokenizer that knows all characters of the texts, which are read once."""
+        occurs = np.zeros(N_CODE_POINTS, dtype=bool)
         for text in texts:
-            seen[_code_points(text)] = True
-        seen[0xD800:0xE000] = False  # halves of surrogate pairs: UTF-8 has no bytes for them
-        return cls(chr(code) for code in np.flatnonzero(seen))
+            occurs[_code_points(text)] = True
+        occurs[0xD800:0xE000] = False  # surrogates: UTF-8 has no bytes for them
+        return cls(chr(code) for code in np.flatnonzero(occurs))
 
     def encode(self, text: str) -> Ids:
         """One id per character: uint32, shape (n_characters,)."""
@@ -68,5 +67,5 @@ class CharTokenizer(Tokenizer):
 
 
 def _code_points(text: str) -> Ids:
-    """The code points of a text, shape (n_characters,). A hundred times a loop over `ord`."""
+    """The code points of a text, shape (n_characters,). A hundred times as fast as a loop over `ord`."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")

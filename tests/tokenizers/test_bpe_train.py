@@ -15,8 +15,8 @@ import pytest
 from tokenizers import Regex, pre_tokenizers
 
 from minigpt.errors import TokenizerError
-from minigpt.tokenizers import Tokenizer, bpe_process, make_tokenizer
-from minigpt.tokenizers.bpe import WHITE
+from minigpt.tokenizers import Tokenizer, bpe_train, make_tokenizer
+from minigpt.tokenizers.base import WHITE_SPACE
 
 CONTROLS = "\x1c\x1d!"  # white space to Python, letters of a word to the tokenizer
 
@@ -24,7 +24,7 @@ CONTROLS = "\x1c\x1d!"  # white space to Python, letters of a word to the tokeni
 def learned(texts: list[str], size: int = 300) -> tuple[dict[str, int], list[str]]:
     """The vocabulary, and what was said."""
     notes: list[str] = []
-    return json.loads(bpe_process.learn(size, texts, notes.append))["model"]["vocab"], notes
+    return json.loads(bpe_train.train(size, texts, notes.append))["model"]["vocab"], notes
 
 
 def words(n: int, letters: str, seed: int = 0) -> str:
@@ -34,19 +34,19 @@ def words(n: int, letters: str, seed: int = 0) -> str:
 
 @pytest.mark.parametrize("letters", ["a", "ACGT", "-", " ", "\u3000\n", "世界人", CONTROLS, "a-", "0"])
 def test_long_words_are_cut(monkeypatch: pytest.MonkeyPatch, letters: str):
-    monkeypatch.setattr(bpe_process, "MAX_WORD", 100)
+    monkeypatch.setattr(bpe_train, "MAX_WORD", 100)
     text = words(5_000, letters)
     pieces: list[str] = []
-    monkeypatch.setattr(bpe_process, "_learned", lambda size, texts: pieces.extend(texts))
+    monkeypatch.setattr(bpe_train, "_train", lambda size, texts: pieces.extend(texts))
     notes: list[str] = []
-    bpe_process.learn(300, ["a few words ", text, " and more"], notes.append)
+    bpe_train.train(300, ["a few words ", text, " and more"], notes.append)
     assert "".join(pieces) == f"a few words {text} and more"
     assert max(map(len, pieces)) == 100
-    assert "Words of up to 5,000 characters: cut to 100 to learn" in notes[0]
+    assert "Words of up to 5,000 characters are cut to 100 to learn" in notes[0]
 
 
 def test_ordinary_text_is_left_as_it_is(many_scripts: str):
-    pieces, notes = [*bpe_process._bounded([many_scripts, "x" * 1000, ""], str)], []
+    pieces, notes = [*bpe_train._bounded([many_scripts, "x" * 1000, ""], str)], []
     assert pieces == [many_scripts, "x" * 1000, ""]
     learned([many_scripts, "x" * 1000])
     assert notes == []
@@ -55,24 +55,24 @@ def test_ordinary_text_is_left_as_it_is(many_scripts: str):
 def test_what_is_white_is_so_for_the_tokenizer_too():
     split = pre_tokenizers.Split(Regex(r"\s"), "removed")
     theirs = {character for character in map(chr, range(0x3100)) if not split.pre_tokenize_str(character)}
-    assert {blank for blank in map(chr, range(0x3100)) if re.fullmatch(f"[{WHITE}]", blank)} == theirs
+    assert {blank for blank in map(chr, range(0x3100)) if re.fullmatch(f"[{WHITE_SPACE}]", blank)} == theirs
 
 
 def test_text_without_words_counts_for_more(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(bpe_process, "MAX_BYTES", 16_000_000)
+    monkeypatch.setattr(bpe_train, "MAX_BYTES", 16_000_000)
     texts = iter([words(1_000_000, "ACGT"), words(1_000_000, "ACGT"), "never read"])
     notes: list[str] = []
-    pieces = list(bpe_process._bounded(texts, notes.append))
+    pieces = list(bpe_train._bounded(texts, notes.append))
     assert sum(map(len, pieces)) == 1_000_000
     assert notes[0] == "The vocabulary is learned from the first 1 MB of the training text."
     texts = iter(["some words " * 100_000] * 3)
-    assert len(list(bpe_process._bounded(texts, notes.append))) == 3
+    assert len(list(bpe_train._bounded(texts, notes.append))) == 3
 
 
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[bytes]]]:
     """However little there is to learn from, a process of its own does it; they are listed."""
-    monkeypatch.setattr(bpe_process, "AT_ONCE", -1)
+    monkeypatch.setattr(bpe_train, "MAX_IN_PROCESS", -1)
     processes: list[subprocess.Popen[bytes]] = []
 
     class Noted(subprocess.Popen):  # type: ignore[type-arg]
@@ -89,7 +89,7 @@ def test_another_process_learns_the_same(elsewhere: list[object], many_scripts: 
     texts = [many_scripts, "", "half \ud800 a pair", "end"]
     there = learned(texts, 600)
     assert len(elsewhere) == 1
-    monkeypatch.setattr(bpe_process, "AT_ONCE", 10**9)
+    monkeypatch.setattr(bpe_train, "MAX_IN_PROCESS", 10**9)
     assert there == learned(texts, 600)
     assert len(elsewhere) == 1
 
@@ -102,15 +102,15 @@ def test_what_ends_the_reading_ends_the_process(error: type[BaseException]):
         raise error
 
     with pytest.raises(error):
-        bpe_process.learn(300, texts(), str)
+        bpe_train.train(300, texts(), str)
 
 
 @pytest.mark.parametrize("code", ["raise SystemExit(3)", "import sys; sys.stdin.buffer.read(100); raise SystemExit(3)"])
 @pytest.mark.usefixtures("elsewhere")
 def test_a_process_that_was_ended_is_told(monkeypatch: pytest.MonkeyPatch, code: str):
-    monkeypatch.setattr(bpe_process, "_CHILD", code)
+    monkeypatch.setattr(bpe_train, "_CHILD", code)
     with pytest.raises(TokenizerError, match=r"ended from outside.*exit code 3.*memory"):
-        bpe_process.learn(300, ["some words " * 100_000] * 3, str)
+        bpe_train.train(300, ["some words " * 100_000] * 3, str)
 
 
 PROGRAM = """
