@@ -5,7 +5,7 @@
     python benchmarks/prepare.py --file books.parquet
 
 The made text is lines of the standard library's documentation drawn at random, so no two documents are equal. It is
-prepared in a process of its own, whose resident memory and processor time are looked at every 20 ms.
+prepared in a process of its own, whose resident memory and processor time are sampled every 20 ms.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def measure(source: str, out: Path, options: list[str]) -> tuple[float, float, i
             peak = max(peak, child.memory_info().rss)
             times = child.cpu_times()
             cpu = times.user + times.system
-        except psutil.Error:  # it ended between the two questions
+        except psutil.Error:  # it ended between the two calls
             break
         time.sleep(0.02)
     if child.wait() != 0:
@@ -79,9 +79,9 @@ def main() -> None:
             source = str(path)
         out = Path(folder, "out")
         seconds, cpu, peak = measure(source, out, ["--tokenizer", arguments.tokenizer])
-        report = DatasetCard.load(out)
-    text = report.text_bytes / 1e6
-    print(f"{text:,.0f} MB, {report.documents:,} documents, {report.tokens:,} tokens")
+        card = DatasetCard.load(out)
+    text = card.text_bytes / 1e6
+    print(f"{text:,.0f} MB, {card.documents:,} documents, {card.tokens:,} tokens")
     print(
         f"{seconds:.1f} s ({text / seconds:.1f} MB/s), {cpu:.0f} s of processor time, peak memory {peak / 1e6:,.0f} MB"
     )
