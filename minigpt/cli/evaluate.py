@@ -1,6 +1,6 @@
-"""`minigpt evaluate`: figures of a model on a text, as tables for people or JSON for machines.
+"""`minigpt evaluate`: the metrics of a model on a text, as tables or JSON.
 
-Not here: the measuring (minigpt.evaluation).
+Not here: measuring them (minigpt.evaluation).
 """
 
 from __future__ import annotations
@@ -34,21 +34,22 @@ def evaluate_command(
     *,
     data: Path | None = None,
     text: Several = None,
-    harness: Several = None,
-    split: Literal["val", "train", "all"] = "val",
+    tasks: Several = None,
+    split: Literal["val", "train", "all"] | None = None,
     stride: int | None = None,
     checkpoint: str = "best",
     batch_size: int = 8,
     as_json: Annotated[bool, Parameter("--json", negative="")] = False,
-    picture: Path | None = None,
+    plot: Path | None = None,
     device: str = "auto",
     precision: Precision = "auto",
+    threads: int | None = None,
     reading: Annotated[SourceOptions, TEXT_OPTIONS] = DEFAULT_SOURCE_OPTIONS,
 ) -> None:
-    """Measure how well a trained model predicts a text, beside what simple models reach.
+    """Measure how well a trained model predicts a text, compared with simple baselines.
 
-    Loss, perplexity, bits per byte, accuracy and calibration, with 95 % intervals; by context, token frequency and
-    document. The whole text is measured, without chance: the same run and text give the same figures.
+    Reports loss, perplexity, bits per byte, accuracy and calibration with 95 % intervals, and the loss by context
+    length, token frequency and document. The whole text is evaluated, so the same run and text always give the same result.
 
     Examples:
 
@@ -56,49 +57,53 @@ def evaluate_command(
 
     `minigpt evaluate runs/books --text letter.txt diary.txt --stride 64`
 
-    `minigpt evaluate runs/books --harness lambada_openai my_task.yaml`
+    `minigpt evaluate runs/books --tasks lambada_openai my_task.yaml`
 
     Parameters
     ----------
     run
         Run folder of `minigpt train`.
     data
-        Data set made with the same tokenizer; the one the run was trained on when left out.
+        Data set made with the same tokenizer; by default the one the run was trained on.
     text
-        Instead of a data set: files, folders, or standard input as --text=-. Each document is read by itself.
-    harness
-        Instead of a text: tasks of lm-evaluation-harness by name, or YAML files of your own (extra `eval`).
+        Files, folders, or standard input as --text=-, instead of a data set. Each document is read by itself.
+    tasks
+        Tasks of lm-evaluation-harness, by name or as YAML files, instead of a text (extra `eval`).
     split
-        Which part of the data set: val, train, or all of it, for text that the model was not trained on.
+        Which part of the data set: val (the default), train, or all, for data that the model was not trained on.
     stride
-        Tokens from one window to the next: smaller gives each token more context and takes longer. The model's context
-        when left out, as in training.
+        Tokens from one window to the next. A smaller stride gives each token more context and takes longer; the default
+        is the model's context length, as in training.
     checkpoint
         best (lowest validation loss), latest, or a step number.
     batch_size
-        How many windows the model reads at once.
+        Windows per forward pass.
     as_json
         Print one JSON object instead of tables.
-    picture
-        Also draw loss by context and frequency, and calibration: a .png, .svg or .pdf file.
+    plot
+        Also plot loss by context and frequency, and calibration: a .png, .svg or .pdf file.
     device
-        auto, cpu, cuda, mps.
+        auto, cpu, cuda or mps.
     precision
-        Number format of the matrix products; auto is that of the run, so that the figures are those of its training.
+        Number format of matrix products; auto is that of the run.
+    threads
+        Number of CPU threads; by default those of the run.
     """
-    machine = MachineConfig(device=device, precision=precision)
-    for option, words, wanted in (("--text", text, "FILE"), ("--harness", harness, "TASK")):
-        if words == []:
+    if threads is not None and threads < 1:
+        raise ConfigError("--threads must be positive", got=threads, remedy="Give 1 or more.")
+    machine = MachineConfig(device=device, precision=precision, threads=threads)
+    for option, values, wanted in (("--text", text, "FILE"), ("--tasks", tasks, "TASK")):
+        if values == []:
             command = shell_line(["minigpt", "evaluate", str(run), option, wanted])
-            raise ConfigError(f"{option} names nothing", remedy=f"Give one or more behind it: {command}")
+            raise ConfigError(f"{option} needs a value", remedy=f"Give one or more: {command}")
     if reading != DEFAULT_SOURCE_OPTIONS and not text:
         option = reading.arguments()[0]
-        raise ConfigError(f"{option} says how a text is read, and none is named", remedy="Name one with --text.")
-    if harness:
-        if data or text or picture or stride is not None:
-            remedy = "Leave out --data, --text, --stride and --picture."
-            raise ConfigError("The harness brings its own texts", got="--harness", remedy=remedy)
-        _evaluate_tasks(run, harness, checkpoint, machine, batch_size, as_json)
+        raise ConfigError(f"{option} needs --text", remedy="It describes how the files of --text are read.")
+    if tasks:
+        if data or text or plot or split or stride is not None:
+            remedy = "Omit --data, --text, --split, --stride and --plot."
+            raise ConfigError("Tasks come with their own texts", got="--tasks", remedy=remedy)
+        _evaluate_tasks(run, tasks, checkpoint, machine, batch_size, as_json)
         return
 
     from minigpt.cli.console import print_json
@@ -106,14 +111,14 @@ def evaluate_command(
     from minigpt.evaluation import evaluate
     from minigpt.evaluation.eval_plots import check_picture, draw_evaluation
 
-    if picture:
-        check_picture(picture)
+    if plot:
+        check_picture(plot)
     with progress() as on_progress:
         evaluation = evaluate(
             run,
             data=data,
             texts=text or (),
-            reading=unescaped_options(reading),
+            source_options=unescaped_options(reading),
             split=split,
             stride=stride,
             checkpoint=checkpoint,
@@ -125,36 +130,36 @@ def evaluate_command(
         print_json(evaluation.to_dict())
     else:
         _show(evaluation)
-    if picture:  # last: what has been measured is not lost by a picture that cannot be drawn
-        draw_evaluation(evaluation, picture)
+    if plot:  # last, so that an error there does not lose the results
+        draw_evaluation(evaluation, plot)
 
 
 def _evaluate_tasks(
-    run: Path, tasks: list[str], checkpoint: str, settings: MachineConfig, batch_size: int, as_json: bool
+    run: Path, tasks: list[str], checkpoint: str, machine: MachineConfig, batch_size: int, as_json: bool
 ) -> None:
-    from minigpt.cli.console import print_json
+    from minigpt.cli.console import Console, print_json
     from minigpt.cli.progress import progress
     from minigpt.evaluation.harness import run_harness
     from minigpt.generation import stream
     from minigpt.runs.folder import RunFolder, load
     from minigpt.runtime import restore_runtime
 
-    machine = restore_runtime(RunFolder.open(run).environment(), settings)
-    model, tokenizer = load(run, checkpoint, machine.device)
+    runtime = restore_runtime(RunFolder.open(run).environment(), machine)
+    model, tokenizer = load(run, checkpoint, runtime.device)
     with progress() as on_progress:
         results = run_harness(
             model,
             tokenizer,
-            machine,
+            runtime,
             tasks,
-            write=lambda prompt, n: stream(model, tokenizer, prompt, max_new_tokens=n, temperature=0.0, seed=0),
+            generate=lambda prompt, n: stream(model, tokenizer, prompt, max_new_tokens=n, temperature=0.0, seed=0),
             batch_size=batch_size,
-            on_progress=lambda done, total: on_progress("asking", done, total),
+            on_progress=lambda done, total: on_progress("requests", done, total),
         )
     if as_json:
         print_json({"run": str(run), "tasks": [vars(result) for result in results]})
     else:
-        _show_tasks(results)
+        Console(soft_wrap=False).print_table(_task_table(results))
 
 
 def _show(evaluation: Evaluation) -> None:
@@ -176,11 +181,9 @@ def _show(evaluation: Evaluation) -> None:
         console.print(f"Note: {note}")
 
 
-def _show_tasks(results: Sequence[TaskResult]) -> None:
-    from minigpt.cli.console import Console
-
+def _task_table(results: Sequence[TaskResult]) -> Table:
     rows = [
         (result.task, result.metric, f"{result.value:.4f}", "" if result.stderr is None else f"{result.stderr:.4f}")
         for result in results
     ]
-    Console(soft_wrap=False).print_table(Table(["task", "metric", "value", "standard error"], rows, (0, 1)))
+    return Table(["task", "metric", "value", "standard error"], rows, (0, 1))

@@ -346,7 +346,7 @@ def _measured_pairs(folder: RunFolder, evidence: Evidence) -> float | None:
     """Returns the loss of counting pairs as a report of this run has measured it on all its tokens, if one has."""
     try:
         content = read_json(folder.evaluation_file)
-        found = float(content["evaluation"]["metrics"]["yardsticks"]["bigram"]["value"])
+        found = float(content["evaluation"]["metrics"]["baselines"]["bigram"]["value"])
         text = [content["made_of"][split] for split in ("train", "val")]
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -1,21 +1,20 @@
-"""What models without a network reach: the yardsticks beside a loss.
+"""Baselines: the loss of simple models without a network, to compare a model's loss with.
 
-Three of them, each with one more piece of knowledge:
-
-    uniform   every token of the vocabulary is as likely as any other: ln(vocab_size) nats
+    uniform   all tokens of the vocabulary are equally likely: ln(vocab_size) nats
     unigram   how often each token occurs in the training split
     bigram    how often it follows the token before it
 
-Counts are exact. Tokens and pairs that training never saw get their share by interpolated absolute discounting, with
-one fixed discount D = 0.75 (Church and Gale 1991 found that about so much less of each count comes back in new text):
+Counts are exact. Tokens and pairs that do not occur in training get their probability by interpolated absolute
+discounting, with a fixed discount D = 0.75 (about the amount by which counts in new text are lower, Church and Gale
+1991):
 
-    unigram(w)   = max(c(w) - D, 0) / N  +  D T / N  x  1 / vocab_size         T of N tokens are different
-    bigram(w|v)  = max(c(vw) - D, 0) / c(v)  +  D T(v) / c(v)  x  follower(w)  T(v) different tokens follow v
+    unigram(w)   = max(c(w) - D, 0) / N  +  D T / N  x  1 / vocab_size         T of N tokens are distinct
+    bigram(w|v)  = max(c(vw) - D, 0) / c(v)  +  D T(v) / c(v)  x  follower(w)  T(v) distinct tokens follow v
 
-where follower(w) is a unigram that counts not how often w occurs but after how many different tokens: interpolated
+where follower(w) is a unigram model of the number of distinct tokens before w instead of w's count: interpolated
 Kneser-Ney smoothing (Kneser and Ney 1995; in this form Chen and Goodman 1999). Each sums to 1 over the vocabulary.
 
-Memory is bounded: pairs are sorted and counted for a range of first tokens at a time.
+Memory is bounded: pairs are sorted and counted for one range of first tokens at a time.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from minigpt.evaluation.eval_text import Ints
 from minigpt.evaluation.scores import Floats
 
 DISCOUNT = 0.75
-PAIRS_AT_ONCE = 2**23  # 64 MB of them, and a few times as much to sort and count
+PAIRS_AT_ONCE = 2**23  # 64 MB, and a few times as much to sort and count them
 TOKENS_AT_ONCE = 2**21
 
 Reals = npt.NDArray[np.float64]
@@ -40,7 +39,7 @@ Reals = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Baselines:
-    """What simple models of the training split make of each token; arrays of shape (n_targets,).
+    """The results of simple models of the training split for each token; arrays of shape (n_targets,).
 
     Attributes:
         count: how often the token occurs in training.
@@ -55,13 +54,13 @@ class Baselines:
 def baselines(
     train: TokenFile, previous: Ints, targets: Ints, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Baselines:
-    """Returns what unigram and bigram models of a training split make of tokens.
+    """Returns the losses of unigram and bigram models of a training split.
 
     Args:
         train: the split to count in.
         previous: the token before each target, (n_targets,).
         targets: the tokens to predict, (n_targets,).
-        on_progress: called with ranges of pairs done and in all.
+        on_progress: called with the parts of the work done and in all.
     """
     size = train.vocab_size
     counts, firsts = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
@@ -71,8 +70,8 @@ def baselines(
         firsts += np.bincount(before, minlength=size)  # (vocab_size,)
 
     wanted = previous * size + targets
-    seen = np.zeros(len(targets), dtype=np.int64)  # how often each wanted pair occurs in training
-    followers, preceders = np.zeros_like(counts), np.zeros_like(counts)  # different tokens behind, and before, each
+    seen = np.zeros(len(targets), dtype=np.int64)  # counts of the wanted pairs in training
+    followers, preceders = np.zeros_like(counts), np.zeros_like(counts)  # distinct tokens after, and before, each
     ranges = _ranges(firsts)
     for number, (low, high) in enumerate(ranges, start=1):
         keys, repeats = _count(np.concatenate([np.empty(0, dtype=np.int64), *_keys(train, low, high)]))
@@ -90,7 +89,7 @@ def baselines(
 
 
 def _discounted(counts: Ints) -> Reals:
-    """Returns the probabilities of ids by their counts, discounted and interpolated with the uniform ones."""
+    """Returns the probabilities of ids from their counts, discounted and interpolated with the uniform distribution."""
     size, total = len(counts), counts.sum()
     if not total:
         return np.full(size, 1 / size)
@@ -99,40 +98,40 @@ def _discounted(counts: Ints) -> Reals:
     return probabilities
 
 
-def _pairs(shard: TokenFile) -> Iterator[tuple[Ints, Ints]]:
-    """Yields all pairs of neighbours that are fair targets: the tokens before, and those after them."""
-    for start in range(0, shard.n_tokens - 1, TOKENS_AT_ONCE):
-        ids = shard.read(start, start + TOKENS_AT_ONCE + 1).astype(np.int64)
+def _pairs(split: TokenFile) -> Iterator[tuple[Ints, Ints]]:
+    """Yields all pairs of neighbouring tokens that are targets: the first ones, and the second ones."""
+    for start in range(0, split.n_tokens - 1, TOKENS_AT_ONCE):
+        ids = split.read(start, start + TOKENS_AT_ONCE + 1).astype(np.int64)
         before, after = ids[:-1], ids[1:]
-        if shard.segment_length:
-            fair = np.arange(start + 1, start + len(ids)) % shard.segment_length != 0
-            before, after = before[fair], after[fair]
+        if split.segment_length:
+            inside = np.arange(start + 1, start + len(ids)) % split.segment_length != 0
+            before, after = before[inside], after[inside]
         yield before, after
 
 
-def _keys(shard: TokenFile, low: int, high: int) -> Iterator[Ints]:
-    """Yields the pairs that begin with an id from `low` to before `high`, each as one number."""
-    for before, after in _pairs(shard):
+def _keys(split: TokenFile, low: int, high: int) -> Iterator[Ints]:
+    """Yields the pairs whose first id is in [low, high), each as one number."""
+    for before, after in _pairs(split):
         inside = (before >= low) & (before < high)
-        yield before[inside] * shard.vocab_size + after[inside]
+        yield before[inside] * split.vocab_size + after[inside]
 
 
 def _ranges(counts: Ints) -> list[tuple[int, int]]:
-    """Returns ranges of ids, in order, each of about PAIRS_AT_ONCE counts at the most."""
+    """Returns ranges of ids in order, each with about PAIRS_AT_ONCE counts at most."""
     group = np.cumsum(counts) // PAIRS_AT_ONCE
     edges = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(counts)]
     return list(pairwise(edges))
 
 
 def _count(keys: Ints) -> tuple[Ints, Ints]:
-    """Returns the different keys, rising, and how often each occurs; sorts `keys` in place."""
+    """Returns the distinct keys in order, and how often each occurs; sorts `keys` in place."""
     keys.sort()
     first = np.flatnonzero(np.diff(keys, prepend=-1))
     return keys[first], np.diff(first, append=len(keys))
 
 
 def _look_up(keys: Ints, repeats: Ints, wanted: Ints) -> Ints:
-    """Returns how often each wanted key occurs, 0 if it is not among the rising keys."""
+    """Returns how often each wanted key occurs; the keys are sorted."""
     if not len(keys):
         return np.zeros(len(wanted), dtype=np.int64)
     place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)

@@ -49,7 +49,7 @@ def baselines_table(found: EvalMetrics, model: str, block_size: int) -> Table:
     bits = 1 / math.log(2) / found.bytes_per_token
     rows = [
         (name or model, f"{loss.value:.4f}", f"{perplexity(loss.value):,.1f}", f"{loss.value * bits:.3f}", knows[name])
-        for name, loss in [*found.yardsticks.items(), ("", found.loss)]
+        for name, loss in [*found.baselines.items(), ("", found.loss)]
     ]
     header = ["compared with", "loss", "perplexity", "bits per byte", "what it knows"]
     return Table(header, rows, (0, 4), highlighted=[len(rows) - 1])

@@ -1,7 +1,7 @@
-"""How well a model predicts a text: its loss over a whole split, the same whenever it is asked.
+"""The loss of a model over a whole split, as validation measures it.
 
-Every token of the split but the first is predicted once, from the 1 to `block_size` tokens before it in its sequence.
-The model's dropout is off, no random number is drawn, and the logits of a few hundred tokens at most are held at once.
+Every token of the split but the first is predicted once, from the 1 to `block_size` tokens before it in its sequence,
+without dropout. The logits of at most a few hundred tokens are held at once.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class SplitLoss:
     """The loss of a split.
 
     Attributes:
-        loss: mean cross-entropy of a token, in nats.
-        tokens: how many tokens were predicted.
-        bytes_per_token: how many UTF-8 bytes of text a token of the split stands for, on average.
+        loss: mean cross-entropy per token, in nats.
+        tokens: the number of predicted tokens.
+        bytes_per_token: mean number of UTF-8 bytes of text per token of the split.
     """
 
     loss: float
@@ -35,12 +35,12 @@ class SplitLoss:
 
     @property
     def perplexity(self) -> float:
-        """exp(loss): among how many equally likely tokens the model seems to choose."""
+        """exp(loss): the number of equally likely tokens that would be as hard to predict."""
         return perplexity(self.loss)
 
     @property
     def bits_per_byte(self) -> float:
-        """Bits that the model needs for a byte of text: comparable between tokenizers, as perplexity is not."""
+        """Bits needed to encode a byte of text: comparable between tokenizers, unlike perplexity."""
         return self.loss / math.log(2) / self.bytes_per_token
 
 
@@ -51,8 +51,8 @@ def perplexity(loss: float) -> float:
 
 def split_loss(
     model: GPT,
-    shard: TokenFile,
-    machine: Runtime,
+    split: TokenFile,
+    runtime: Runtime,
     *,
     batch_size: int = 8,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -61,23 +61,23 @@ def split_loss(
 
     Args:
         model: the model; left in the mode it was in.
-        shard: the split's tokens.
-        machine: device and precision to compute with.
-        batch_size: sequences at once; the result depends on it by rounding only.
+        split: the split's tokens.
+        runtime: device and precision.
+        batch_size: sequences per forward pass; affects only rounding.
         on_progress: called with sequences done and in all.
     """
-    batches = BatchLoader(shard, model.config.block_size, batch_size)
+    batches = BatchLoader(split, model.config.block_size, batch_size)
     was_training = model.training
     model.eval()
     total, count, done = 0.0, 0, 0
-    with torch.no_grad(), machine.autocast():
+    with torch.no_grad(), runtime.autocast():
         for batch in batches.in_order():
-            ids, targets = (torch.from_numpy(part).to(machine.device) for part in (batch.x, batch.y))
+            ids, targets = (torch.from_numpy(part).to(runtime.device) for part in (batch.x, batch.y))
             total += model(ids, targets).item()
             count += int((batch.y != IGNORE_INDEX).sum())
             done += len(batch.x)
             on_progress(min(done, batches.n_sequences), batches.n_sequences)
     model.train(was_training)
     if not count:
-        raise DataError("The split holds nothing to predict", got=shard.path, remedy="Prepare more text.")
-    return SplitLoss(total / count, count, shard.n_bytes / shard.n_tokens)
+        raise DataError("The split contains nothing to predict", got=split.path, remedy="Prepare more text.")
+    return SplitLoss(total / count, count, split.n_bytes / split.n_tokens)

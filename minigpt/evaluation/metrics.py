@@ -1,7 +1,4 @@
-"""From three numbers a token to the figures that a reader wants, with intervals that say how far to trust them.
-
-Everything here is arithmetic on arrays; the model has done its part in scores.py.
-"""
+"""The metrics of an evaluation, with confidence intervals, from the scores of each token (scores.py)."""
 
 from __future__ import annotations
 
@@ -18,8 +15,8 @@ from minigpt.evaluation.eval_text import EvalText, Ints
 from minigpt.evaluation.loss import perplexity
 from minigpt.evaluation.scores import Scores
 
-VERSION = 3
-"""To be raised when the same model and text would give other figures or notes: what is kept is measured again then."""
+VERSION = 4
+"""Raised when the same model and text give other metrics or notes; cached evaluations are then measured again."""
 
 RESAMPLES = 1_000
 BLOCK_TOKENS = 1_000
@@ -30,13 +27,13 @@ CALIBRATION_BINS = 15
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its 95 % interval, None where the text is too short for one."""
+    """A metric and its 95 % interval, None if the text is too short for one."""
 
     value: float
     interval: tuple[float, float] | None = None
 
     def map(self, function: Callable[[float], float]) -> Estimate:
-        """Returns a rising function of the figure, its interval along with it."""
+        """Returns an increasing function of the metric, interval included."""
         low_high = self.interval and (function(self.interval[0]), function(self.interval[1]))
         return Estimate(function(self.value), low_high)
 
@@ -46,11 +43,11 @@ class Bucket:
     """Tokens that have something in common.
 
     Attributes:
-        name: what; of a document its file, or its first words where nobody knows that.
-        tokens: how many.
+        name: what they have in common; of a document its file, or else its first words.
+        tokens: how many they are.
         loss: their mean loss, in nats.
-        accuracy: share for which the model's first guess was right.
-        bigram: the bigram model's loss on them; None where there is none.
+        accuracy: the share that was the model's first guess.
+        bigram: the bigram model's loss on them; None without training data.
         beginning: of a document whose file is known, its first words.
     """
 
@@ -62,7 +59,7 @@ class Bucket:
     beginning: str = ""
 
     def shortened(self, length: int) -> str:
-        """Returns the name in at most so many characters: of a file's the end, of words the beginning."""
+        """Returns the name in at most `length` characters: the end of a file's name, or the beginning of words."""
         if len(self.name) <= length:
             return self.name
         return f"…{self.name[1 - length :]}" if self.beginning else f"{self.name[: length - 1]}…"
@@ -70,12 +67,12 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Bin:
-    """Tokens of whose first guess the model was about equally sure.
+    """Tokens whose first guess had about the same probability.
 
     Attributes:
-        tokens: how many.
+        tokens: how many they are.
         confidence: mean probability of the first guess.
-        accuracy: share for which it was right.
+        accuracy: the share for which it was right.
     """
 
     tokens: int
@@ -88,22 +85,22 @@ class EvalMetrics:
     """How well a model predicts a text.
 
     Attributes:
-        tokens: how many were predicted.
-        documents: how many they come from.
-        bytes_per_token: UTF-8 bytes of text that a token stands for, on average.
+        tokens: the number of predicted tokens.
+        documents: the number of documents they come from.
+        bytes_per_token: mean number of UTF-8 bytes of text per token.
         loss: mean negative log-likelihood of a token, in nats.
         perplexity: exp(loss).
-        bits_per_byte: bits that the model needs for a byte of text; comparable between tokenizers.
+        bits_per_byte: bits needed to encode a byte of text; comparable between tokenizers.
         accuracy: share of tokens that were the model's first guess.
         top5_accuracy: share of tokens among its first five.
-        calibration_error: expected calibration error: how far confidence and accuracy lie apart on average, over 15
-            bins of equal width (Naeini et al. 2015, Guo et al. 2017).
-        calibration: those bins, empty ones left out.
-        yardsticks: the loss of the simple models of baselines.py, by name.
-        by_context: by the number of tokens in sight, in powers of two.
-        by_frequency: by how often the token occurs in training, in powers of ten; None without training data.
+        calibration_error: expected calibration error: the mean gap between confidence and accuracy over 15 bins of
+            equal width (Naeini et al. 2015, Guo et al. 2017).
+        calibration: those bins, without empty ones.
+        baselines: the loss of the models of baselines.py, by name.
+        by_context: by the number of tokens of context, in powers of two.
+        by_frequency: by the token's count in training, in powers of ten; None without training data.
         by_document: by document, in order.
-        interval_from: what was resampled for the intervals; None where there are none.
+        interval_from: what was resampled for the intervals; None if there are none.
     """
 
     tokens: int
@@ -116,29 +113,29 @@ class EvalMetrics:
     top5_accuracy: Estimate
     calibration_error: float
     calibration: tuple[Bin, ...]
-    yardsticks: dict[str, Estimate]
+    baselines: dict[str, Estimate]
     by_context: tuple[Bucket, ...]
     by_frequency: tuple[Bucket, ...] | None
     by_document: tuple[Bucket, ...]
     interval_from: str | None
 
 
-def eval_metrics(material: EvalText, scores: Scores, simple: Baselines | None = None) -> EvalMetrics:
-    """Returns the figures of a model on a text.
+def eval_metrics(text: EvalText, scores: Scores, simple: Baselines | None = None) -> EvalMetrics:
+    """Returns the metrics of a model on a text.
 
     Args:
-        material: the text.
-        scores: what the model made of it.
-        simple: what unigram and bigram models of the training data made of it, if that is at hand.
+        text: the text.
+        scores: the model's results.
+        simple: those of unigram and bigram models, if the training data is available.
     """
     n_tokens = len(scores.nll)
     right, among_five = scores.rank == 0, scores.rank < 5
-    lengths = np.array([len(token) for token in material.tokenizer.vocabulary])
-    columns = [np.ones(n_tokens), scores.nll, right, among_five, lengths[material.tokens[scores.places]]]
+    lengths = np.array([len(token) for token in text.tokenizer.vocabulary])
+    columns = [np.ones(n_tokens), scores.nll, right, among_five, lengths[text.tokens[scores.places]]]
     if simple:
         columns += [simple.unigram, simple.bigram]
 
-    document = np.searchsorted(material.documents, scores.places, side="right") - 1  # (n_tokens,)
+    document = np.searchsorted(text.documents, scores.places, side="right") - 1  # (n_tokens,)
     present, document = np.unique(document, return_inverse=True)
     unit, interval_from = _units(document, len(present))
     table: Reals = np.stack(
@@ -150,27 +147,27 @@ def eval_metrics(material: EvalText, scores: Scores, simple: Baselines | None = 
         return _ratio(totals, resampled, column, 0)
 
     loss = mean(1)
-    # Bytes by the vocabulary are those of the text but for the very first token, and characters that were unknown.
-    real_bytes = n_tokens * material.bytes_per_token
+    # The vocabulary's bytes are those of the text, except for its first token and unknown characters.
+    real_bytes = n_tokens * text.bytes_per_token
     bits = _ratio(totals, resampled, 1, 4).map(lambda ratio: ratio * totals[4] / real_bytes / math.log(2))
     bins, error = _calibration(scores.confidence, right)
-    yardsticks = {"uniform": Estimate(math.log(len(lengths)))}
+    baselines = {"uniform": Estimate(math.log(len(lengths)))}
     if simple:
-        yardsticks |= {"unigram": mean(5), "bigram": mean(6)}
+        baselines |= {"unigram": mean(5), "bigram": mean(6)}
 
-    def groups(key: Ints, names: Sequence[str]) -> tuple[Bucket, ...]:
-        return _groups(key, names, scores.nll, right, simple.bigram if simple else None)
+    def buckets(key: Ints, names: Sequence[str]) -> tuple[Bucket, ...]:
+        return _buckets(key, names, scores.nll, right, simple.bigram if simple else None)
 
-    beginnings = [material.beginning(number) for number in present]
-    by_document = groups(document, beginnings)
-    if (known := material.names) is not None:
+    beginnings = [text.beginning(number) for number in present]
+    by_document = buckets(document, beginnings)
+    if (known := text.names) is not None:
         named = zip(by_document, present.tolist(), strict=True)
         by_document = tuple(replace(one, name=known[number], beginning=one.name) for one, number in named)
 
     return EvalMetrics(
         tokens=n_tokens,
         documents=len(present),
-        bytes_per_token=material.bytes_per_token,
+        bytes_per_token=text.bytes_per_token,
         loss=loss,
         perplexity=loss.map(perplexity),
         bits_per_byte=bits,
@@ -178,20 +175,20 @@ def eval_metrics(material: EvalText, scores: Scores, simple: Baselines | None = 
         top5_accuracy=mean(3),
         calibration_error=error,
         calibration=bins,
-        yardsticks=yardsticks,
-        by_context=groups(*_by_context(scores.context)),
-        by_frequency=groups(*_by_frequency(simple.count)) if simple else None,
+        baselines=baselines,
+        by_context=buckets(*_by_context(scores.context)),
+        by_frequency=buckets(*_by_frequency(simple.count)) if simple else None,
         by_document=by_document,
         interval_from=interval_from,
     )
 
 
 def bootstrap(table: Reals, resamples: int = RESAMPLES, seed: int = 0) -> Reals:
-    """Returns the column sums of tables made of as many rows, drawn with replacement (Efron 1979).
+    """Returns the column sums of tables with as many rows, drawn with replacement (Efron 1979).
 
     Args:
         table: (units, columns).
-        resamples: how many tables.
+        resamples: the number of tables.
         seed: the same seed draws the same rows.
 
     Returns:
@@ -203,9 +200,9 @@ def bootstrap(table: Reals, resamples: int = RESAMPLES, seed: int = 0) -> Reals:
 
 
 def _units(document: Ints, n_documents: int) -> tuple[Ints, str | None]:
-    """Returns which unit of the bootstrap each token belongs to, and what the units are; None if they are too few.
+    """Returns the bootstrap unit of each token, and a description of the units; None if there are too few.
 
-    Tokens of a document depend on each other, so whole documents are drawn. A single one is cut into blocks.
+    Tokens of a document depend on each other, so whole documents are drawn. A single document is cut into blocks.
     """
     if n_documents > 1:
         return document, f"{n_documents:,} documents"
@@ -213,11 +210,11 @@ def _units(document: Ints, n_documents: int) -> tuple[Ints, str | None]:
     n_blocks = len(document) // BLOCK_TOKENS
     if n_blocks < FEWEST_BLOCKS:
         return document, None
-    return np.minimum(block, n_blocks - 1), f"{n_blocks:,} blocks of {BLOCK_TOKENS:,} tokens of the one document"
+    return np.minimum(block, n_blocks - 1), f"{n_blocks:,} blocks of {BLOCK_TOKENS:,} tokens of this document"
 
 
 def _ratio(totals: Reals, resampled: Reals | None, above: int, below: int) -> Estimate:
-    """Returns the ratio of two columns' sums, with the middle 95 % of what the bootstrap made of it."""
+    """Returns the ratio of two columns' sums, with the middle 95 % of its resampled values."""
     value = float(totals[above] / totals[below]) if totals[below] else math.nan
     if resampled is None or not (resampled[:, below] > 0).all():
         return Estimate(value)
@@ -226,10 +223,10 @@ def _ratio(totals: Reals, resampled: Reals | None, above: int, below: int) -> Es
 
 
 def _calibration(confidence: npt.NDArray[np.float32], right: npt.NDArray[np.bool_]) -> tuple[tuple[Bin, ...], float]:
-    """Returns the bins that are not empty, and the expected calibration error."""
-    place = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
-    count = np.bincount(place, minlength=CALIBRATION_BINS)
-    sure, was_right = (np.bincount(place, weights=part, minlength=CALIBRATION_BINS) for part in (confidence, right))
+    """Returns the non-empty bins, and the expected calibration error."""
+    bin_of = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    count = np.bincount(bin_of, minlength=CALIBRATION_BINS)
+    sure, was_right = (np.bincount(bin_of, weights=part, minlength=CALIBRATION_BINS) for part in (confidence, right))
     bins = tuple(
         Bin(int(count[i]), float(sure[i] / count[i]), float(was_right[i] / count[i])) for i in np.flatnonzero(count)
     )
@@ -237,7 +234,7 @@ def _calibration(confidence: npt.NDArray[np.float32], right: npt.NDArray[np.bool
 
 
 def _by_context(context: npt.NDArray[np.int32]) -> tuple[Ints, list[str]]:
-    """Returns which group each token is in, and their names: 1, 2, 3 - 4, 5 - 8, ... tokens of context."""
+    """Returns the bucket of each token, and the buckets' names: 1, 2, 3 - 4, 5 - 8, ... tokens of context."""
     most = int(context.max())
     ends = [2**power for power in range((most - 1).bit_length() + 1)]
     names = ["1", *(_span(low + 1, min(high, most)) for low, high in pairwise(ends))]
@@ -245,7 +242,7 @@ def _by_context(context: npt.NDArray[np.int32]) -> tuple[Ints, list[str]]:
 
 
 def _by_frequency(count: Ints) -> tuple[Ints, list[str]]:
-    """Returns which group each token is in, and their names: never, 1 - 9, 10 - 99, ... times in training."""
+    """Returns the bucket of each token, and the buckets' names: never, 1 - 9, 10 - 99, ... times in training."""
     starts = [10**power for power in range(len(str(count.max())) + 1)]
     return np.digitize(count, starts), ["never", *(_span(low, high - 1) for low, high in pairwise(starts))]
 
@@ -254,14 +251,14 @@ def _span(first: int, last: int) -> str:
     return f"{first:,}" if first == last else f"{first:,} - {last:,}"
 
 
-def _groups(
+def _buckets(
     key: Ints,
     names: Sequence[str],
     nll: npt.NDArray[np.float32],
     right: npt.NDArray[np.bool_],
     bigram: npt.NDArray[np.float32] | None,
 ) -> tuple[Bucket, ...]:
-    """Returns the groups that are not empty, in the order of their keys, which are places in `names`."""
+    """Returns the non-empty buckets in the order of their keys, which are indices of `names`."""
     count = np.bincount(key, minlength=len(names))
     loss, accuracy = (np.bincount(key, weights=part, minlength=len(names)) for part in (nll, right))
     simple = None if bigram is None else np.bincount(key, weights=bigram, minlength=len(names))

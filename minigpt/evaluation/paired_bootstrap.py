@@ -34,7 +34,7 @@ def beats_bigram(found: EvalMetrics) -> bool:
     if len(counted) > 1:
         away = _mean([tokens for tokens, _ in counted], [tokens * below for tokens, below in counted])
         return away.interval is not None and away.interval[1] < 0
-    return found.loss.interval is not None and found.loss.interval[1] < found.yardsticks["bigram"].value
+    return found.loss.interval is not None and found.loss.interval[1] < found.baselines["bigram"].value
 
 
 def _mean(tokens: Sequence[int], nats: Sequence[float]) -> Estimate:

@@ -1,8 +1,8 @@
-"""Windows over a text of any length: each token is predicted exactly once, from the tokens before it in its window.
+"""Sliding windows over a text: each token is predicted exactly once, from the tokens before it in its window.
 
-A window holds `block_size` tokens and their targets. The first of a reading predicts all of them; each later one begins
-`stride` tokens further on and predicts only the last `stride`, so that these have at least `block_size - stride` tokens
-of context. With `stride = block_size` the windows lie side by side, and are the sequences of training and validation.
+A window has `block_size` tokens and their targets. The first window of a sequence predicts all of them; each later one
+begins `stride` tokens further on and predicts only the last `stride`, so that these have at least `block_size - stride`
+tokens of context. With `stride = block_size` the windows do not overlap, as in training and validation.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from minigpt.evaluation.eval_text import EvalText, Ints
 
 
 class Windows:
-    """All windows of a material, in order.
+    """All windows of a text, in order.
 
     Args:
-        material: what to predict.
+        text: what to predict.
         block_size: the model's context length.
         stride: tokens from one window to the next, from 1 to block_size.
 
@@ -26,22 +26,22 @@ class Windows:
         ConfigError: if the stride is out of range.
     """
 
-    def __init__(self, material: EvalText, block_size: int, stride: int) -> None:
+    def __init__(self, text: EvalText, block_size: int, stride: int) -> None:
         if not 1 <= stride <= block_size:
             raise ConfigError(
-                "The stride is out of range", got=stride, remedy=f"Give 1 to the model's context, {block_size}."
+                "The stride is out of range", got=stride, remedy=f"Give 1 to {block_size}, the model's context."
             )
-        self.material, self.block_size = material, block_size
-        ends = np.append(material.readings[1:], len(material.tokens))
-        targets = ends - material.readings - 1  # the first token of a reading is none
+        self.text, self.block_size = text, block_size
+        ends = np.append(text.sequences[1:], len(text.tokens))
+        targets = ends - text.sequences - 1  # the first token of a sequence is not one
         counts = np.where(targets > 0, 1 + np.maximum(0, -((block_size - targets) // stride)), 0)
-        reading = np.repeat(np.arange(len(counts)), counts)
+        sequence = np.repeat(np.arange(len(counts)), counts)
         number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        self._starts = material.readings[reading] + number * stride  # (windows,)
-        self._ends = ends[reading]
+        self._starts = text.sequences[sequence] + number * stride  # (windows,)
+        self._ends = ends[sequence]
         self._first_targets = np.maximum(
             self._starts + 1 + np.where(number > 0, block_size - stride, 0),
-            (material.readings + material.leads)[reading],
+            (text.sequences + text.leads)[sequence],
         )
 
     def __len__(self) -> int:
@@ -52,18 +52,18 @@ class Windows:
 
         Returns:
             Three arrays (rows, time), time being the longest's, at most block_size:
-            x: token ids; 0 behind the end of a reading.
+            x: token ids; 0 beyond the end of a sequence.
             y: the token that follows each of x, or IGNORE_INDEX where it is not to be predicted here.
-            places: where each of y stands in the material.
+            places: the position of each of y in the text.
         """
         starts, ends = self._starts[first:stop, None], self._ends[first:stop, None]  # (rows, 1)
         time = min(self.block_size, int((ends - starts).max()) - 1)
         places = starts + np.arange(time + 1)  # (rows, time + 1)
-        tokens = self.material.tokens
+        tokens = self.text.tokens
         ids = tokens[np.minimum(places, len(tokens) - 1)].astype(np.int64)
         x = np.where(places < ends, ids, 0)[:, :-1]
         places = places[:, 1:]
         wanted = (places >= self._first_targets[first:stop, None]) & (places < ends)
-        if self.material.segment_length:
-            wanted &= places % self.material.segment_length != 0
+        if self.text.segment_length:
+            wanted &= places % self.text.segment_length != 0
         return x, np.where(wanted, ids[:, 1:], IGNORE_INDEX), places

@@ -155,5 +155,5 @@ def _check(found: EvalMetrics) -> None:
     parts = (found.calibration, found.by_context, found.by_frequency, found.by_document)
     if not (found.tokens and found.bytes_per_token and all(parts) and all(group.tokens for group in groups)):
         raise ValueError("figures of nothing")
-    if "uniform" not in found.yardsticks or len(found.by_document) != found.documents:
+    if "uniform" not in found.baselines or len(found.by_document) != found.documents:
         raise ValueError("figures of something else")

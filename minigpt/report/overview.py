@@ -92,7 +92,7 @@ def _quality(run: RunFacts) -> list[Child]:
 
 
 def _beside(found: EvalMetrics) -> str:
-    simple = {name: estimate.value for name, estimate in found.yardsticks.items()}
+    simple = {name: estimate.value for name, estimate in found.baselines.items()}
     if "bigram" not in simple:
         return f"Guessing blindly would have a loss of {simple['uniform']:.3f}."
     said = f"Guessing blindly would have a loss of {simple['uniform']:.3f}, knowing how often each token occurs "

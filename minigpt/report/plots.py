@@ -48,7 +48,7 @@ def loss_curve(runs: Sequence[RunFacts], by: Literal["tokens", "seconds"] = "tok
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(engineering())
         if len(runs) == 1:
-            _yardsticks(axes, runs[0])
+            _baselines(axes, runs[0])
         axes.set_xlabel(f"{over} (log scale)" if by == "tokens" else over)
         axes.set_ylabel("loss, nats per token" if same else what)
         if same and axes.get_ylim()[1] < HIGHEST_LOSS:
@@ -200,11 +200,11 @@ def _losses(axes: Any, run: RunFacts, place: int, by: tuple[str, int], *, alone:
     axes.plot(x, y, linestyle=DASHES[0 if alone else val], marker=MARKERS[val], color=SERIES[val], label=label)
 
 
-def _yardsticks(axes: Any, run: RunFacts) -> None:
+def _baselines(axes: Any, run: RunFacts) -> None:
     """Draws what simple models reach, as lines that bear their names."""
     if run.evaluation is None:
         return
-    for name, estimate in run.evaluation.metrics.yardsticks.items():
+    for name, estimate in run.evaluation.metrics.baselines.items():
         axes.axhline(estimate.value, color=MUTED, linestyle=":", lw=1)
         axes.annotate(
             name,

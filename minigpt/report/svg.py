@@ -21,7 +21,7 @@ from minigpt.report.html import Html, element, shown
 
 INK, MUTED, GRID, PAPER = "#000011", "#000012", "#000013", "#000014"
 SERIES = ("#000021", "#000022", "#000023", "#000024", "#000025", "#000026")
-"""Stand-ins for the page's colours: words and lines; yardsticks; the grid; what is behind; and things told apart."""
+"""Stand-ins for the page's colours: words and lines; baselines; the grid; what is behind; and things told apart."""
 
 VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"} | {
     colour: f"series-{number}" for number, colour in enumerate(SERIES, start=1)

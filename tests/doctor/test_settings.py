@@ -118,12 +118,12 @@ def test_where_pairs_are_all_there_is_nobody_need_do_better(data, ordered):
 
 def test_the_loss_of_pairs_is_the_evaluations(run_folder, dataset, tmp_path):
     run = shutil.copytree(run_folder, tmp_path / "run")
-    exact = evaluate(run, machine=RunFolder(run).config().machine).metrics.yardsticks["bigram"].value
+    exact = evaluate(run, machine=RunFolder(run).config().machine).metrics.baselines["bigram"].value
     assert pairs_loss(dataset) == pytest.approx(exact, abs=1e-5)
     folder = RunFolder(run)
     measured(RunSnapshot.read(run), "best", dataset, folder.config().machine, lambda *_: None)
     content = json.loads(folder.evaluation_file.read_text())
-    content["evaluation"]["metrics"]["yardsticks"]["bigram"]["value"] = 1.25  # of a text too long to count here
+    content["evaluation"]["metrics"]["baselines"]["bigram"]["value"] = 1.25  # of a text too long to count here
     folder.evaluation_file.write_text(json.dumps(content))
     assert read_evidence(run).pairs == 1.25
     content["made_of"]["val"] = "another text"

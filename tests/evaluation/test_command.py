@@ -22,7 +22,7 @@ def call(call):
     return partial(call, "evaluate")
 
 
-def test_the_tables_say_what_each_figure_means(call, run_folder):
+def test_the_tables_explain_each_metric(call, run_folder):
     code, out, err = call(run_folder)
     assert (code, err) == (0, "")
     for words in (
@@ -49,7 +49,7 @@ def test_json_is_one_object_and_nothing_else(call, run_folder, data_folder):
     found = json.loads(out)
     assert out.count("\n") == 1
     assert found["stride"] == 8
-    assert found["loss"] == pytest.approx(found["yardsticks"]["uniform"]["value"], rel=0.9)
+    assert found["loss"] == pytest.approx(found["baselines"]["uniform"]["value"], rel=0.9)
 
 
 def test_a_strangers_words_steer_no_terminal(call, run_folder, tmp_path):
@@ -82,8 +82,8 @@ def test_documents_are_named_by_their_files(call, text_folder, run_folder, tmp_p
     assert "val.documents is damaged" in err
 
 
-def test_texts_folders_and_a_picture(call, run_folder, text_folder, tmp_path):
-    code, out, _ = call(run_folder, "--text", text_folder, "--picture", tmp_path / "p.png")
+def test_texts_folders_and_a_plot(call, run_folder, text_folder, tmp_path):
+    code, out, _ = call(run_folder, "--text", text_folder, "--plot", tmp_path / "p.png")
     assert code == 0
     assert "30 documents" in out
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
@@ -92,13 +92,16 @@ def test_texts_folders_and_a_picture(call, run_folder, text_folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--text"], "--text names nothing"),
-        (["--harness"], "--harness names nothing"),
-        (["--harness", "x", "--stride", "3"], "brings its own texts"),
+        (["--text"], "--text needs a value"),
+        (["--tasks"], "--tasks needs a value"),
+        (["--tasks", "x", "--stride", "3"], "come with their own texts"),
+        (["--tasks", "x", "--split", "val"], "come with their own texts"),
+        (["--text", "EMPTY", "--split", "val"], "Texts have no splits"),
+        (["--threads", "0"], "threads"),
         (["--text", "EMPTY"], "empty"),
         (["--text", "LATIN"], "not UTF-8"),
         (["--stride", "0"], "stride"),
-        (["--picture", "x.bmp"], ".png"),
+        (["--plot", "x.bmp"], ".png"),
         (["--device", "warp"], "warp"),
     ],
 )
@@ -118,10 +121,10 @@ def test_an_imported_run_has_no_training_data_to_compare_with(call, run_folder, 
     (run / "data.json").write_text(json.dumps({**known, "folder": "", "splits": {}}))
     code, out, _ = call(run, "--data", data_folder)
     assert code == 0
-    assert "training data is not at hand (the run does not name it)" in " ".join(out.split())
+    assert "training data is not available (the run does not name it)" in " ".join(out.split())
 
 
-def test_the_harness_from_the_command_line(call, run_folder, tmp_path, monkeypatch):
+def test_tasks_from_the_command_line(call, run_folder, tmp_path, monkeypatch):
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
@@ -130,11 +133,11 @@ def test_the_harness_from_the_command_line(call, run_folder, tmp_path, monkeypat
     for name, template in (("choose", CHOICE), ("reply", WRITING)):
         files.append(tmp_path / f"{name}.yaml")
         files[-1].write_text(template.format(name=name, file=tmp_path / "x.jsonl"))
-    code, out, _ = call(run_folder, "--harness", *files)
+    code, out, _ = call(run_folder, "--tasks", *files)
     assert code == 0
     assert "standard error" in out
     assert "choose" in out
-    code, out, _ = call(run_folder, "--harness", files[0], "--json")
+    code, out, _ = call(run_folder, "--tasks", files[0], "--json")
     assert [task["metric"] for task in json.loads(out)["tasks"]] == ["acc,none"]
 
 

@@ -73,7 +73,7 @@ def test_by_hand():
     assert (found.accuracy.value, found.top5_accuracy.value) == (0.5, 0.75)
     assert found.calibration_error == pytest.approx((abs(0.9 + 0.9 - 1) + 0.1 + 0) / 4)
     assert [(part.tokens, part.accuracy) for part in found.calibration] == [(1, 0), (2, 0.5), (1, 1)]
-    assert {name: estimate.value for name, estimate in found.yardsticks.items()} == {
+    assert {name: estimate.value for name, estimate in found.baselines.items()} == {
         "uniform": math.log(257),
         "unigram": 4.0,
         "bigram": 6.0,
@@ -148,7 +148,7 @@ def test_without_training_data_there_is_no_frequency():
     material, scores, _ = made_up(3, 100)
     found = eval_metrics(material, scores)
     assert found.by_frequency is None
-    assert list(found.yardsticks) == ["uniform"]
+    assert list(found.baselines) == ["uniform"]
     assert found.by_document[0].bigram is None
 
 

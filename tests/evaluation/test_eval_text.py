@@ -11,7 +11,7 @@ import pytest
 
 from minigpt.data import Dataset, TokenFile, TokenFileWriter, prepare
 from minigpt.errors import DataError
-from minigpt.evaluation.eval_text import split_material, text_material
+from minigpt.evaluation.eval_text import text_of_sources, text_of_split
 from minigpt.tokenizers import make_tokenizer
 
 BYTES = make_tokenizer("byte")
@@ -19,8 +19,8 @@ END = BYTES.end_of_text
 
 
 def test_a_split_is_one_reading_of_its_documents(dataset: Dataset):
-    material = split_material(dataset.val, dataset.tokenizer)
-    assert material.readings.tolist() == [0]
+    material = text_of_split(dataset.val, dataset.tokenizer)
+    assert material.sequences.tolist() == [0]
     assert len(material.documents) == dataset.card.val.documents
     ends = np.flatnonzero(dataset.val.tokens == END)
     np.testing.assert_array_equal(material.documents[1:], ends[:-1] + 1)
@@ -33,7 +33,7 @@ def test_a_split_is_one_reading_of_its_documents(dataset: Dataset):
 def test_stretches_drawn_by_themselves_are_documents_of_their_own(text_folder, tmp_path):
     prepare([str(text_folder)], tmp_path / "data", tokenizer="byte", split_by="sequence", block_size=64)
     data = Dataset.open(tmp_path / "data")
-    material = split_material(data.val, data.tokenizer)
+    material = text_of_split(data.val, data.tokenizer)
     assert data.val.segment_length == 64
     assert set(range(0, data.val.n_tokens, 64)) <= set(material.documents.tolist())
 
@@ -43,7 +43,7 @@ def test_a_split_with_nothing_to_predict_is_refused(tmp_path, ids):
     with TokenFileWriter(tmp_path / "val.tokens", 257, BYTES.identity) as writer:
         writer.append(np.array(ids, dtype=np.uint32), n_documents=1, n_bytes=1)
     with pytest.raises(DataError, match="nothing to predict"):
-        split_material(TokenFile.open(tmp_path / "val.tokens"), BYTES)
+        text_of_split(TokenFile.open(tmp_path / "val.tokens"), BYTES)
 
 
 def test_texts_are_read_one_by_one(tmp_path):
@@ -52,11 +52,11 @@ def test_texts_are_read_one_by_one(tmp_path):
     records = [{"text": "one"}, {"text": ""}, {"text": "two"}]
     (tmp_path / "c.jsonl").write_text("\n".join(map(json.dumps, records)))
     names = [str(tmp_path / name) for name in ("a.txt", "b.txt.gz", "c.jsonl")]
-    material = text_material(names, BYTES)
+    material = text_of_sources(names, BYTES)
     texts = [b"ab<|endoftext|>", "é".encode(), b"one", b"two"]
     expected = [token for text in texts for token in (END, *text)]  # what stands in a text is never special
     assert material.tokens.tolist() == expected
-    assert material.readings.tolist() == material.documents.tolist() == [0, 16, 19, 23]
+    assert material.sequences.tolist() == material.documents.tolist() == [0, 16, 19, 23]
     assert material.names == ("a.txt", "b.txt.gz", "c.jsonl:1", "c.jsonl:3")
     assert [material.beginning(number) for number in range(4)] == [text.decode() for text in texts]
     assert material.bytes_per_token == 1
@@ -65,12 +65,12 @@ def test_texts_are_read_one_by_one(tmp_path):
 def test_a_tokens_bytes_are_the_texts_own(tmp_path):
     tokenizer = make_tokenizer("char", ["abc"])
     (tmp_path / "a.txt").write_text("añb", encoding="utf-8")  # ñ is unknown, and two bytes all the same
-    assert text_material([str(tmp_path / "a.txt")], tokenizer).bytes_per_token == 4 / 3
+    assert text_of_sources([str(tmp_path / "a.txt")], tokenizer).bytes_per_token == 4 / 3
 
 
 def test_standard_input_is_a_text(monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"hello")))
-    assert len(text_material(["-"], BYTES).tokens) == 6
+    assert len(text_of_sources(["-"], BYTES).tokens) == 6
 
 
 @pytest.mark.parametrize(
@@ -80,4 +80,4 @@ def test_what_is_no_text_is_refused(tmp_path, content, message):
     if content is not None:
         (tmp_path / "x.txt").write_bytes(content)
     with pytest.raises(DataError, match=message):
-        text_material([str(tmp_path / "x.txt")], BYTES)
+        text_of_sources([str(tmp_path / "x.txt")], BYTES)

@@ -13,7 +13,7 @@ import pytest
 
 from minigpt.errors import ConfigError, DataError, MissingExtraError
 from minigpt.evaluation import evaluate, harness
-from minigpt.evaluation.eval_text import text_material
+from minigpt.evaluation.eval_text import text_of_sources
 from minigpt.evaluation.harness import HarnessModel, run_harness
 from minigpt.evaluation.scores import score
 from minigpt.runs.folder import load
@@ -109,7 +109,7 @@ def writer(text: str):
 def by_hand(loaded, tmp_path: Path, text: str, tail: int) -> tuple[float, bool]:
     """Log-likelihood of the last `tail` bytes of a text, in the windows of `evaluate`."""
     (tmp_path / "x.txt").write_text(text)
-    scores = score(loaded[0], text_material([str(tmp_path / "x.txt")], loaded[1]), CPU)
+    scores = score(loaded[0], text_of_sources([str(tmp_path / "x.txt")], loaded[1]), CPU)
     return -float(scores.nll[-tail:].sum(dtype=np.float64)), bool((scores.rank[-tail:] == 0).all())
 
 
@@ -146,7 +146,7 @@ def test_tasks_of_ones_own_run_offline(loaded, run_folder, task, tmp_path):
     tasks = [task(CHOICE, "choose"), task(ROLLING, "roll"), task(WRITING, "reply")]
     calls = []
     results = run_harness(
-        model, tokenizer, CPU, tasks, write=write, on_progress=lambda done, total: calls.append(done <= total)
+        model, tokenizer, CPU, tasks, generate=write, on_progress=lambda done, total: calls.append(done <= total)
     )
     found = {(result.task, result.metric): result for result in results}
     assert set(found) == {
@@ -199,28 +199,28 @@ def test_an_unknown_task_is_named(loaded, task, tmp_path, monkeypatch):
     own = partial(harness.TaskManager, include_path=str(tmp_path))  # looking through all of its own takes seconds
     monkeypatch.setattr(harness, "TaskManager", lambda include_defaults: own(include_defaults=not include_defaults))
     with pytest.raises(ConfigError, match=r"hellaswg.*Did you mean hellaswag"):
-        run_harness(*loaded, CPU, ["hellaswg"], write=writer("")[0])
+        run_harness(*loaded, CPU, ["hellaswg"], generate=writer("")[0])
     with pytest.raises(ConfigError, match=r"no such task file.*nowhere\.yaml"):
-        run_harness(*loaded, CPU, ["hellaswag", "nowhere.yaml"], write=writer("")[0])
+        run_harness(*loaded, CPU, ["hellaswag", "nowhere.yaml"], generate=writer("")[0])
 
 
 def test_a_task_that_runs_what_a_model_writes_is_refused(loaded, task):
     file = task("unsafe_code: true" + CHOICE, "unsafe")
     with pytest.raises(ConfigError, match="runs what a model writes"):
-        run_harness(*loaded, CPU, [file], write=writer("")[0])
+        run_harness(*loaded, CPU, [file], generate=writer("")[0])
 
 
 def test_a_task_that_makes_no_sense_is_one_message(loaded, tmp_path):
     (tmp_path / "bad.yaml").write_text("task: bad\ndataset_path: [")
     with pytest.raises(DataError, match="cannot be read"):
-        run_harness(*loaded, CPU, [str(tmp_path / "bad.yaml")], write=writer("")[0])
+        run_harness(*loaded, CPU, [str(tmp_path / "bad.yaml")], generate=writer("")[0])
 
 
 def test_a_task_whose_data_are_missing_is_one_message(loaded, task, tmp_path):
     file = task(CHOICE, "gone")
     (tmp_path / "gone.jsonl").unlink()
     with pytest.raises(DataError, match=r"gone\.jsonl"):
-        run_harness(*loaded, CPU, [file], write=writer("")[0])
+        run_harness(*loaded, CPU, [file], generate=writer("")[0])
 
 
 def test_without_the_extra_its_name_is_said(monkeypatch):

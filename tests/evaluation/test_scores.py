@@ -15,7 +15,7 @@ from minigpt.config import GPTConfig
 from minigpt.data import Dataset
 from minigpt.errors import ConfigError, DeviceError
 from minigpt.evaluation import split_loss
-from minigpt.evaluation.eval_text import EvalText, split_material, text_material
+from minigpt.evaluation.eval_text import EvalText, text_of_sources, text_of_split
 from minigpt.evaluation.scores import Scores, TokenScorer, score
 from minigpt.model import GPT
 from minigpt.runtime import detect_runtime
@@ -40,7 +40,7 @@ def model() -> GPT:
 def text(dataset: Dataset) -> EvalText:
     """300 tokens of a split."""
     shard = dataclasses.replace(dataset.val, tokens=dataset.val.tokens[:300])
-    return split_material(shard, dataset.tokenizer)
+    return text_of_split(shard, dataset.tokenizer)
 
 
 def plain(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -168,8 +168,8 @@ def test_a_text_has_the_same_figures_whatever_stands_beside_it(model, tmp_path, 
     files = [tmp_path / name for name in ("a.txt", "b.txt", "c.txt")]
     for file, words in zip(files, ("the cat sees the dog, and more than a window", "x", "a fox"), strict=True):
         file.write_text(words)
-    together = score(model, text_material(map(str, files), dataset.tokenizer), CPU)
-    alone = [score(model, text_material([str(file)], dataset.tokenizer), CPU) for file in files]
+    together = score(model, text_of_sources(map(str, files), dataset.tokenizer), CPU)
+    alone = [score(model, text_of_sources([str(file)], dataset.tokenizer), CPU) for file in files]
     np.testing.assert_allclose(together.nll, np.concatenate([s.nll for s in alone]), rtol=1e-5, atol=1e-5)
 
 

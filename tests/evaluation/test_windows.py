@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from minigpt.config import IGNORE_INDEX
 from minigpt.data import BatchLoader, Dataset
 from minigpt.errors import ConfigError
-from minigpt.evaluation.eval_text import EvalText, split_material
+from minigpt.evaluation.eval_text import EvalText, text_of_split
 from minigpt.evaluation.windows import Windows
 from minigpt.tokenizers import make_tokenizer
 
@@ -43,7 +43,7 @@ def test_each_token_is_predicted_once_with_enough_context(lengths, block_size, d
         assert x.shape[1] <= block_size
         for row, column in np.argwhere(y != IGNORE_INDEX):
             place = places[row, column]
-            start = text.readings[np.searchsorted(text.readings, place, side="right") - 1]
+            start = text.sequences[np.searchsorted(text.sequences, place, side="right") - 1]
             assert y[row, column] == place
             context = x[row, : column + 1]
             np.testing.assert_array_equal(context, np.arange(place - column - 1, place))  # the tokens just before it
@@ -52,7 +52,7 @@ def test_each_token_is_predicted_once_with_enough_context(lengths, block_size, d
             predicted.append(place)
     targets = [
         start + i
-        for start, lead, length in zip(text.readings, leads, lengths, strict=True)
+        for start, lead, length in zip(text.sequences, leads, lengths, strict=True)
         for i in range(lead, length)
         if not segment_length or (start + i) % segment_length
     ]
@@ -61,7 +61,7 @@ def test_each_token_is_predicted_once_with_enough_context(lengths, block_size, d
 
 @pytest.mark.parametrize("block_size", [32, 7])
 def test_side_by_side_they_are_the_sequences_of_training(dataset: Dataset, block_size):
-    windows = Windows(split_material(dataset.val, dataset.tokenizer), block_size, block_size)
+    windows = Windows(text_of_split(dataset.val, dataset.tokenizer), block_size, block_size)
     batches = BatchLoader(dataset.val, block_size, 3)
     for number, batch in enumerate(batches.in_order()):
         x, y, _ = windows.rows(3 * number, 3 * number + 3)

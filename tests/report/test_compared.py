@@ -50,7 +50,7 @@ def of_documents(losses, tokens=None):
         top5_accuracy=some,
         calibration_error=0.1,
         calibration=(),
-        yardsticks={"uniform": Estimate(9.0)},
+        baselines={"uniform": Estimate(9.0)},
         by_context=(),
         by_frequency=None,
         by_document=documents,
@@ -67,17 +67,17 @@ def test_context_is_read_only_where_the_bigram_is_beaten_by_more_than_chance():
         pairs = zip(found.by_document, np.broadcast_to(below, 100), strict=True)
         groups = tuple(replace(one, bigram=one.loss + float(away)) for one, away in pairs)
         mean = Estimate(float(np.mean([group.bigram for group in groups])))
-        return replace(found, by_document=groups, yardsticks={**found.yardsticks, "unigram": mean, "bigram": mean})
+        return replace(found, by_document=groups, baselines={**found.baselines, "unigram": mean, "bigram": mean})
 
     surely, maybe, not_so = beside(0.05), beside(0.05 + chance.permutation([-1.0, 1.0] * 50)), beside(-0.05)
     assert [beats_bigram(one) for one in (surely, maybe, not_so)] == [True, False, False]
-    assert maybe.loss.value < maybe.yardsticks["bigram"].value
+    assert maybe.loss.value < maybe.baselines["bigram"].value
     assert "has learned to read what stands before" in _beside(surely)
     assert "by no more than chance, and barely reads" in _beside(maybe)
     assert "has not learned to read context yet" in _beside(not_so)
     single = replace(surely, by_document=surely.by_document[:1])
     assert not beats_bigram(single)
-    value = single.yardsticks["bigram"].value
+    value = single.baselines["bigram"].value
     assert beats_bigram(replace(single, loss=Estimate(value - 2, (value - 3, value - 1))))
 
 

@@ -414,7 +414,7 @@ def test_figures_are_kept_and_used_only_for_the_same_model_and_text(run, monkeyp
     assert again() == first
     assert len(calls) == 1
     content = json.loads(folder.evaluation_file.read_text("utf-8"))
-    useless = [("by_context", []), ("tokens", 0), ("yardsticks", {}), ("calibration", []), ("documents", 99)]
+    useless = [("by_context", []), ("tokens", 0), ("baselines", {}), ("calibration", []), ("documents", 99)]
 
     def with_figure(name, value):
         figures = {**content["evaluation"]["metrics"], name: value}

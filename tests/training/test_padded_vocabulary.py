@@ -45,7 +45,7 @@ def test_a_resumed_run_is_exact(padded_run, data_folder, tmp_path):
 
 def test_baselines_ignore_the_padding(padded_run):
     found = evaluate(padded_run).metrics
-    assert found.yardsticks["uniform"].value == math.log(257)
+    assert found.baselines["uniform"].value == math.log(257)
     assert np.isfinite(found.loss.value)
 
 
