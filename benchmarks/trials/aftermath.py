@@ -22,7 +22,7 @@ KILLED = {
     "prepare": "prepare stories --out out --block-size 8 --tokenizer bpe:280",
     "import": "import model --run new",
     "report": "report run --prompt cat",
-    "evaluate": "evaluate run --picture out.png",
+    "evaluate": "evaluate run --plot out.png",
     "export": "export run --out out",
     "samples": "samples run --prompt cat --tokens 20",
     "generate": "generate run --max-new-tokens 40 --seed 1",

@@ -63,7 +63,7 @@ FORMS: dict[str, list[str]] = {
         "evaluate run --text stories",
         "evaluate run --text records.jsonl",
         "evaluate run --text=- < stories/00.txt",
-        "evaluate imported --data data --picture out.png",
+        "evaluate imported --data data --plot out.png",
     ],
     "doctor": ["doctor run", "doctor run --json", "doctor run --data data", "doctor imported"],
     "report": ["report run", "report run --no-evaluate", "report run imported --no-evaluate --out page.html"],

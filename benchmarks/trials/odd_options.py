@@ -50,7 +50,7 @@ PLACES = [
     *("../" * 3 + "x" * 400, "x/" * 200),
 ]
 UNKNOWN = ["--nope", "--", "-", "-x", "--help", "-h", "--version", "--no-", "--run", "--=x", "--json"]
-SLOW = {"--harness", "--tensorboard"}
+SLOW = {"--tasks", "--tensorboard"}
 """Options that import for seconds: tried now and then."""
 
 

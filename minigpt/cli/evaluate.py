@@ -49,7 +49,8 @@ def evaluate_command(
     """Measure how well a trained model predicts a text, compared with simple baselines.
 
     Reports loss, perplexity, bits per byte, accuracy and calibration with 95 % intervals, and the loss by context
-    length, token frequency and document. The whole text is evaluated, so the same run and text always give the same result.
+    length, token frequency and document. The whole text is evaluated, so the same run and text always give the same
+    result.
 
     Examples:
 

@@ -44,7 +44,7 @@ def draw_evaluation(evaluation: Evaluation, file: Path) -> None:
     try:
         save(figure, file)
     except OSError as error:
-        remedy = "Name another file with --picture."
+        remedy = "Name another file with --plot."
         raise ConfigError("The picture cannot be written", got=f"{file}: {why(error)}", remedy=remedy) from error
 
 

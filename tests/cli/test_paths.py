@@ -41,7 +41,7 @@ WRITING = {
     "train": ["--data", "DATA", "--run", "PATH"],
     "export": ["RUN", "--out", "PATH"],
     "report": ["RUN", "--no-evaluate", "--no-samples", "--out", "PATH.html"],
-    "evaluate": ["RUN", "--picture", "PATH.png"],
+    "evaluate": ["RUN", "--plot", "PATH.png"],
 }
 
 PLACES = ["y" * 300, "x/" * 200 + "x" * 300, "FILE/inside", "nowhere/at/all"]
@@ -200,7 +200,7 @@ def test_a_run_may_have_any_name_that_the_system_takes(call, data_folder, tmp_pa
         ("resume", run, "--steps", 4),
         ("generate", run, "--max-new-tokens", 3),
         ("samples", run),
-        ("evaluate", run, "--picture", run / "picture\udcff.png"),
+        ("evaluate", run, "--plot", run / "picture\udcff.png"),
         ("doctor", run),
         ("report", run),
         ("export", run, "--out", out),

@@ -142,7 +142,7 @@ def test_tasks_from_the_command_line(call, run_folder, tmp_path, monkeypatch):
 
 
 def test_progress_on_a_terminal_and_elsewhere(monkeypatch, capsys):
-    monkeypatch.setattr(progress_module, "PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr(progress_module, "LINE_SECONDS", 0.0)
     for terminal in (False, True):
         monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
         with progress_module.progress() as show:
@@ -151,7 +151,7 @@ def test_progress_on_a_terminal_and_elsewhere(monkeypatch, capsys):
         captured = capsys.readouterr()
         assert captured.out == ""
         assert "predicting" in captured.err
-    monkeypatch.setattr(progress_module, "PLAIN_SECONDS", 15.0)
+    monkeypatch.setattr(progress_module, "LINE_SECONDS", 15.0)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
     with progress_module.progress() as show:
         show("predicting", 1, 2)

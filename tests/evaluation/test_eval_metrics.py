@@ -136,7 +136,7 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says():
 def test_one_long_document_is_resampled_in_blocks_and_a_short_one_is_not():
     material, scores, _ = made_up(1, 12_345)
     found = eval_metrics(material, scores)
-    assert found.interval_from == "12 blocks of 1,000 tokens of the one document"
+    assert found.interval_from == "12 blocks of 1,000 tokens of this document"
     assert found.loss.interval[0] < found.loss.value < found.loss.interval[1]
     material, scores, _ = made_up(1, 9_000)
     found = eval_metrics(material, scores)

@@ -73,7 +73,7 @@ def test_a_texts_bits_are_of_its_own_bytes(run_folder, tmp_path):
     n_bytes = len(file.read_bytes())
     assert found.metrics.tokens == n_bytes
     assert found.metrics.bits_per_byte.value == pytest.approx(found.metrics.loss.value / math.log(2))
-    assert "too short for an interval" in found.notes[0]
+    assert "too short for intervals" in found.notes[0]
 
 
 def test_why_training_measured_another_loss(run_folder, text_folder, tmp_path):

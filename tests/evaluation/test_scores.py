@@ -203,5 +203,5 @@ def test_numbers_that_are_not_finite_are_an_error_and_no_figure(text):
 
 
 def test_no_batch_is_refused(model, text):
-    with pytest.raises(ConfigError, match="batch-size"):
+    with pytest.raises(ConfigError, match="batch size"):
         score(model, text, CPU, batch_size=0)
