@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict
 
@@ -128,6 +128,16 @@ def read_metrics(file: Path, kind: str | None = None) -> list[dict[str, Any]]:
     """
     records = [record for _, record in _lines(file)]
     return [record for record in records if kind in (None, record.get("kind")) and _is_whole(record)]
+
+
+def number(value: Any) -> float:
+    """Returns a value of a record as a number; NaN if it is none."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+
+
+def column(records: Iterable[Mapping[str, Any]], name: str) -> list[float]:
+    """Returns one value of each record, NaN where it is no number."""
+    return [number(record.get(name)) for record in records]
 
 
 def _is_whole(record: dict[str, Any]) -> bool:

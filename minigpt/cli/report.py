@@ -1,4 +1,4 @@
-"""`minigpt report`: all that is known of runs, as one HTML page.
+"""`minigpt report`: one HTML page about a run, or one that compares several.
 
 Not here: the page (minigpt.report).
 """
@@ -24,10 +24,10 @@ def report_command(
     device: str = "auto",
     precision: Precision = "auto",
 ) -> None:
-    """Write one HTML page about a run, or one that compares several: open it in any browser, without a network.
+    """Write one HTML page about a run, or one that compares several. Any browser opens it, without a network.
 
-    Curves, figures with their intervals, what is wrong and what mends it, what the model says at each epoch and how
-    much of that is copied, settings, parameters, text, machine, and the commands that make it again.
+    The page shows training curves, metrics with their intervals, the doctor's diagnosis, samples at each epoch and how
+    much of them is copied, settings, parameters, data, environment, and the commands that reproduce the run.
 
     Examples:
 
@@ -40,19 +40,20 @@ def report_command(
     runs
         Run folders of `minigpt train`, one or more.
     out
-        The file; report.html in the first run's folder when left out. An HTML page that is there is replaced, any other
-        file is left as it is.
+        The file to write, by default report.html in the first run's folder. An existing HTML page is replaced; any
+        other file is an error.
     prompt
-        A text that a model continues at each checkpoint, beside the fixed passages; may be given several times. Of
-        several runs, only the latest checkpoints continue it.
+        A prompt that the model continues at each checkpoint, in addition to the fixed ones. May be given several times.
+        In a comparison, only the latest checkpoints continue it.
     data
-        Data set to measure on, made with the same tokenizer; the one each run was trained on when left out.
+        Data set to evaluate on, prepared with the same tokenizer; by default, the one each run was trained on.
     checkpoint
-        What is measured: best (lowest validation loss), latest, or a step number.
+        Checkpoint to evaluate: best (lowest validation loss), latest, or a step number.
     evaluate
-        Measure the figures, unless those from before still hold: the longest part where the validation text is large.
+        Evaluate the model. Earlier results are reused as long as they still hold. With a large validation text, this
+        takes the longest.
     samples
-        Say what the models wrote, how diverse it is, and how much of it stands in the training text.
+        Show samples, how diverse they are, and how much of them occurs in the training text.
     device
         auto, cpu, cuda, mps.
     precision
@@ -62,7 +63,7 @@ def report_command(
     from minigpt.cli.progress import progress
     from minigpt.report import ReportOptions, write_report
 
-    wishes = ReportOptions(
+    options = ReportOptions(
         data=data,
         checkpoint=checkpoint,
         evaluate=evaluate,
@@ -70,10 +71,9 @@ def report_command(
         prompts=tuple(prompt or ()),
         machine=MachineConfig(device=device, precision=precision),
     )
+    missing: list[str] = []
     with progress() as on_progress:
-        left_out: list[str] = []
-        file = write_report(runs, out, wishes=wishes, on_progress=on_progress, on_left_out=left_out.append)
-    size = file.stat().st_size / 1000
-    for text in left_out:
-        say(f"left out: {text}")
-    Console().print(f"report: {file} ({size:,.0f} kB)")
+        file = write_report(runs, out, options=options, on_progress=on_progress, on_missing=missing.append)
+    for text in missing:
+        say(f"not in the report: {text}")
+    Console().print(f"report: {file} ({file.stat().st_size / 1000:,.0f} kB)")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -56,10 +57,16 @@ class EvalText:
 
     def beginning(self, document: int) -> str:
         """Returns the first words of a document."""
-        start, *end = self.documents[document : document + 2]
-        ids = self.tokens[start : min([start + BEGINNING_TOKENS, *end])]
-        text = self.tokenizer.decode(ids[ids != self.tokenizer.end_of_text])
-        return " ".join(text.rstrip("\ufffd").split())[:BEGINNING_LENGTH]
+        return first_words(self.tokenizer, self.tokens, *self.documents[document : document + 2].tolist())
+
+
+def first_words(tokenizer: Tokenizer, tokens: npt.NDArray[Any], start: int, end: int | None = None) -> str:
+    """Returns the first words of a document whose tokens begin at `start`."""
+    stop = start + BEGINNING_TOKENS
+    ids = np.asarray(tokens[start : stop if end is None else min(stop, end)])
+    if ends := np.flatnonzero(ids == tokenizer.end_of_text).tolist():
+        ids = ids[: ends[0]]
+    return " ".join(tokenizer.decode(ids).rstrip("\ufffd").split())[:BEGINNING_LENGTH]
 
 
 def text_of_split(split: TokenFile, tokenizer: Tokenizer, names: Sequence[str] | None = None) -> EvalText:

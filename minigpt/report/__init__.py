@@ -1,7 +1,7 @@
-"""All that is known of runs, as one HTML page that needs nothing else.
+"""What is known of runs, as one HTML page that needs nothing else.
 
-collect.py collects facts, html.py and svg.py write without trusting anyone's words, the files of pictures and sections
-draw and say, and page.py puts them in order.
+collect.py reads and measures; each *_section.py returns the content of a section, which a template in templates/ shows;
+plots.py and svg.py make its plots; page.py puts the sections in order.
 """
 
 from minigpt.report.collect import ReportOptions

@@ -21,12 +21,11 @@ from minigpt.generation.sample_log import SampleRecord
 from minigpt.report.cache import measured, remembered
 from minigpt.report.commands_section import placeholders
 from minigpt.report.facts import RunFacts
-from minigpt.report.html import shown
-from minigpt.report.sample_analysis import SampleAnalysis, fixed_texts, own_texts
-from minigpt.report.sample_analysis import measured as measured_texts
+from minigpt.report.sample_analysis import SampleAnalysis, analyze_samples, fixed_samples, prompted_samples
 from minigpt.runs.folder import RunFolder
 from minigpt.runs.snapshot import RunSnapshot
 from minigpt.runtime import detect_runtime, is_out_of_memory
+from minigpt.text_utils import escape_control
 
 Progress = Callable[[str, int, int], None]
 Found = TypeVar("Found")
@@ -80,7 +79,7 @@ class ReportOptions:
 
 
 def collect_facts(
-    paths: Sequence[Path | str], wishes: ReportOptions, on_progress: Progress = lambda phase, done, total: None
+    paths: Sequence[Path | str], options: ReportOptions, on_progress: Progress = lambda phase, done, total: None
 ) -> list[RunFacts]:
     """Returns what is known of each run.
 
@@ -88,17 +87,17 @@ def collect_facts(
         MiniGPTError: if one is no run, or lacks what was asked for by name.
     """
     folders = [RunFolder.open(path) for path in paths]
-    asked = wishes.machine
+    asked = options.machine
     if (asked.device, asked.precision) != ("auto", "auto"):
         detect_runtime(asked.device, asked.precision)  # raises now what would pass for a lack of figures later
     several = len(folders) > 1
     return [
-        _gather(folder, label, wishes, on_progress, several=several)
+        _gather(folder, label, options, on_progress, several=several)
         for folder, label in zip(folders, _labels(folders), strict=True)
     ]
 
 
-def _gather(folder: RunFolder, label: str, wishes: ReportOptions, on_progress: Progress, *, several: bool) -> RunFacts:
+def _gather(folder: RunFolder, label: str, options: ReportOptions, on_progress: Progress, *, several: bool) -> RunFacts:
     missing: list[str] = []
 
     def tried(read: Callable[[], Found], otherwise: Found, what: str, named: bool = False) -> Found:
@@ -114,16 +113,16 @@ def _gather(folder: RunFolder, label: str, wishes: ReportOptions, on_progress: P
             missing.append(f"{what}: there is not enough memory. Try --device cpu, or leave it out: {LEFT_OUT}.")
         return otherwise
 
-    run = RunSnapshot.read(folder, wishes.data)
+    run = RunSnapshot.read(folder, options.data)
     missing += [_told(error, UNREAD[name]) for name, error in run.errors.items()]
     nothing: tuple[Evaluation | None, bool] = (None, False)
     evaluation, unseen = nothing
-    if wishes.evaluate:
+    if options.evaluate:
         evaluation, unseen = tried(
-            lambda: _measured(run, wishes, missing.append, on_progress),
+            lambda: _measured(run, options, missing.append, on_progress),
             nothing,
             "Nothing was measured",
-            named=wishes.data is not None or wishes.checkpoint != "best",
+            named=options.data is not None or options.checkpoint != "best",
         )
     diagnosis: Diagnosis | None = None
     if run.data["splits"]:  # else it was imported, and there is no training to look at
@@ -134,10 +133,10 @@ def _gather(folder: RunFolder, label: str, wishes: ReportOptions, on_progress: P
         prepared=run.dataset_card,
         evaluation=evaluation,
         unseen=unseen,
-        said=_said(run, wishes, tried, on_progress, several=several) if wishes.samples else SampleAnalysis(),
+        sampled=_sampled(run, options, tried, on_progress, several=several) if options.samples else SampleAnalysis(),
         diagnosis=diagnosis,
         missing=tuple(missing),
-        places=placeholders(folder, (run.data["folder"], wishes.data), run.dataset_card, run.origin),
+        places=placeholders(folder, (run.data["folder"], options.data), run.dataset_card, run.origin),
     )
 
 
@@ -148,7 +147,7 @@ def _told(error: MiniGPTError, what: str) -> str:
 
 
 def _measured(
-    run: RunSnapshot, wishes: ReportOptions, note: Callable[[str], None], on_progress: Progress
+    run: RunSnapshot, options: ReportOptions, note: Callable[[str], None], on_progress: Progress
 ) -> tuple[Evaluation | None, bool]:
     """Returns the figures, and whether they are of the validation split that belongs to the run's training text."""
     splits = run.data["splits"]
@@ -156,17 +155,17 @@ def _measured(
     try:
         dataset = run.dataset()
     except (DataError, TokenizerError) as error:
-        kept = None if wishes.data else remembered(run, wishes.checkpoint)
+        kept = None if options.data else remembered(run, options.checkpoint)
         if kept is None:
             raise
         note(_told(error, "Nothing was measured anew, the figures are those kept from before"))
         return kept, True
-    evaluation = measured(run, wishes.checkpoint, dataset, wishes.machine, on_progress)
+    evaluation = measured(run, options.checkpoint, dataset, options.machine, on_progress)
     return evaluation, known == [dataset.train.sha256, dataset.val.sha256]
 
 
-def _said(
-    run: RunSnapshot, wishes: ReportOptions, tried: Tried, on_progress: Progress, *, several: bool
+def _sampled(
+    run: RunSnapshot, options: ReportOptions, tried: Tried, on_progress: Progress, *, several: bool
 ) -> SampleAnalysis:
     """Returns what a run wrote; the figures of that need the text that it was trained on.
 
@@ -174,21 +173,21 @@ def _said(
     """
     none: list[SampleRecord] = []
     notes: dict[str, tuple[str, ...]] = {}
-    kept = tried(lambda: fixed_texts(run.folder, wishes.machine, on_progress), none, "No samples")
-    if wishes.prompts:
-        asked = wishes.prompts, "latest" if several else "all"
-        own = tried(lambda: own_texts(run.folder, *asked, wishes.machine, on_progress), none, "No own samples")
+    kept = tried(lambda: fixed_samples(run.folder, options.machine, on_progress), none, "No samples")
+    if options.prompts:
+        asked = options.prompts, "latest" if several else "all"
+        own = tried(lambda: prompted_samples(run.folder, *asked, options.machine, on_progress), none, "No own samples")
         kept = list(dict.fromkeys([*kept, *own]))
         tokenizer, context = run.folder.tokenizer(), run.config.model.block_size
         notes = {prompt: tuple(prompt_notes(tokenizer, prompt, context).values()) for prompt in {o.prompt for o in own}}
     if not kept:
         return SampleAnalysis()
     analysis = tried(
-        lambda: measured_texts(kept, run.training_data(), on_progress),
+        lambda: analyze_samples(kept, run.training_data(), on_progress),
         SampleAnalysis(kept),
         "No figures of the samples",
     )
-    return replace(analysis, notes=notes)
+    return replace(analysis, prompt_notes=notes)
 
 
 def _diagnosis(run: RunSnapshot) -> Diagnosis:
@@ -200,7 +199,7 @@ def _diagnosis(run: RunSnapshot) -> Diagnosis:
 
 def _labels(folders: Sequence[RunFolder]) -> list[str]:
     """Returns a name for each run: its folder's, with the parent's before it where two are called the same."""
-    short, long = ([shown(name)[:LABEL_LENGTH] for name in names] for names in _names(folders))
+    short, long = ([escape_control(name)[:LABEL_LENGTH] for name in names] for names in _names(folders))
     labels = [name if short.count(name) == 1 else longer for name, longer in zip(short, long, strict=True)]
     again: Counter[str] = Counter()
     for place, label in enumerate(labels):

@@ -6,7 +6,7 @@ Not here: where it comes from (collect.py), and what is made of it (the files of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,7 @@ from minigpt.data.dataset_card import DatasetCard
 from minigpt.doctor import Diagnosis
 from minigpt.evaluation import Evaluation
 from minigpt.model.accounting import parameter_count
+from minigpt.records import column, number
 from minigpt.report.sample_analysis import SampleAnalysis
 from minigpt.runs.snapshot import RunSnapshot
 from minigpt.text_utils import display_name, shell_line, words_of
@@ -31,7 +32,7 @@ class RunFacts(RunSnapshot):
         prepared: how the data set was made, if it is at hand.
         evaluation: the figures; None if nothing was measured.
         unseen: whether they are of the validation split that was kept out of the run's training.
-        said: what the model wrote, and the figures of that.
+        sampled: the samples, with their metrics.
         diagnosis: what the doctor says; None if it says nothing of such a run.
         missing: what is not in the report, as sentences.
         places: paths that the report does not tell, and what stands for each in a command: `RUN`, `DATA`, `TEXT`.
@@ -41,7 +42,7 @@ class RunFacts(RunSnapshot):
     prepared: DatasetCard | None
     evaluation: Evaluation | None
     unseen: bool
-    said: SampleAnalysis
+    sampled: SampleAnalysis
     diagnosis: Diagnosis | None
     missing: tuple[str, ...]
     places: Mapping[str, str]
@@ -102,16 +103,6 @@ class RunFacts(RunSnapshot):
         for path in sorted(self.places, key=len, reverse=True):
             text = text.replace(path.rstrip("/\\") or path, display_name(path))
         return text
-
-
-def number(value: Any) -> float:
-    """Returns a value of a record as a number; NaN if it is none."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-
-
-def column(records: Iterable[Mapping[str, Any]], name: str) -> list[float]:
-    """Returns one value of each record, NaN where it is no number."""
-    return [number(record.get(name)) for record in records]
 
 
 def one_tokenizer(runs: Sequence[RunFacts]) -> bool:

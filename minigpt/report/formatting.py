@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from minigpt.evaluation.metrics import Estimate
 from minigpt.text_utils import pluralize
 
-NONE = "–"
+MISSING = "–"
 
 
-def figure(value: float, form: str = "{:,.3f}") -> str:
-    """Returns a number in a form, or a dash if it is none."""
-    return form.format(value) if math.isfinite(value) else NONE
-
-
-def interval(estimate: Estimate, form: str = "{:,.3f}") -> str:
-    """Returns a figure's interval; nothing if it has none."""
-    return " to ".join(figure(end, form) for end in estimate.interval) if estimate.interval else ""
+def format_number(value: float, form: str = "{:,.3f}") -> str:
+    """Returns a number in a form, or a dash if it is not finite."""
+    return form.format(value) if math.isfinite(value) else MISSING
 
 
 def amount(value: float) -> str:
     """Returns a large number in three digits and a word: `1.31 million`."""
     if not math.isfinite(value):
-        return NONE
+        return MISSING
     rounded = float(f"{value:.3g}")
     for size, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
         if abs(value) >= 1e6 and abs(rounded) >= size:
@@ -35,7 +30,7 @@ def amount(value: float) -> str:
 def duration(seconds: float) -> str:
     """Returns a time in the unit that suits it."""
     if not math.isfinite(seconds):
-        return NONE
+        return MISSING
     for unit, word in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
         if seconds >= 2 * unit:
             return f"{seconds / unit:.1f} {word}"
@@ -44,9 +39,9 @@ def duration(seconds: float) -> str:
 
 def memory(size: float) -> str:
     """Returns a number of bytes."""
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else figure(size / 1e6, "{:,.0f} MB")
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else format_number(size / 1e6, "{:,.0f} MB")
 
 
-def listed(words: list[str]) -> str:
+def enumerate_words(words: Sequence[str]) -> str:
     """Returns words as a list within a sentence: `a, b and c`."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -1,6 +1,6 @@
-"""What the runs said, and the figures of that: diversity, repetition, known words, and what is copied.
+"""Samples of the runs and their metrics: diversity, repetition, known words, and what is copied from the training text.
 
-The texts come from RUN/samples.jsonl, or are made at the checkpoints that are there. Not here: how they are shown
+The samples come from RUN/samples.jsonl, or are generated from the checkpoints. Not here: how they are shown
 (samples_section.py).
 """
 
@@ -17,6 +17,7 @@ import torch
 
 from minigpt.config import MachineConfig
 from minigpt.data import Dataset
+from minigpt.evaluation.eval_text import first_words
 from minigpt.evaluation.memorization import CopyStats, document_start, find_copies
 from minigpt.evaluation.sample_metrics import SampleMetrics, real_samples, sample_metrics
 from minigpt.generation.sample_log import SampleRecord, fill_sample_log, read_sample_log
@@ -28,26 +29,23 @@ Progress = Callable[[str, int, int], None]
 Group = tuple[int, float]
 """A step and a temperature."""
 
-MARKED_TOKENS = 8
-"""A run of so many tokens that stands in the training text is shown as copied."""
+MIN_COPIED_TOKENS = 8
+"""A passage of this length that also occurs in the training text is marked as copied."""
 
-REAL_PIECES = 200
-"""So many pieces of real text say what is usual: shares of four of them would say little more than chance."""
-
-NAME_TOKENS = 16
-"""So many tokens of a document's beginning are its name, where nobody knows its file."""
+REFERENCE_PIECES = 200
+"""Pieces of real text for the metrics that do not depend on their number: shares of a few pieces are mostly noise."""
 
 TOKENS_AT_ONCE = 2**22
 
 
 @dataclass(frozen=True)
 class CopiedPassage:
-    """A part of a sample that stands word for word in the training text.
+    """A part of a sample that occurs word for word in the training text.
 
     Attributes:
         start, end: the characters of the sample.
-        tokens: how many they are.
-        document: what the document is called that they stand in, or one of several.
+        tokens: how many tokens they are.
+        document: the name of the document in which they occur, or of one of several.
     """
 
     start: int
@@ -58,39 +56,39 @@ class CopiedPassage:
 
 @dataclass(frozen=True)
 class SampleAnalysis:
-    """The texts of a run.
+    """The samples of a run.
 
     Attributes:
-        kept: all of them, by step.
-        metrics: of the texts of each step and temperature; empty without the training text.
-        real: the same of real validation text, cut as the samples of one group are; None without the data.
-        much_real: the same of more such pieces, for the figures that do not change with their number.
-        copies: what is copied in a text, by its places, where any of it is worth showing; parts may overlap.
-        notes: what the model does not see of the reader's own prompts, as sentences.
+        samples: all of them, by step.
+        metrics: of the samples of each step and temperature; empty without the training text.
+        reference: the same of as many pieces of real validation text of the same length; None without the data.
+        large_reference: the same of more pieces, for the metrics that do not depend on their number.
+        copies: the copied passages of a sample, if there are any; they may overlap.
+        prompt_notes: what the model does not see of the reader's own prompts, as sentences.
     """
 
-    kept: Sequence[SampleRecord] = ()
+    samples: Sequence[SampleRecord] = ()
     metrics: Mapping[Group, SampleMetrics] = field(default_factory=dict)
-    real: SampleMetrics | None = None
-    much_real: SampleMetrics | None = None
+    reference: SampleMetrics | None = None
+    large_reference: SampleMetrics | None = None
     copies: Mapping[SampleRecord, Sequence[CopiedPassage]] = field(default_factory=dict)
-    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    prompt_notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-def fixed_texts(folder: RunFolder, settings: MachineConfig, on_progress: Progress) -> list[SampleRecord]:
-    """Returns what a run said to its fixed prompts; without a history, what its checkpoints say to them now.
+def fixed_samples(folder: RunFolder, settings: MachineConfig, on_progress: Progress) -> list[SampleRecord]:
+    """Returns the samples of a run's fixed prompts: those on record, or else new ones from its checkpoints.
 
     Raises:
-        MiniGPTError: if there is neither a history, nor checkpoint and data to make one from.
+        MiniGPTError: if there are neither records, nor a checkpoint and data to make samples.
     """
     fixed = [one for one in read_sample_log(folder) if one.source == "fixed"]
     return fixed or fill_sample_log(folder, device=_device(folder, settings), on_progress=on_progress)
 
 
-def own_texts(
+def prompted_samples(
     folder: RunFolder, prompts: Sequence[str], checkpoint: str, settings: MachineConfig, on_progress: Progress
 ) -> list[SampleRecord]:
-    """Returns how a run's checkpoints, `all` or the `latest`, continue the reader's own prompts, as kept or else now.
+    """Returns how a run's checkpoints, `all` or the `latest`, continue the reader's own prompts.
 
     Raises:
         MiniGPTError: if a checkpoint cannot be read.
@@ -103,36 +101,38 @@ def _device(folder: RunFolder, settings: MachineConfig) -> torch.device:
     return restore_runtime(folder.environment(), settings).device
 
 
-def measured(kept: Sequence[SampleRecord], dataset: Dataset, on_progress: Progress) -> SampleAnalysis:
-    """Returns the texts with their figures."""
-    known = dataset.tokenizer.vocab_size
-    kept = [one for one in kept if all(0 <= token < known for token in one.ids)]
-    fixed = [one for one in kept if one.source == "fixed"]
+def analyze_samples(samples: Sequence[SampleRecord], dataset: Dataset, on_progress: Progress) -> SampleAnalysis:
+    """Returns the samples with their metrics; those with tokens that the tokenizer lacks are dropped."""
+    size = dataset.tokenizer.vocab_size
+    samples = [one for one in samples if all(0 <= token < size for token in one.ids)]
+    measured = [one for one in samples if one.source == "fixed"] or samples
+    if not measured:
+        return SampleAnalysis(samples)
     groups: dict[Group | str, list[SampleRecord]] = {}
-    for one in fixed or kept:
+    for one in measured:
         groups.setdefault((one.step, one.temperature), []).append(one)
-    if not groups:
-        return SampleAnalysis(kept)
     tokens: dict[Group | str, Sequence[Sequence[int]]] = {
         key: [one.ids for one in group] for key, group in groups.items()
     }
-    length = median_low(len(one.ids) for one in fixed or kept)
-    for name, n_samples in (("real", max(map(len, groups.values()))), ("much real", REAL_PIECES)):
-        tokens[name] = real_samples(dataset.val, n_samples, length)
-    figures = sample_metrics(tokens, dataset, on_progress)
-    real, much_real = figures.pop("real"), figures.pop("much real")
-    stats = {one: found for key, group in groups.items() for one, found in zip(group, figures[key].copied, strict=True)}
-    others = [one for one in kept if one not in stats]
+    length = median_low(len(one.ids) for one in measured)
+    tokens["reference"] = real_samples(dataset.val, max(map(len, groups.values())), length)
+    tokens["large reference"] = real_samples(dataset.val, REFERENCE_PIECES, length)
+    found = sample_metrics(tokens, dataset, on_progress)
+    stats = {one: each for key, group in groups.items() for one, each in zip(group, found[key].copied, strict=True)}
+    others = [one for one in samples if one not in stats]
     stats |= zip(others, find_copies(dataset.train, [one.ids for one in others]), strict=True)
-    named = _named(dataset)
-    copies = {one: found for one in kept if (found := _copies(one, stats[one], dataset, named))}
+    document_name = _document_names(dataset)
     return SampleAnalysis(
-        kept, {key: value for key, value in figures.items() if not isinstance(key, str)}, real, much_real, copies
+        samples,
+        {key: metrics for key, metrics in found.items() if not isinstance(key, str)},
+        found["reference"],
+        found["large reference"],
+        {one: copies for one in samples if (copies := _copies(one, stats[one], dataset, document_name))},
     )
 
 
-def _named(dataset: Dataset) -> Callable[[int], str]:
-    """Returns what tells the name of the training document that holds a place: its file's, or else its first words."""
+def _document_names(dataset: Dataset) -> Callable[[int], str]:
+    """Returns a function from a position in the training text to its document's name: its file, or its first words."""
     train, tokenizer = dataset.train, dataset.tokenizer
     names = dataset.documents(train)
 
@@ -142,28 +142,29 @@ def _named(dataset: Dataset) -> Callable[[int], str]:
         parts = (train.read(start, start + TOKENS_AT_ONCE) == tokenizer.end_of_text for start in starts)
         return np.concatenate([start + np.flatnonzero(part) for start, part in zip(starts, parts, strict=True)])
 
-    def name(place: int) -> str:
+    def name(position: int) -> str:
         if names is not None:
-            return names[int(np.searchsorted(ends(), place))]
-        begin = document_start(train, place, tokenizer.end_of_text)
-        return " ".join(tokenizer.decode(train.read(begin, begin + NAME_TOKENS)).split())
+            return names[int(np.searchsorted(ends(), position))]
+        return first_words(tokenizer, train.tokens, document_start(train, position, tokenizer.end_of_text))
 
     return name
 
 
-def _copies(one: SampleRecord, stats: CopyStats, dataset: Dataset, named: Callable[[int], str]) -> list[CopiedPassage]:
-    """Returns all runs of a text that are copied and long enough to be shown."""
+def _copies(
+    one: SampleRecord, stats: CopyStats, dataset: Dataset, document_name: Callable[[int], str]
+) -> list[CopiedPassage]:
+    """Returns all copied passages of a sample that are long enough to be marked."""
     tokenizer, found = dataset.tokenizer, []
     if tokenizer.decode(one.ids) != one.text:
-        return []  # somebody has changed it: nobody knows which tokens its characters are
-    for run in stats.runs(MARKED_TOKENS):
+        return []  # the text was edited: which tokens its characters are is unknown
+    for run in stats.runs(MIN_COPIED_TOKENS):
         if run.position is not None:
             start, end = (_characters(tokenizer, one, place) for place in (run.start, run.start + run.length))
-            found.append(CopiedPassage(start, end, run.length, named(run.position)))
+            found.append(CopiedPassage(start, end, run.length, document_name(run.position)))
     return found
 
 
 def _characters(tokenizer: Tokenizer, one: SampleRecord, place: int) -> int:
-    """Returns how many characters of a text are made by the tokens before a place; one that it cuts is none of them."""
-    before, behind = tokenizer.decode(one.ids[:place]), tokenizer.decode(one.ids[place:])
-    return len(before) - (before + behind != one.text)  # a part of a character is one U+FFFD
+    """Returns how many whole characters the tokens before a position make."""
+    before, after = tokenizer.decode(one.ids[:place]), tokenizer.decode(one.ids[place:])
+    return len(before) - (before + after != one.text)  # a part of a character is one U+FFFD

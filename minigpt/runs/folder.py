@@ -8,7 +8,7 @@
     metrics.jsonl          one JSON object a line, as it happens
     samples.jsonl          what it said after each epoch (see generation/history.py)
     training_metrics.png   the curves
-    evaluation.json        figures that `minigpt report` measured (see report/kept.py)
+    evaluation.json        figures that `minigpt report` measured (see report/cache.py)
     checkpoints/step-...   weights, optimizer, position (see checkpoint.py); step 0 only if there is an origin.json
     checkpoints/best.json  which of them has the lowest validation loss
 

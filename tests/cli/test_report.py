@@ -40,7 +40,7 @@ def test_prompts_of_ones_own_are_continued(call, run):
         (["nowhere"], "no run folder"),
         (["RUN", "--checkpoint", "999"], "no such checkpoint"),
         (["RUN", "--data", "nowhere"], "No such data set"),
-        (["RUN", "--out", "nowhere/x.html"], "folder is not there"),
+        (["RUN", "--out", "nowhere/x.html"], "folder does not exist"),
         (["RUN", "--device", "tpu"], "tpu"),
     ],
     ids=str,
@@ -57,7 +57,7 @@ def test_what_is_left_out_is_said_beside_the_result(call, run, tmp_path):
     (tmp_path / "first-data").rename(tmp_path / "moved")
     code, out, err = call("report", run, "--no-samples")
     assert (code, out.count("\n")) == (0, 1)
-    assert err.startswith("left out: Nothing was measured")
+    assert err.startswith("not in the report: Nothing was measured")
     assert "name it with --data" in err
 
 
@@ -65,7 +65,7 @@ def test_a_file_of_the_run_is_no_place_for_a_page(call, run):
     before = (run / "config.toml").read_bytes()
     code, out, err = call("report", run, "--out", run / "config.toml")
     assert (code, out) == (2, "")
-    assert "no HTML page" in err
+    assert "not an HTML page" in err
     assert (run / "config.toml").read_bytes() == before
 
 

@@ -257,12 +257,12 @@ def test_a_picture_without_training_data_says_so(run_folder, tmp_path):
     evaluation = evaluate(run_folder)
     found = dataclasses.replace(evaluation.metrics, by_frequency=None)
     draw_evaluation(dataclasses.replace(evaluation, metrics=found), tmp_path / "x.svg")
-    assert "not at hand" in (tmp_path / "x.svg").read_text()
+    assert "not available" in (tmp_path / "x.svg").read_text()
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "x", "no/such/folder/x.png"])
 def test_a_picture_that_cannot_be_written_is_refused_beforehand(tmp_path, name):
-    with pytest.raises(ConfigError, match="picture"):
+    with pytest.raises(ConfigError, match="plot"):
         check_picture(tmp_path / name)
 
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+
+from minigpt.report.facts import RunFacts
+from minigpt.report.overview import overview
+from minigpt.report.page import SECTIONS, render_template
 
 VOID = {"meta", "br", "col"}
 FOREIGN = {"script", "link", "iframe", "object", "embed", "img", "base", "form", "input", "audio", "video", "template"}
@@ -88,7 +93,7 @@ def sketched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes every picture an empty one, for tests of words: a page is then made in a tenth of the time."""
 
     def savefig(figure, stream, **rest):
-        stream.write('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>')
+        stream.write('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"></svg>')
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", savefig)
 
@@ -101,3 +106,14 @@ def copied(run_folder: Path, data_folder: Path, to: Path) -> Path:
     known = json.loads((to / "data.json").read_text("utf-8"))
     (to / "data.json").write_text(json.dumps({**known, "folder": str(data)}), encoding="utf-8")
     return to
+
+
+def section(key: str, runs: Sequence[RunFacts]) -> str:
+    """Returns a section of the page as HTML."""
+    [found] = [one for one in SECTIONS if one.key == key]
+    return render_template(found.template, s=found.content(runs), labels=[run.label for run in runs])
+
+
+def top(runs: Sequence[RunFacts]) -> str:
+    """Returns the top of the page as HTML."""
+    return render_template("overview.html", overview=overview(runs), labels=[run.label for run in runs])

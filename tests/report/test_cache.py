@@ -95,8 +95,8 @@ def test_too_little_memory_ends_no_report(run, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(cache, "evaluate", fail)
-    for wishes in (ReportOptions(samples=False), ReportOptions(samples=False, checkpoint="latest")):
-        words = Page(write_report([run], wishes=wishes).read_text("utf-8")).words
+    for options in (ReportOptions(samples=False), ReportOptions(samples=False, checkpoint="latest")):
+        words = Page(write_report([run], options=options).read_text("utf-8")).words
         assert "Nothing was measured: there is not enough memory. Try --device cpu, or leave it out" in words
 
 
@@ -106,9 +106,9 @@ def test_other_errors_are_not_taken_for_too_little_memory(run, monkeypatch):
 
     monkeypatch.setattr(cache, "evaluate", fail)
     with pytest.raises(RuntimeError, match="of ours"):
-        write_report([run], wishes=ReportOptions(samples=False))
+        write_report([run], options=ReportOptions(samples=False))
     with pytest.raises(CheckpointError, match="no such checkpoint"):
-        write_report([run], wishes=ReportOptions(samples=False, checkpoint="77777"))
+        write_report([run], options=ReportOptions(samples=False, checkpoint="77777"))
 
 
 def test_a_place_that_cannot_be_written_is_named_before_the_work(run, tmp_path, monkeypatch):
@@ -116,16 +116,16 @@ def test_a_place_that_cannot_be_written_is_named_before_the_work(run, tmp_path, 
         raise AssertionError("it has begun")
 
     monkeypatch.setattr("minigpt.report.page.collect_facts", work)
-    with pytest.raises(ConfigError, match="A folder is where"):
+    with pytest.raises(ConfigError, match="would replace a folder"):
         write_report([run], tmp_path)
 
     def refused(**rest):
         raise PermissionError(13, "Permission denied")
 
-    with pytest.raises(ConfigError, match="cannot be written there"):
+    with pytest.raises(ConfigError, match="Cannot write the report"):
         write_report([run], tmp_path / f"{'x' * 260}.html")
     monkeypatch.setattr("tempfile.TemporaryFile", refused)
-    with pytest.raises(ConfigError, match="cannot be written there"):
+    with pytest.raises(ConfigError, match="Cannot write the report"):
         write_report([run])
 
 
@@ -134,12 +134,12 @@ def test_no_file_but_a_page_is_replaced(run, tmp_path):
     here, fast = sorted(path.name for path in tmp_path.iterdir()), ReportOptions(evaluate=False, samples=False)
     for file in (run / "config.toml", run / "metrics.jsonl", run / ".lock"):
         before = file.read_bytes()
-        with pytest.raises(ConfigError, match="no HTML page"):
-            write_report([run], file, wishes=fast)
+        with pytest.raises(ConfigError, match="not an HTML page"):
+            write_report([run], file, options=fast)
         assert file.read_bytes() == before
     old = tmp_path / "old.html"
     old.write_text("<!DOCTYPE HTML><title>an older one</title>", encoding="utf-8")
-    assert write_report(str(run), old, wishes=fast) == old  # one run needs no list
+    assert write_report(str(run), old, options=fast) == old  # one run needs no list
     assert "is a transformer" in old.read_text("utf-8")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*here, "old.html"])
 
@@ -151,7 +151,7 @@ def test_a_disk_that_fills_up_leaves_no_part_of_a_page(run, monkeypatch):
 
     monkeypatch.setattr("minigpt.atomic.sync", full)
     with pytest.raises(ConfigError, match="the disk is full"):
-        write_report([run], run / "page.html", wishes=ReportOptions(evaluate=False, samples=False))
+        write_report([run], run / "page.html", options=ReportOptions(evaluate=False, samples=False))
     assert not [path for path in run.iterdir() if "page.html" in path.name]
 
 
@@ -166,7 +166,7 @@ def test_kept_figures_outlive_their_text(measuring, tmp_path):
     said = []
     [facts] = collect_facts([folder.path], ReportOptions(samples=False))
     assert (facts.evaluation, facts.unseen) == (first, True)
-    write_report(folder.path, wishes=ReportOptions(samples=False), on_left_out=said.append)
+    write_report(folder.path, options=ReportOptions(samples=False), on_missing=said.append)
     assert "the figures are those kept from before" in said[0]
     assert "name it with --data" in said[0]
     assert len(steps) == 1

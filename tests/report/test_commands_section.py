@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import re
 import shlex
 from dataclasses import replace
 
@@ -15,10 +13,9 @@ from minigpt.report import ReportOptions
 from minigpt.report.collect import collect_facts
 from minigpt.report.commands_section import commands
 from minigpt.report.facts import RunFacts
-from minigpt.report.findings import findings
-from minigpt.report.overview import overview
-from minigpt.report.settings_section import nearest_preset, settings
+from minigpt.report.settings_section import nearest_preset
 from tests.printed import mistakes_in, wrong_with
+from tests.report.conftest import section, top
 
 FAST = ReportOptions(evaluate=False, samples=False)
 
@@ -31,15 +28,15 @@ def facts(run):
 
 def lines(facts: RunFacts) -> list[list[str]]:
     """The commands of the page, as a shell reads them."""
-    text = html.unescape(re.sub("<[^>]*>", "", commands([facts])[0].text))
-    return [shlex.split(line) for line in text.splitlines()]
+    [(_, found)] = commands([facts])["runs"]
+    return [shlex.split(line) for line in found]
 
 
 def train_line(facts, **changes):
     preset = changes.pop("preset")
     overrides = {name.replace("__", "."): value for name, value in changes.items()}
     config = resolve(preset, overrides=overrides | {"model.vocab_size": 300})
-    return config, lines(replace(facts, config=config))[1]
+    return config, lines(replace(facts, config=config, records=[]))[1]
 
 
 MOVED_ON = [
@@ -78,7 +75,17 @@ IMPORTED = {"splits": {}, "folder": "", "tokenizer": {"spec": "gpt2", "identity"
 def test_each_command_of_the_page_can_be_typed(facts, change):
     made = replace(facts, **change)
     assert [wrong_with(shlex.join(words)) for words in lines(made)] == [""] * len(lines(made))
-    assert not mistakes_in(" ".join(part.text for part in overview([made])))
+    assert not mistakes_in(top([made]))
+
+
+def test_a_run_that_was_extended_is_trained_and_then_resumed(facts):
+    train = replace(facts.config.train, epochs=50, steps=None)
+    extended = replace(facts, config=replace(facts.config, train=train))
+    plan = next(record["steps"] for record in facts.records if record["kind"] == "plan")
+    _, first, then, *_ = lines(extended)
+    assert first == shlex.split(f"minigpt train --config RUN/config.toml --steps {plan} --data DATA --run NEW")
+    assert then == shlex.split("minigpt resume NEW --epochs 50")
+    assert "minigpt resume" not in section("commands", [facts])
 
 
 def test_of_many_settings_the_file_is_named(facts):
@@ -107,10 +114,10 @@ def test_runs_and_data_of_one_name_are_told_apart(facts):
 def test_what_the_doctor_advises_says_where_its_words_are_explained(facts):
     assert facts.diagnosis.findings
     advised = replace(facts.diagnosis.findings[0], fix=f"`minigpt resume {facts.folder.path} --epochs 3`")
-    told = findings([replace(facts, diagnosis=replace(facts.diagnosis, findings=[advised]))])
-    assert "<code>minigpt resume RUN --epochs 3</code>" in "".join(part.text for part in told)
-    assert 'href="#commands"' in told[-1].text
-    hint = commands([facts])[-1].text
+    told = section("diagnosis", [replace(facts, diagnosis=replace(facts.diagnosis, findings=[advised]))])
+    assert "<code>minigpt resume RUN --epochs 3</code>" in told
+    assert 'href="#commands"' in told
+    hint = section("commands", [facts]).partition("</pre>")[2]
     for word in ("RUN", "DATA", "NEW", "TEXT"):
         assert hint.count(f"<code>{word}</code>") == 1
     assert "ORIGIN" not in hint
@@ -118,31 +125,31 @@ def test_what_the_doctor_advises_says_where_its_words_are_explained(facts):
 
 def test_commands_name_what_decides_the_split_and_the_data_of_imported_runs(run):
     [facts] = collect_facts([run], ReportOptions(evaluate=False, samples=False))
-    assert "--split-by document --block-size 32" in commands([facts])[0].text
+    assert "--split-by document --block-size 32" in section("commands", [facts])
     usual = replace(facts, prepared=replace(facts.prepared, block_size=512))
-    assert "--block-size" not in commands([usual])[0].text
+    assert "--block-size" not in section("commands", [usual]).partition("</pre>")[0]
     by_sequence = replace(facts, prepared=replace(facts.prepared, split_by="sequence"))
-    assert "--split-by sequence --block-size 32" in commands([by_sequence])[0].text
+    assert "--split-by sequence --block-size 32" in section("commands", [by_sequence])
     imported = replace(facts, data={**facts.data, "splits": {}})
-    assert "minigpt evaluate RUN --data DATA" in commands([imported])[0].text
-    assert "minigpt report RUN --data DATA" in commands([imported])[0].text
+    assert "minigpt evaluate RUN --data DATA" in section("commands", [imported])
+    assert "minigpt report RUN --data DATA" in section("commands", [imported])
 
 
 def test_settings_are_compared_with_the_nearest_preset(facts):
     for preset in preset_names():
         config = resolve(preset, overrides={"train.seed": 5, "model.vocab_size": 77})
         assert nearest_preset(config) == (preset, {"train.seed": 5})
-        told = "".join(part.text for part in settings([replace(facts, config=config)]))
-        assert f"The nearest preset is <code>{preset}</code>; set otherwise:" in told
+        told = section("settings", [replace(facts, config=config)])
+        assert f"The nearest preset is <code>{preset}</code>. Settings that differ from it:" in told
         assert "vocab_size" not in told.split("<details")[0]
     plain = replace(facts, config=resolve("laptop"))
-    assert "All settings are those of the preset <code>laptop</code>." in settings([plain])[0].text
+    assert "All settings are those of the preset <code>laptop</code>." in section("settings", [plain])
     assert load_preset("laptop").settings["train.epochs"] == 5
 
 
 def test_runs_of_different_tokenizers_get_advice_that_can_be_followed(facts):
-    data = {**facts.data, "tokenizer": {"identity": "another"}}
+    data = {**facts.data, "tokenizer": {**facts.data["tokenizer"], "identity": "another"}}
     data["splits"] = {**data["splits"], "val": {**data["splits"]["val"], "text_bytes": 7}}
-    told = "".join(part.text for part in overview([facts, replace(facts, data=data)]))
+    told = top([facts, replace(facts, data=data)])
     assert "<code>minigpt evaluate RUN --text FILE</code> for each" in told
     assert "--data" not in told

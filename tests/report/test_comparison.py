@@ -10,14 +10,12 @@ import pytest
 
 from minigpt.errors import ConfigError
 from minigpt.evaluation.metrics import Bucket, Estimate, EvalMetrics
-from minigpt.evaluation.paired_bootstrap import beats_bigram, difference, surely_best
+from minigpt.evaluation.paired_bootstrap import beats_bigram, difference, significantly_best
 from minigpt.report import ReportOptions, plots, write_report
 from minigpt.report.collect import collect_facts
-from minigpt.report.html import element
-from minigpt.report.overview import _beside, overview
+from minigpt.report.overview import compare_with_baselines
 from minigpt.report.page import page
-from minigpt.report.plots_evaluation import evaluation_plots
-from tests.report.conftest import Page, copied
+from tests.report.conftest import Page, copied, top
 
 FAST = ReportOptions(evaluate=False, samples=False)
 
@@ -72,9 +70,9 @@ def test_context_is_read_only_where_the_bigram_is_beaten_by_more_than_chance():
     surely, maybe, not_so = beside(0.05), beside(0.05 + chance.permutation([-1.0, 1.0] * 50)), beside(-0.05)
     assert [beats_bigram(one) for one in (surely, maybe, not_so)] == [True, False, False]
     assert maybe.loss.value < maybe.baselines["bigram"].value
-    assert "has learned to read what stands before" in _beside(surely)
-    assert "by no more than chance, and barely reads" in _beside(maybe)
-    assert "has not learned to read context yet" in _beside(not_so)
+    assert "has learned to use its context" in compare_with_baselines(surely)
+    assert "but not significantly, so it hardly uses its context" in compare_with_baselines(maybe)
+    assert "has not learned to use its context yet" in compare_with_baselines(not_so)
     single = replace(surely, by_document=surely.by_document[:1])
     assert not beats_bigram(single)
     value = single.baselines["bigram"].value
@@ -84,13 +82,13 @@ def test_context_is_read_only_where_the_bigram_is_beaten_by_more_than_chance():
 @pytest.mark.usefixtures("sketched")
 def test_points_on_different_texts_are_not_compared_though_both_were_measured_on_one(run, other, data_folder, tmp_path):
     validated_elsewhere(other)
-    wishes = ReportOptions(samples=False, data=data_folder)
-    words = Page(write_report([run, other], tmp_path / "two.html", wishes=wishes).read_text("utf-8")).words
-    assert "validated on different texts while they trained: their curves cannot be compared." in words
-    assert "no point of one says how good another is" in words
-    assert "beside first:" not in words
-    assert "loss beside first" in words  # measured on one text, their losses may be
-    assert "of the text it was measured on" in words  # which is the other's validation text no longer
+    options = ReportOptions(samples=False, data=data_folder)
+    words = Page(write_report([run, other], tmp_path / "two.html", options=options).read_text("utf-8")).words
+    assert "validated on different texts during training, so their curves cannot be compared." in words
+    assert "so their losses cannot be compared" in words
+    assert "minus first" not in words
+    assert "loss minus that of first" in words  # measured on one text, their losses may be
+    assert "of the given text" in words  # which is the other's validation text no longer
 
 
 @pytest.mark.usefixtures("sketched")
@@ -99,9 +97,9 @@ def test_one_measured_run_is_measured_like_no_other(run, other, tmp_path):
     known = json.loads((other / "data.json").read_text("utf-8"))
     (other / "data.json").write_text(json.dumps({**known, "folder": "/nowhere"}), encoding="utf-8")
     words = Page(
-        write_report([run, other], tmp_path / "two.html", wishes=ReportOptions(samples=False)).read_text("utf-8")
+        write_report([run, other], tmp_path / "two.html", options=ReportOptions(samples=False)).read_text("utf-8")
     ).words
-    assert "cannot be compared, nor can their figures" in words
+    assert "cannot be compared, nor can their metrics" in words
 
 
 def test_the_difference_on_the_same_documents_is_surer_than_either_loss():
@@ -113,8 +111,8 @@ def test_the_difference_on_the_same_documents_is_surer_than_either_loss():
     low, high = away.interval
     assert low < away.value < high < 0
     assert high - low < 0.06  # normal theory: 4 * 0.1 / sqrt(200), a little more for unequal lengths
-    assert surely_best([first, better]) == 1
-    assert surely_best([better, None, first]) == 0
+    assert significantly_best([first, better]) == 1
+    assert significantly_best([better, None, first]) == 0
 
 
 def test_nothing_is_best_by_chance_alone():
@@ -123,50 +121,49 @@ def test_nothing_is_best_by_chance_alone():
     first, same = of_documents(losses), of_documents(losses + chance.permutation([-0.2, 0.2] * 25))
     low, high = difference(first, same).interval
     assert low < 0 < high
-    assert surely_best([first, same]) is None
+    assert significantly_best([first, same]) is None
     assert difference(first, of_documents(losses[1:])) is None
     assert difference(of_documents([3.0]), of_documents([2.0])) is None
-    assert surely_best([of_documents([3.0]), of_documents([2.0])]) is None
-    assert surely_best([first, None]) is None
+    assert significantly_best([of_documents([3.0]), of_documents([2.0])]) is None
+    assert significantly_best([first, None]) is None
 
 
 def test_a_better_run_is_bold_and_an_equal_one_is_not(run, other):
     runs = collect_facts([run, other], ReportOptions(samples=False))
-    alike = "".join(part.text for part in overview(runs))
+    alike = top(runs)
     found = runs[1].evaluation
     better = replace(found.metrics, by_document=tuple(replace(g, loss=g.loss - 1) for g in found.metrics.by_document),
                      loss=Estimate(found.metrics.loss.value - 1))  # fmt: skip
     changed = [runs[0], replace(runs[1], evaluation=replace(found, metrics=better))]
-    best = "".join(part.text for part in overview(changed))
-    value = element("b", f"{better.loss.value:.4f}").text
-    assert element("b", f"{found.metrics.loss.value:.4f}").text not in alike
+    best = top(changed)
+    value = f"<b>{better.loss.value:.4f}</b>"
+    assert f"<b>{found.metrics.loss.value:.4f}</b>" not in alike
     assert value in best
     assert "-1.0000" in best
-    assert "Another seed" in best
+    assert "random seeds" in best
 
 
 def test_losses_of_different_tokens_share_no_picture(run, other):
     runs = collect_facts([run, other], ReportOptions(samples=False))
-    runs[1] = replace(runs[1], data={**runs[1].data, "tokenizer": {"identity": "another"}})
-    pictures = evaluation_plots(runs)
-    assert len(pictures) == 1
-    assert "Is it as sure as it is right?" in pictures[0].text
+    runs[1] = replace(runs[1], data={**runs[1].data, "tokenizer": {"spec": "byte", "identity": "another"}})
+    drawn = plots.evaluation_plots(runs)
+    assert [plot.title for plot in drawn] == ["Calibration"]
     assert "are of different tokens" in page(runs)
-    assert "Faint" not in plots.loss_curve(runs).text  # nothing faint is drawn then
+    assert "Faint" not in plots.loss_plots(runs)[0].hint  # nothing faint is drawn then
 
 
 def test_a_name_that_begins_with_an_underscore_stands_in_the_legend(run_folder, data_folder, tmp_path):
     hidden = copied(run_folder, data_folder, tmp_path / "_hidden")
     plain = copied(run_folder, data_folder, tmp_path / "plain")
-    text = plots.loss_curve(collect_facts([hidden, plain], FAST)).text
-    assert "_hidden, validation</text>" in text
-    assert "plain, validation</text>" in text
-    assert "Faint: training" in text
+    plot = plots.loss_plots(collect_facts([hidden, plain], FAST))[0]
+    assert "_hidden, validation</text>" in plot.svg
+    assert "plain, validation</text>" in plot.svg
+    assert "Faint: training" in plot.hint
 
 
 def test_more_runs_than_can_be_told_apart_are_refused(run):
     with pytest.raises(ConfigError, match="at most 6 runs"):
-        write_report([run] * 7, wishes=FAST)
+        write_report([run] * 7, options=FAST)
 
 
 def test_of_many_documents_a_thousand_are_drawn_and_kept_short(run, monkeypatch):
@@ -181,7 +178,7 @@ def test_of_many_documents_a_thousand_are_drawn_and_kept_short(run, monkeypatch)
     )
     many = replace(few, metrics=replace(few.metrics, by_document=groups, documents=len(groups)))
     short = replace(facts, evaluation=many)
-    drawn = [picture.text for picture in evaluation_plots([short])]
+    drawn = [plot.svg for plot in plots.evaluation_plots([short])]
     assert max(map(len, drawn)) < 300_000
     monkeypatch.setattr(cache, "evaluate", lambda *args, **rest: many)
     facts.folder.evaluation_file.unlink()

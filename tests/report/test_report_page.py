@@ -15,15 +15,14 @@ from minigpt.data import prepare
 from minigpt.errors import CheckpointError, ConfigError, DataError, MiniGPTError, RunError
 from minigpt.report import ReportOptions, write_report
 from minigpt.report.collect import collect_facts
-from minigpt.report.overview import _training
+from minigpt.report.overview import describe_training
 from minigpt.report.page import page
-from minigpt.report.training_section import inside
 from minigpt.runs import checkpoint
 from minigpt.runs.folder import RunFolder
 from minigpt.runs.snapshot import RunSnapshot
 from minigpt.training import resume, train
 from tests.conftest import tiny
-from tests.report.conftest import copied
+from tests.report.conftest import copied, section
 
 FAST = ReportOptions(evaluate=False, samples=False)
 NASTY = "</style><script>alert(1)</script>\"'>\u202e\0 שלום 👋"
@@ -38,31 +37,31 @@ def rewrite(run, change):
 
 
 def test_a_finished_run_has_every_section(run, read):
-    file = write_report([run], wishes=ReportOptions(prompts=("the cat",)))
+    file = write_report([run], options=ReportOptions(prompts=("the cat",)))
     assert file == run / "report.html"
     found = read(file)
     assert found.wrong == []
     for words in (
-        "is a transformer of",
+        "is a transformer with",
         "nats per token (95 % interval",
-        "Is all well?",
-        "Loss against the text seen",
-        "Perplexity against epochs",
-        "Size of the gradient",
-        "The lowest validation loss is marked",
-        "Does it use what it sees?",
-        "Is it as sure as it is right?",
+        "Diagnosis",
+        "Loss by tokens seen",
+        "Perplexity by epoch",
+        "Gradient norm",
+        "Highlighted: the lowest validation loss",
+        "Loss by context",
+        "Calibration",
         "the cat",
         "temperature 0.7",
         "self-BLEU",
-        "real text, not trained on",
-        "Gradient of each part",
+        "real text, held out",
+        "Gradient norm by module",
         "model.n_layer",
         "token embedding",
         "SHA-256 of the tokens",
         "precision reason",
         "minigpt train --config RUN/config.toml --data DATA --run NEW",
-        "as if the model guessed",
+        "the model is as uncertain as if",
     ):
         assert words in found.words
     assert found.tags.count("svg") >= 11
@@ -71,8 +70,8 @@ def test_a_finished_run_has_every_section(run, read):
 
 @pytest.mark.usefixtures("sketched")
 def test_the_page_forbids_what_it_does_not_hold(run):
-    text = write_report([run], wishes=FAST).read_text("utf-8")
-    assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:" in text.replace("&#x27;", "'")
+    text = write_report([run], options=FAST).read_text("utf-8")
+    assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:" in text
     assert "http://" not in text
     assert "https://" not in text
     assert text.startswith("<!doctype html>\n")
@@ -134,25 +133,25 @@ def test_a_stranger_names_parts_and_groups(run, read):
         return record
 
     rewrite(run, nasty)
-    found = read(write_report([run], wishes=ReportOptions(samples=False)))
+    found = read(write_report([run], options=ReportOptions(samples=False)))
     assert found.wrong == []
     assert found.words.count(SHOWN) >= 3
 
 
 def test_a_run_named_like_markup(run_folder, data_folder, tmp_path, read):
     run = copied(run_folder, data_folder, tmp_path / "R&D's #1 $x_1$; &lt;b&gt;")
-    found = read(write_report([run], tmp_path / "a.html", wishes=FAST))
+    found = read(write_report([run], tmp_path / "a.html", options=FAST))
     assert found.wrong == []
     assert "Report of R&D's #1 $x_1$; &lt;b&gt;" in found.words
 
 
 @pytest.mark.usefixtures("sketched")
 def test_documents_are_named_by_their_files(run, read, text_folder):
-    words = read(write_report([run], wishes=ReportOptions(samples=False))).words
+    words = read(write_report([run], options=ReportOptions(samples=False))).words
     assert words.count(f"{text_folder.name}/") >= 3  # the three documents of validation
     assert re.search(rf"documents begins share .*{text_folder.name}/\d\d\.txt the \w+ \w+", words)
     assert str(text_folder.parent) not in words
-    again = read(write_report([run], wishes=ReportOptions(samples=False))).words  # from what is kept
+    again = read(write_report([run], options=ReportOptions(samples=False))).words  # from what is kept
     assert again == words
 
 
@@ -164,7 +163,7 @@ def test_a_run_with_validation_files_of_its_own(text_folder, tmp_path, read):
     run = tmp_path / "run"
     train(tmp_path / "data", run, tiny(train__steps=6))
     assert resume(run, steps=8).steps == 8
-    found = read(write_report([run], wishes=FAST))
+    found = read(write_report([run], options=FAST))
     assert found.wrong == []
     assert "validation from <b>own.txt" in found.words
     assert "split your own validation files" in found.words
@@ -184,9 +183,9 @@ def test_copied_text_is_marked_and_its_document_named(run, read):
     text = f"@@@@ {copy} @@@@"
     samples[-1]["text"], samples[-1]["ids"] = text, [int(token) for token in dataset.tokenizer.encode(text)]
     (run / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples), encoding="utf-8")
-    found = read(write_report([run], wishes=ReportOptions(evaluate=False)))
+    found = read(write_report([run], options=ReportOptions(evaluate=False)))
     assert any(copy in mark for mark in found.marked)
-    assert "tokens in a row stand in training" in found.words
+    assert "tokens in a row also occur in the training text" in found.words
     assert sentence.split()[0] in found.words
 
 
@@ -195,13 +194,13 @@ def test_two_runs_are_compared(run, run_folder, data_folder, tmp_path, read):
     config = (other / "config.toml").read_text("utf-8")
     (other / "config.toml").write_text(config.replace("lr = 0.01", "lr = 0.02"), encoding="utf-8")
     rewrite(other, lambda r: {**r, "val_loss": r["val_loss"] - 0.5} if r["kind"] == "validation" else r)
-    found = read(write_report([run, other], tmp_path / "two.html", wishes=ReportOptions(samples=False)))
+    found = read(write_report([run, other], tmp_path / "two.html", options=ReportOptions(samples=False)))
     assert found.wrong == []
     assert "elsewhere/first" in found.words  # two of one name
-    assert "Loss against the time" in found.words
+    assert "Loss by training time" in found.words
     assert "Settings that differ:" in found.words
     assert "train.lr 0.01 0.02" in found.words
-    assert "-0.5000" in found.words  # point by point
+    assert "-0.5000" in found.words  # at equal tokens
     assert "cannot be compared" not in found.words
 
 
@@ -211,13 +210,13 @@ def test_runs_of_other_tokenizers_are_compared_in_bits_per_byte(run, run_folder,
     known = json.loads((other / "data.json").read_text("utf-8"))
     known["tokenizer"]["identity"] = "another"
     (other / "data.json").write_text(json.dumps(known), encoding="utf-8")
-    found = read(write_report([run, other], tmp_path / "two.html", wishes=FAST))
-    assert "The runs have different tokenizers" in found.words
-    assert "Bits per byte of the validation text against the text seen" in found.words
-    assert "Validation bits per byte, after as many tokens" in found.words
+    found = read(write_report([run, other], tmp_path / "two.html", options=FAST))
+    assert "The runs use different tokenizers" in found.words
+    assert "Bits per byte of the validation text by tokens seen" in found.words
+    assert "Validation bits per byte, after the same number of tokens" in found.words
     known["splits"]["val"].update(text_bytes=7)
     (other / "data.json").write_text(json.dumps(known), encoding="utf-8")
-    assert "validated on different texts" in read(write_report([run, other], tmp_path / "b.html", wishes=FAST)).words
+    assert "validated on different texts" in read(write_report([run, other], tmp_path / "b.html", options=FAST)).words
 
 
 @pytest.mark.usefixtures("sketched")
@@ -228,9 +227,9 @@ def test_a_point_between_two_validations_is_said_to_be_one(run, run_folder, data
         return {**record, "tokens": record["tokens"] + 100} if record["kind"] == "validation" else record
 
     rewrite(other, later)
-    words = read(write_report([run, other], tmp_path / "two.html", wishes=FAST)).words
+    words = read(write_report([run, other], tmp_path / "two.html", options=FAST)).words
     assert "≈ " in words
-    assert "between two validations" in words
+    assert "interpolated between two validations" in words
 
 
 def test_three_of_one_name_in_one_folder(run):
@@ -248,7 +247,7 @@ def test_what_is_missing_is_left_out_and_said(run, read):
     assert "Nothing was measured: The run's data set is not there" in found.words
     assert "No samples: The run's data set is not there" in found.words
     assert "Its lowest validation loss was" in found.words
-    assert "Gradient of each part" not in found.words
+    assert "Gradient norm by module" not in found.words
 
 
 @pytest.mark.usefixtures("sketched")
@@ -259,9 +258,9 @@ def test_a_damaged_file_is_named(run, read):
     assert found.wrong == []
     for splits in ([], {"train": 3}, {"train": {"tokens": "many", "text_bytes": 1}}):
         (run / "data.json").write_text(json.dumps({"folder": "x", "tokenizer": {}, "splits": splits}), encoding="utf-8")
-        assert "Nothing is known of the data" in read(write_report([run], wishes=FAST)).words
+        assert "Nothing is known of the data" in read(write_report([run], options=FAST)).words
     assert "Nothing is known of the machine: A file of the run cannot be read" in found.words
-    assert "No samples: A line of the samples cannot be read" in found.words
+    assert "No samples: Invalid line in the sample log" in found.words
 
 
 @pytest.mark.usefixtures("sketched")
@@ -272,7 +271,7 @@ def test_a_run_that_stopped_at_once(run, read):
     found = read(write_report([run]))
     assert found.wrong == []
     assert "was stopped after 1 of" in found.words
-    assert "Its loss has not been measured" in found.words
+    assert "Its loss on other text has not been measured" in found.words
     assert "There is no such checkpoint" in found.words
 
 
@@ -285,8 +284,8 @@ def test_a_run_with_nothing_but_its_settings(run, read):
     (run / "samples.jsonl").unlink()
     found = read(write_report([run]))
     assert found.wrong == []
-    assert "is a transformer of" in found.words
-    assert "Left out:" in found.words
+    assert "is a transformer with" in found.words
+    assert "Not in this report:" in found.words
 
 
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
@@ -313,9 +312,9 @@ def test_an_imported_run(run, read):
     (run / "data.json").write_text(json.dumps({**known, "folder": "", "splits": {}}), encoding="utf-8")
     (run / "origin.json").write_text(json.dumps({"kind": "Hugging Face folder", "folder": "/home/me/gpt2"}))
     (run / "samples.jsonl").unlink()
-    found = read(write_report([run], wishes=ReportOptions(prompts=("the dog",))))
+    found = read(write_report([run], options=ReportOptions(prompts=("the dog",))))
     assert found.wrong == []
-    assert "began with the weights of gpt2" in found.words
+    assert "initialized from gpt2" in found.words
     assert "minigpt import ORIGIN --run NEW" in found.words
     assert "/home/me" not in found.words
     assert "the dog" in found.words
@@ -329,36 +328,36 @@ def test_a_run_being_trained_is_read_as_it_is(run, read):
     with RunFolder.open(run).lock():
         rewrite_to = tiny(train__epochs=50)
         RunFolder.open(run).save_config(rewrite_to)
-        found = read(write_report([run], wishes=FAST))
+        found = read(write_report([run], options=FAST))
     assert found.wrong == []
     assert "is still being trained" in found.words
 
 
 def test_what_was_asked_for_by_name_and_is_not_there_is_an_error(run, tmp_path):
     with pytest.raises(CheckpointError, match="no such checkpoint"):
-        write_report([run], wishes=ReportOptions(checkpoint="12345"))
-    with pytest.raises(DataError, match="No such data set"):
-        write_report([run], wishes=ReportOptions(data=tmp_path / "nowhere"))
+        write_report([run], options=ReportOptions(checkpoint="12345"))
+    with pytest.raises(DataError, match=r"(?i)no such data set"):
+        write_report([run], options=ReportOptions(data=tmp_path / "nowhere"))
     with pytest.raises(RunError):
         write_report([tmp_path])
     with pytest.raises(ConfigError, match="No run"):
         write_report([])
-    with pytest.raises(ConfigError, match="folder is not there"):
-        write_report([run], tmp_path / "nowhere" / "report.html", wishes=FAST)
+    with pytest.raises(ConfigError, match="folder does not exist"):
+        write_report([run], tmp_path / "nowhere" / "report.html", options=FAST)
 
 
 @pytest.mark.usefixtures("sketched")
 def test_the_figures_and_what_was_seen_are_of_the_same_step(run, read):
     steps = [RunFolder.checkpoint_step(place) for place in RunFolder.open(run).checkpoint_folders()]
     assert len(steps) > 1
-    wishes = ReportOptions(samples=False, checkpoint=str(steps[0]))
-    [facts] = collect_facts([run], wishes)
+    options = ReportOptions(samples=False, checkpoint=str(steps[0]))
+    [facts] = collect_facts([run], options)
     [there] = [record for record in facts.validations if record["step"] == steps[0]]
     assert facts.seen == {name: there[name] for name in ("epoch", "tokens", "seconds")}
     assert facts.seen["tokens"] < facts.validations[-1]["tokens"]
-    words = read(write_report([run], wishes=wishes)).words
+    words = read(write_report([run], options=options)).words
     assert f"At step {steps[0]} it had seen {there['tokens']:,} tokens" in words
-    assert f"the training went on to step {facts.last_step}" in words
+    assert f"training continued to step {facts.last_step}" in words
     [whole] = collect_facts([run], FAST)
     assert whole.seen["tokens"] == whole.validations[-1]["tokens"]
     first, second = whole.steps[:2]
@@ -369,7 +368,7 @@ def test_the_figures_and_what_was_seen_are_of_the_same_step(run, read):
 @pytest.mark.usefixtures("sketched")
 def test_the_last_look_is_shown(run):
     [facts] = collect_facts([run], FAST)
-    assert f"Each part at step {facts.health[-1]['step']}<" in "".join(part.text for part in inside([facts]))
+    assert f"Each module at step {facts.health[-1]['step']}<" in section("health", [facts])
 
 
 def test_a_run_that_its_patience_ended_was_not_stopped(run):
@@ -378,14 +377,14 @@ def test_a_run_that_its_patience_ended_was_not_stopped(run):
     last = {**facts.validations[-1], "waited": 2}
     records = [last if record == facts.validations[-1] else record for record in facts.records]
     ended = replace(facts, config=config, records=records)
-    assert "ended early, with no lower validation loss in 2 validations, after" in "".join(map(str, _training(ended)))
+    assert "ended early, with no lower validation loss in 2 validations, after" in describe_training(ended)
     other = replace(facts, config=replace(config, train=replace(config.train, patience=3)), records=records)
-    assert "was stopped after" in "".join(map(str, _training(other)))
+    assert "was stopped after" in describe_training(other)
 
 
 @pytest.mark.usefixtures("sketched")
 def test_a_report_that_fails_leaves_the_old_one(run, monkeypatch):
-    file = write_report([run], wishes=FAST)
+    file = write_report([run], options=FAST)
     before = file.read_bytes()
 
     def fail(runs):
@@ -393,7 +392,7 @@ def test_a_report_that_fails_leaves_the_old_one(run, monkeypatch):
 
     monkeypatch.setattr("minigpt.report.page.page", fail)
     with pytest.raises(MiniGPTError):
-        write_report([run], wishes=FAST)
+        write_report([run], options=FAST)
     assert file.read_bytes() == before
     assert [path.name for path in run.iterdir() if "partial" in path.name] == []
 
@@ -448,7 +447,10 @@ def test_values_beyond_all_measure_are_dashes():
     from minigpt.report import formatting
 
     assert (
-        formatting.figure(math.nan) == formatting.amount(math.inf) == formatting.duration(math.nan) == formatting.NONE
+        formatting.format_number(math.nan)
+        == formatting.amount(math.inf)
+        == formatting.duration(math.nan)
+        == formatting.MISSING
     )
     assert formatting.amount(1_312_256) == "1.31 million"
     assert formatting.amount(999_700_000) == "1 billion"
@@ -465,5 +467,5 @@ def test_values_beyond_all_measure_are_dashes():
         "2.0 hours",
         "2.3 days",
     ]
-    assert formatting.listed(["a", "b", "c"]) == "a, b and c"
+    assert formatting.enumerate_words(["a", "b", "c"]) == "a, b and c"
     assert formatting.memory(25e9) == "25.00 GB"

@@ -13,11 +13,9 @@ from minigpt.generation.sample_log import SampleRecord, read_sample_log
 from minigpt.report import ReportOptions, write_report
 from minigpt.report.collect import collect_facts
 from minigpt.report.sample_analysis import CopiedPassage, _characters
-from minigpt.report.samples_section import _marked, samples
-from minigpt.report.settings_section import data
-from minigpt.report.training_section import notes
+from minigpt.report.samples_section import _parts, merged
 from minigpt.runs.folder import RunFolder
-from tests.report.conftest import Page, copied
+from tests.report.conftest import Page, copied, section
 
 TEXTS = ReportOptions(evaluate=False)
 
@@ -32,9 +30,9 @@ def said(run):
         last = {**json.loads(lines[-1]), "ids": ids, "text": folder.tokenizer().decode(ids)}
         folder.samples_file.write_bytes(b"".join(lines[:-1]) + json.dumps(last).encode() + b"\n")
         [facts] = collect_facts([run], TEXTS)
-        [changed] = [one for one in facts.said.kept if one.text == last["text"]]
-        only = replace(facts, said=replace(facts.said, copies={changed: facts.said.copies[changed]}))
-        return Page("".join(part.text for part in samples([only])))
+        [changed] = [one for one in facts.sampled.samples if one.text == last["text"]]
+        only = replace(facts, sampled=replace(facts.sampled, copies={changed: facts.sampled.copies[changed]}))
+        return Page(section("samples", [only]))
 
     return marks
 
@@ -56,7 +54,7 @@ def test_all_that_is_copied_is_marked(run, dataset, said):
     number = int((dataset.train.read(0, 100) == dataset.tokenizer.end_of_text).sum())
     name = dataset.documents(dataset.train)[number]
     assert name.endswith(".txt")
-    assert f"2 parts stand in training, the longest of 80 tokens, in {name}" in page.words
+    assert f"2 passages also occur in the training text; the longest has 80 tokens and is in {name}" in page.words
 
 
 def test_where_nobody_knows_the_file_the_first_words_name_a_document(run, dataset, said):
@@ -64,13 +62,13 @@ def test_where_nobody_knows_the_file_the_first_words_name_a_document(run, datase
     begin = int(np.flatnonzero(dataset.train.tokens == dataset.tokenizer.end_of_text)[2]) + 1
     words = " ".join(dataset.tokenizer.decode(dataset.train.read(begin, begin + 16)).split())
     page = said([*dataset.tokenizer.encode("@@@@").tolist(), *dataset.train.read(begin + 9, begin + 60).tolist()])
-    assert f"51 tokens in a row stand in training, in {words}" in page.words
+    assert f"51 tokens in a row also occur in the training text, in {words}" in page.words
 
 
 def test_parts_that_overlap_are_one_mark():
     copies = [CopiedPassage(2, 6, 8, "a"), CopiedPassage(4, 9, 9, "b"), CopiedPassage(12, 40, 8, "c")]
-    pieces = [part if isinstance(part, str) else part.text for part in _marked("0123456789abcdef", copies)]
-    assert pieces == ["01", "<mark>2345678</mark>", "9ab", "<mark>cdef</mark>", ""]
+    parts = [("01", False), ("2345678", True), ("9ab", False), ("cdef", True), ("", False)]
+    assert list(_parts("0123456789abcdef", merged(copies))) == parts
 
 
 def test_characters_are_counted_as_the_whole_text_has_them(dataset):
@@ -85,11 +83,11 @@ def test_characters_are_counted_as_the_whole_text_has_them(dataset):
 
 def test_real_text_has_as_many_pieces_for_what_depends_on_them_and_more_for_shares(run):
     [facts] = collect_facts([run], TEXTS)
-    groups = {found.n_samples for found in facts.said.metrics.values()}
-    assert {facts.said.real.n_samples} == groups
-    assert facts.said.much_real.n_samples > max(groups)  # as many as this small split has
-    words = Page("".join(part.text for part in samples([facts]))).words
-    assert f"{facts.said.much_real.n_samples} for the shares behind it" in words
+    groups = {found.n_samples for found in facts.sampled.metrics.values()}
+    assert {facts.sampled.reference.n_samples} == groups
+    assert facts.sampled.large_reference.n_samples > max(groups)  # as many as this small split has
+    words = Page(section("samples", [facts])).words
+    assert f"{facts.sampled.large_reference.n_samples} for the shares after it" in words
 
 
 @pytest.mark.usefixtures("sketched")
@@ -101,32 +99,32 @@ def test_notes_name_no_folders(run, tmp_path):
     meta = json.loads((tmp_path / "first-data" / "meta.json").read_text("utf-8"))
     meta["notes"] = [f"read from {tmp_path / 'first-data'}"]
     (tmp_path / "first-data" / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-    file = write_report([run], wishes=ReportOptions(evaluate=False, samples=False))
+    file = write_report([run], options=ReportOptions(evaluate=False, samples=False))
     assert str(tmp_path) not in file.read_text("utf-8")
     facts = collect_facts([run], ReportOptions(evaluate=False, samples=False))
-    assert "went on from first." in notes(facts)[0].text
-    assert "read from first-data" in "".join(part.text for part in data(facts))
+    assert "went on from first." in section("notes", facts)
+    assert "read from first-data" in section("data", facts)
 
 
 @pytest.mark.usefixtures("sketched")
 def test_runs_beside_each_other_say_what_is_shown_of_own_prompts_and_no_more(run, run_folder, data_folder, tmp_path):
     other = copied(run_folder, data_folder, tmp_path / "other")
-    wishes = ReportOptions(evaluate=False, prompts=("the cat", ""))
-    both = collect_facts([run, other], wishes)
+    options = ReportOptions(evaluate=False, prompts=("the cat", ""))
+    both = collect_facts([run, other], options)
     for facts in both:
         last = max(map(RunFolder.checkpoint_step, facts.folder.checkpoint_folders()))
-        assert {one.step for one in facts.said.kept if one.source == "own"} == {last}
+        assert {one.step for one in facts.sampled.samples if one.source == "own"} == {last}
         assert {one.step for one in read_sample_log(facts.folder) if one.source == "own"} == {last}
-    parts = "".join(part.text for part in samples(both))
+    parts = section("samples", both)
     assert parts.count("<summary><q><bdi>the cat</bdi></q></summary>") == 1
-    assert parts.count("<summary><i>(the beginning of a document)</i></summary>") == 1
-    assert "how its language formed" in parts
-    [alone] = collect_facts([run], wishes)
-    assert len({one.step for one in alone.said.kept if one.source == "own"}) > 1
+    assert parts.count("<summary><i>(the start of a document)</i></summary>") == 1
+    assert "samples during training" in parts
+    [alone] = collect_facts([run], options)
+    assert len({one.step for one in alone.sampled.samples if one.source == "own"}) > 1
 
 
 @pytest.mark.usefixtures("sketched")
 def test_what_a_model_does_not_see_of_a_prompt_stands_beneath_it(run, read):
-    page = read(write_report(run, wishes=ReportOptions(evaluate=False, prompts=("the <|endoftext|>", "a"))))
+    page = read(write_report(run, options=ReportOptions(evaluate=False, prompts=("the <|endoftext|>", "a"))))
     assert "".join(page.said).count("The prompt contains <|endoftext|> as plain text") == 1
     assert not page.wrong
