@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 import torch
@@ -98,38 +98,30 @@ def default_max_new_tokens(tokenizer: Tokenizer) -> int:
     return NEW_CHARACTERS if longest <= 4 else NEW_TOKENS  # four bytes: one character
 
 
-def continue_prompts(
+def make_samples(
     model: GPT,
     tokenizer: Tokenizer,
-    prompts: Sequence[str],
+    wanted: Sequence[tuple[str, float]],
     *,
     step: int,
     epoch: float | None,
     source: PromptSource,
-    temperatures: Sequence[float] = TEMPERATURES,
-    max_new_tokens: int | None = None,
+    max_new_tokens: int,
     on_token: Callable[[], None] = lambda: None,
 ) -> list[SampleRecord]:
-    """Returns each prompt's continuation at each temperature; writes nothing.
+    """Returns a sample for each pair of a prompt and a temperature; writes nothing.
 
-    `minigpt generate RUN --top-k none` with the same prompt, temperature and seed gives the same text.
-
-    Args:
-        model, tokenizer: as `minigpt.load` returns them; a model in training is left as it is.
-        prompts: the texts to continue; an empty one begins a new document.
-        step, epoch, source: what to record, see `SampleRecord`.
-        temperatures: 0 always takes the most likely token.
-        max_new_tokens: the most tokens to add; None for a few lines.
-        on_token: called for each token.
+    `minigpt generate RUN --top-k none` with the same prompt, temperature and seed gives the same text. A model in
+    training is left as it is. `on_token` is called for each token.
 
     Raises:
         ConfigError: if a setting cannot work.
         MiniGPTError: if the model's logits are not numbers.
     """
-    limit = default_max_new_tokens(tokenizer) if max_new_tokens is None else max_new_tokens
     model, records = for_inference(model), []
-    for temperature in temperatures:
-        params = SamplingParams(temperature=temperature, top_k=None, max_new_tokens=limit, seed=SEED)
+    for temperature in dict.fromkeys(each for _, each in wanted):
+        params = SamplingParams(temperature=temperature, top_k=None, max_new_tokens=max_new_tokens, seed=SEED)
+        prompts = [prompt for prompt, each in wanted if each == temperature]
         samples, outputs = stream_samples(model, tokenizer, prompts, params, logprobs=False)
         for _ in outputs:
             on_token()
@@ -180,7 +172,7 @@ def extend_sample_log(
     folder: RunFolder,
     model: Callable[[], GPT],
     tokenizer: Tokenizer,
-    prompts: str | Sequence[str],
+    prompts: Sequence[str],
     *,
     step: int,
     epoch: float | None,
@@ -195,35 +187,24 @@ def extend_sample_log(
     Args:
         folder: the run.
         model: returns the model; called only if a sample is missing.
-        tokenizer, step, epoch, source, temperatures, max_new_tokens, on_token: as in `continue_prompts`.
-        prompts: the texts to continue, or a single one.
+        tokenizer, prompts: the run's tokenizer, and the texts to continue; an empty one begins a new document.
+        step, epoch, source: what to record, see `SampleRecord`.
+        temperatures: 0 always takes the most likely token.
+        max_new_tokens: the most tokens to add; None for a few lines.
+        on_token: called for each token.
         note: called with a message if the file cannot be written.
 
     Raises:
-        MiniGPTError: as `continue_prompts` and `read_sample_log`.
+        MiniGPTError: as `make_samples` and `read_sample_log`.
     """
-    prompts = [prompts] if isinstance(prompts, str) else prompts
     limit = default_max_new_tokens(tokenizer) if max_new_tokens is None else max_new_tokens
-    logged = [record for record in read_sample_log(folder) if record.step == step]
-    missing = {
-        temperature: [
-            p for p in dict.fromkeys(prompts) if not any(one.matches(p, temperature, limit) for one in logged)
-        ]
-        for temperature in temperatures
-    }
-    if not any(missing.values()):
+    here = [record for record in read_sample_log(folder) if record.step == step]
+    wanted = [(prompt, temperature) for temperature in temperatures for prompt in dict.fromkeys(prompts)]
+    wanted = [each for each in wanted if not any(record.matches(*each, limit) for record in here)]
+    if not wanted:
         return []
-    sampler = partial(
-        continue_prompts,
-        for_inference(model()),
-        tokenizer,
-        step=step,
-        epoch=epoch,
-        source=source,
-        max_new_tokens=limit,
-        on_token=on_token,
-    )
-    made = [each for temperature, rest in missing.items() for each in sampler(rest, temperatures=[temperature])]
+    facts: dict[str, Any] = {"step": step, "epoch": epoch, "source": source}
+    made = make_samples(model(), tokenizer, wanted, **facts, max_new_tokens=limit, on_token=on_token)
     try:
         _append(folder, made)
     except OSError as error:
@@ -250,7 +231,7 @@ def fill_sample_log(
         folder: the run, trained or imported.
         prompts: the texts to continue, or a single one; None for the data set's fixed prompts.
         checkpoint: `all`, `best`, `latest`, or a step number.
-        temperatures, max_new_tokens: as in `continue_prompts`.
+        temperatures, max_new_tokens: as in `extend_sample_log`.
         device: where to run the models.
         on_progress: called with the phase, and how many tokens are done, of at most how many.
         note: called with a message for each problem that does not stop the work.

@@ -153,50 +153,27 @@ def stream(
 
 @overload
 def generate(
-    model: GPT,
-    tokenizer: Tokenizer,
-    prompt: str = "",
-    params: SamplingParams = DEFAULTS,
-    *,
-    n: None = None,
-    **settings: Any,
+    model: GPT, tokenizer: Tokenizer, prompt: str = "", params: SamplingParams = DEFAULTS, **settings: Any
 ) -> str: ...
 @overload
 def generate(
-    model: GPT, tokenizer: Tokenizer, prompt: str = "", params: SamplingParams = DEFAULTS, *, n: int, **settings: Any
+    model: GPT, tokenizer: Tokenizer, prompt: Sequence[str], params: SamplingParams = DEFAULTS, **settings: Any
 ) -> list[str]: ...
-@overload
 def generate(
     model: GPT,
     tokenizer: Tokenizer,
-    prompt: list[str],
+    prompt: str | Sequence[str] = "",
     params: SamplingParams = DEFAULTS,
-    *,
-    n: None = None,
     **settings: Any,
-) -> list[str]: ...
-@overload
-def generate(
-    model: GPT, tokenizer: Tokenizer, prompt: list[str], params: SamplingParams = DEFAULTS, *, n: int, **settings: Any
-) -> list[list[str]]: ...
-def generate(
-    model: GPT,
-    tokenizer: Tokenizer,
-    prompt: str | list[str] = "",
-    params: SamplingParams = DEFAULTS,
-    *,
-    n: int | None = None,
-    **settings: Any,
-) -> str | list[str] | list[list[str]]:
+) -> str | list[str]:
     """Returns the continuation of a prompt, or of several, without the prompt.
 
     Each text is what it would be alone: it depends on its prompt, the parameters and its seed only.
 
     Args:
         model, tokenizer: as `minigpt.load` returns them.
-        prompt: the text to continue, or a list of texts; an empty one begins a new document.
+        prompt: the text to continue, or several; an empty one begins a new document.
         params: how the text is generated.
-        n: how many texts for each prompt, with the seeds seed, seed + 1, ...; then each prompt gives a list.
         settings: fields of `SamplingParams` by name, which replace those of `params`: `max_new_tokens=100`,
             `temperature=0.8`, `top_k=50`, `top_p=0.9`, `stop=["."]`, `seed=1`, ...
 
@@ -204,10 +181,6 @@ def generate(
         ConfigError: if a setting cannot work.
         TokenizerError: if the tokenizer does not belong to the model.
     """
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-    count = 1 if n is None else n
-    samples = sample(model, tokenizer, prompts, replace(params, **settings), n=count, logprobs=False)
-    texts = [each.text for each in samples]
-    groups = [texts[start : start + count] for start in range(0, len(texts), count)]
-    found = [group[0] for group in groups] if n is None else groups
-    return found[0] if isinstance(prompt, str) else found
+    prompts = [prompt] if isinstance(prompt, str) else prompt
+    texts = [each.text for each in sample(model, tokenizer, prompts, replace(params, **settings), logprobs=False)]
+    return texts[0] if isinstance(prompt, str) else texts

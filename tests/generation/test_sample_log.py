@@ -22,10 +22,10 @@ from minigpt.generation.sample_log import (
     SEED,
     TEMPERATURES,
     SampleRecord,
-    continue_prompts,
     default_max_new_tokens,
     extend_sample_log,
     fill_sample_log,
+    make_samples,
     read_sample_log,
     truncate_sample_log,
 )
@@ -53,10 +53,10 @@ def write(folder, *kept):
     folder.samples_file.write_bytes(b"".join(one.to_json() for one in kept))
 
 
-def say(loaded, prompts, **settings):
-    return continue_prompts(
-        *loaded, prompts, **{"step": 7, "epoch": None, "source": "own", "max_new_tokens": 20} | settings
-    )
+def sample_all(loaded, prompts, temperatures=TEMPERATURES, max_new_tokens=20):
+    wanted = [(prompt, temperature) for temperature in temperatures for prompt in prompts]
+    facts = {"step": 7, "epoch": None, "source": "own"}
+    return make_samples(*loaded, wanted, **facts, max_new_tokens=max_new_tokens)
 
 
 # The passages
@@ -117,19 +117,19 @@ def test_a_passage_does_not_reach_over_a_seam(text_folder, tmp_path):
 
 def test_a_kept_text_is_what_generate_gives_alone(loaded):
     prompts = ["the cat", "", "a dog sees"]
-    for kept in say(loaded, prompts):
+    for kept in sample_all(loaded, prompts):
         settings = {"temperature": kept.temperature, "top_k": None, "seed": kept.seed, "max_new_tokens": 20}
         assert kept.text == minigpt.generate(*loaded, kept.prompt, **settings)
         assert kept.matches(kept.prompt, kept.temperature, 20)
         assert bytes(kept.ids).decode(errors="replace") == kept.text  # ids of bytes
-    assert [(kept.temperature, kept.prompt) for kept in say(loaded, prompts)] == [
+    assert [(kept.temperature, kept.prompt) for kept in sample_all(loaded, prompts)] == [
         (temperature, prompt) for temperature in TEMPERATURES for prompt in prompts
     ]
 
 
 def test_at_temperature_0_it_is_the_most_likely_token_each_time(loaded):
     model, _ = loaded
-    kept = say(loaded, ["the "], temperatures=[0])[0]
+    kept = sample_all(loaded, ["the "], temperatures=[0])[0]
     ids = list(kept.prompt_ids)
     for token in kept.ids:
         assert token == int(model(torch.tensor([ids[-32:]]))[0, -1].argmax())
@@ -145,7 +145,7 @@ def test_the_models_end_is_told_and_no_part_of_the_text(loaded):
         with hooked(model, {"final": seen.append}):
             model(torch.tensor([list(b"the ")]))
         model.wte.weight[tokenizer.end_of_text] = 100 * seen[0][0, -1]
-        kept = say(loaded, ["the "], temperatures=[0])[0]
+        kept = sample_all(loaded, ["the "], temperatures=[0])[0]
         model.wte.weight[tokenizer.end_of_text] = before
     assert (kept.ended, kept.text, kept.ids) == (True, "", ())
     assert kept.matches("the ", 0, 20)
@@ -157,7 +157,7 @@ def test_nothing_of_the_training_is_touched(dataset):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    say((model, dataset.tokenizer), ["the "], max_new_tokens=4)
+    sample_all((model, dataset.tokenizer), ["the "], max_new_tokens=4)
     assert torch.equal(state, torch.get_rng_state())
     assert all(module.training for module in model.modules())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -299,7 +299,7 @@ def test_a_single_text_is_one_prompt(run, dataset):
     assert told[0] == (0, 8)
     assert max(told) <= (8, 8)
     facts = {"step": 7, "epoch": None, "source": "own", "temperatures": [0], "max_new_tokens": 2}
-    made = extend_sample_log(run, lambda: minigpt.load(run.path)[0], dataset.tokenizer, "ab", **facts)
+    made = extend_sample_log(run, lambda: minigpt.load(run.path)[0], dataset.tokenizer, ["ab"], **facts)
     assert [kept.prompt for kept in made] == ["ab"]
 
 

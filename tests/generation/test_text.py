@@ -177,12 +177,12 @@ def test_any_prompt_gives_the_same_text_alone_and_in_a_batch(trained):
 
 
 def test_sixteen_samples_are_what_each_seed_gives_alone(trained):
-    together = generate(*trained, "the ", n=16, max_new_tokens=12, seed=100, temperature=1.5)
-    assert together == [generate(*trained, "the ", max_new_tokens=12, seed=100 + i, temperature=1.5) for i in range(16)]
+    params = SamplingParams(max_new_tokens=12, seed=100, temperature=1.5)
+    together = [each.text for each in sample(*trained, ["the "], params, n=16)]
+    assert together == [generate(*trained, "the ", params, seed=100 + i) for i in range(16)]
     assert len(set(together)) > 8
-    (first, *_), (second, *_) = generate(*trained, ["the ", "a "], n=3, max_new_tokens=12, seed=100, temperature=1.5)
-    assert first == together[0]
-    assert second == generate(*trained, "a ", max_new_tokens=12, seed=100, temperature=1.5)
+    six = [each.text for each in sample(*trained, ["the ", "a "], params, n=3)]
+    assert (six[0], six[3]) == (together[0], generate(*trained, "a ", params))
 
 
 def test_a_samples_seed_gives_it_again(trained):
@@ -243,16 +243,19 @@ def test_params_and_keyword_arguments_are_combined(trained):
         ({"max_new_tokens": 2.5}, "max-new-tokens is 2.5; give a whole number"),
         ({"top_k": "5"}, "top-k is '5'; give a whole number"),
         ({"seed": "x"}, "seed is 'x'; give a whole number"),
-        ({"n": 0}, "num-samples"),
-        ({"n": 10_001}, "num-samples"),
     ],
 )
 def test_invalid_settings_are_refused_at_once(trained, wrong, word):
     with pytest.raises(ConfigError, match=word):
         generate(*trained, "x", **wrong)
-    if "n" not in wrong:
-        with pytest.raises(ConfigError, match=word):
-            stream(*trained, "x", **wrong)  # before the first piece is asked for
+    with pytest.raises(ConfigError, match=word):
+        stream(*trained, "x", **wrong)  # before the first piece is asked for
+
+
+@pytest.mark.parametrize("n", [0, 10_001])
+def test_an_impossible_number_of_samples_is_refused(trained, n):
+    with pytest.raises(ConfigError, match="num-samples"):
+        sample(*trained, ["x"], n=n)
 
 
 def test_a_misspelt_setting_is_named(trained):
