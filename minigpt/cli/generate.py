@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Group, Parameter
 
 from minigpt.cli.console import say
-from minigpt.cli.generate_options import DisplayOptions, SamplingOptions, SearchOptions
+from minigpt.cli.generate_options import DisplayOptions, SamplingOptions, SearchOptions, inference_runtime
 from minigpt.errors import ConfigError, DataError, MiniGPTError
 from minigpt.files import MOST_JSON, parse_json, read_stream, utf8, why
 from minigpt.sniff import FORMATS, HEAD_BYTES, RECORDS, advice, sniff
@@ -58,6 +58,7 @@ def generate_command(
     dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto",
     checkpoint: str = "best",
     device: str = "auto",
+    threads: int | None = None,
     sampling: Annotated[SamplingOptions, _group("Sampling", 1)] = SamplingOptions(),  # noqa: B008 (frozen)
     display: Annotated[DisplayOptions, _group("Output", 2)] = DisplayOptions(),  # noqa: B008
     search: Annotated[SearchOptions, _group("Search", 3)] = SearchOptions(),  # noqa: B008
@@ -99,7 +100,9 @@ def generate_command(
     checkpoint
         best (lowest validation loss), latest, or a step number.
     device
-        auto, cpu, cuda or mps.
+        auto, cpu, cuda, cuda:1 or mps.
+    threads
+        Number of CPU threads; all cores by default.
     """
     given: dict[str, object] = {"--prompt": prompt, "--prompt-file": prompt_file, "--interactive": interactive}
     given |= {"--num-samples": num_samples != 1, "--best-of": search.best_of, "--num-beams": search.num_beams}
@@ -115,11 +118,10 @@ def generate_command(
     from minigpt.generation.notes import notes_of_all, stop_notes
     from minigpt.generation.search import DRAW_SETTINGS
     from minigpt.runs.folder import load
-    from minigpt.runtime import detect_runtime
     from minigpt.tokenizers.base import utf8
 
     prompts = [utf8(text).decode() for text in prompts]  # invalid bytes of the command line become U+FFFD
-    runtime = detect_runtime(device, "float32")
+    runtime = inference_runtime(device, threads)
     model, tokenizer = load(run, checkpoint, runtime.device)
     params = sampling.params(tokenizer)
     context, notes = model.config.block_size, stop_notes(tokenizer, params)

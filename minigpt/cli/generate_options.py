@@ -14,6 +14,7 @@ from minigpt.sampling_params import SamplingParams
 from minigpt.text_utils import escaped, quoted, unescaped
 
 if TYPE_CHECKING:
+    from minigpt.runtime import Runtime
     from minigpt.tokenizers import Tokenizer
 
 _Repeatable = Parameter(negative="", show_default=False)
@@ -96,6 +97,20 @@ class DisplayOptions:
     def needs_logprobs(self) -> bool:
         """Whether anything shown depends on how likely each token was."""
         return self.show_probabilities or self.top_logprobs > 0 or self.as_json
+
+
+def inference_runtime(device: str, threads: int | None) -> Runtime:
+    """Returns where to generate, in float32.
+
+    Raises:
+        ConfigError: if the number of threads is out of range.
+        DeviceError: if the device does not exist here.
+    """
+    from minigpt.runtime import detect_runtime
+
+    if threads is not None and not 1 <= threads <= 1024:
+        raise ConfigError("--threads is out of range", got=threads, remedy="Give 1 to 1024, or omit it.")
+    return detect_runtime(device, "float32", threads)
 
 
 def token_id(tokenizer: Tokenizer, name: str) -> int:

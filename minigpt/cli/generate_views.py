@@ -9,7 +9,7 @@ import math
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -32,34 +32,43 @@ def percent(share: float) -> str:
     return f"{share:6.1%}" if share >= 0.001 else "< 0.1%" if share > 0 else "     –"
 
 
-class PlainView:
-    """Prompt and text, as it is generated."""
+class View:
+    """Shows texts one after the other; this one shows nothing."""
+
+    def begin(self, sample: Sample) -> None:
+        """Shows the beginning of a text."""
+
+    def add(self, output: StepOutput) -> None:
+        """Shows a token of the current text."""
+
+    def finish(self, sample: Sample) -> None:
+        """Shows the end of a text."""
+
+
+class PlainView(View):
+    """Prompt and text, as it is generated; with several texts, a line before each says how to generate it again."""
+
+    prompt_style, header = "", ""
 
     def __init__(self, many: bool, dtype: str) -> None:
-        """With several texts, prints a line before each that says how to generate it again."""
         self.console = Console()
         self.coloured = self.console.color_system is not None and not self.console.no_color
         self.many, self.n_begun, self.pending = many, 0, ""
         self.dtype = "" if dtype == "float32" else f", {dtype} weights"
 
     def begin(self, sample: Sample) -> None:
-        """Shows the beginning of a text."""
+        if not self.n_begun:
+            self.write(self.header)
         self.n_begun += 1
         if self.many:
             gap, seed = "\n" if self.n_begun > 1 else "", f", seed {sample.seed}" if sample.seed is not None else ""
             self.write(f"{gap}--- text {self.n_begun}{seed}{self.dtype} ---\n", "dim")
-        self.prompt(sample)
-
-    def prompt(self, sample: Sample) -> None:
-        """Shows the prompt."""
-        self.write(sample.prompt)
+        self.write(sample.prompt, self.prompt_style)
 
     def add(self, output: StepOutput) -> None:
-        """Shows a token of the current text."""
         self.write(output.text)
 
     def finish(self, sample: Sample) -> None:
-        """Shows the end of a text."""
         self.write("\n")
 
     def write(self, text: str, style: str = "") -> None:
@@ -81,8 +90,9 @@ class PlainView:
 class ProbabilityView(PlainView):
     """The text with the probability that the model gave each token: as a colour, or after it where there are none."""
 
+    prompt_style = "dim"
+
     def begin(self, sample: Sample) -> None:
-        """Shows the legend before the first text."""
         if not self.n_begun and self.coloured:
             self.write("the model's probability of each token: ")
             bounds = [1.0, *(bound for bound, _ in COLOURS)]
@@ -93,12 +103,7 @@ class ProbabilityView(PlainView):
             self.write("after each token: the model's probability of it; ⏎ is a new line\n\n")
         super().begin(sample)
 
-    def prompt(self, sample: Sample) -> None:
-        """Shows the prompt, dimmed."""
-        self.write(sample.prompt, "dim")
-
     def add(self, output: StepOutput) -> None:
-        """Shows a token; one without text has nothing to colour."""
         share = math.exp(output.logprob)
         if self.coloured:
             self.write(output.text, next(colour for bound, colour in COLOURS if share >= bound))
@@ -112,22 +117,17 @@ class ProbabilityView(PlainView):
 class TopLogprobsView(PlainView):
     """For each step the most likely tokens, their probabilities before and after the samplers; then the text."""
 
+    header = "step   model  sampler  the most likely next tokens; > is the one that was chosen\n"
+
     def __init__(self, tokenizer: Tokenizer, many: bool, dtype: str) -> None:
         super().__init__(many, dtype)
         self.tokenizer, self.step = tokenizer, 0
 
     def begin(self, sample: Sample) -> None:
-        """Shows the header of the columns before the first text."""
-        if not self.n_begun:
-            self.write("step   model  sampler  the most likely next tokens; > is the one that was chosen\n")
         self.step = 0
-        super().begin(sample)
-
-    def prompt(self, sample: Sample) -> None:
-        """Shows nothing yet: the text comes at the end."""
+        super().begin(replace(sample, prompt=""))  # the prompt comes at the end, with the text
 
     def add(self, output: StepOutput) -> None:
-        """Shows a step."""
         self.step += 1
         for number, each in enumerate(output.top_logprobs):
             step, chosen = f"{self.step:4}" if number == 0 else "    ", each.token == output.token
@@ -137,11 +137,10 @@ class TopLogprobsView(PlainView):
         self.write("\n")
 
     def finish(self, sample: Sample) -> None:
-        """Shows the whole text."""
         self.write(sample.prompt + sample.text + "\n")
 
 
-class JsonView:
+class JsonView(View):
     """One JSON object per line for each text, once it has ended."""
 
     def __init__(
@@ -149,14 +148,7 @@ class JsonView:
     ) -> None:
         self.tokenizer, self.settings, self.context, self.notes = tokenizer, settings, context, notes
 
-    def begin(self, sample: Sample) -> None:
-        """Prints nothing yet."""
-
-    def add(self, output: StepOutput) -> None:
-        """Prints nothing yet."""
-
     def finish(self, sample: Sample) -> None:
-        """Prints the line."""
         from minigpt.generation.notes import prompt_notes
         from minigpt.generation.text import prompt_ids
 
@@ -184,9 +176,6 @@ class JsonView:
             return {"text": self.tokenizer.decode([token]), "name": token_name(self.tokenizer, token)}
 
         return [{**texts(each.token), **asdict(each)} for each in output.top_logprobs]
-
-
-View = PlainView | JsonView
 
 
 def make_view(

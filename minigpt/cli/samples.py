@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from minigpt.cli.console import Console, print_json, say, styled
+from minigpt.cli.generate_options import inference_runtime
 from minigpt.cli.progress import progress
 from minigpt.errors import ConfigError, DataError
 from minigpt.text_utils import escape_control
@@ -38,6 +39,7 @@ def samples_command(
     as_json: Annotated[bool, Parameter("--json", negative="")] = False,
     checkpoint: str = "all",
     device: str = "auto",
+    threads: int | None = None,
 ) -> None:
     """Watch a run learn to write: the same prompts, continued by the model of each epoch.
 
@@ -68,7 +70,9 @@ def samples_command(
     checkpoint
         all, best (lowest validation loss), latest, or a step number.
     device
-        auto, cpu, cuda or mps.
+        auto, cpu, cuda, cuda:1 or mps.
+    threads
+        Number of CPU threads; all cores by default.
     """
     if max_new_tokens is not None and not 1 <= max_new_tokens <= MAX_NEW_TOKENS:
         remedy = f"Give 1 to {MAX_NEW_TOKENS:,}."
@@ -77,18 +81,17 @@ def samples_command(
     from minigpt.generation.notes import notes_of_all
     from minigpt.generation.sample_log import fill_sample_log
     from minigpt.runs.folder import RunFolder
-    from minigpt.runtime import detect_runtime
 
     folder, temperatures = RunFolder.open(run), list(dict.fromkeys(temperature or [DEFAULT_TEMPERATURE]))
-    if device != "auto":  # an unknown device is an error even if no model has to run
-        detect_runtime(device, "float32")
+    if device != "auto" or threads:  # a mistake is an error even if no model has to run
+        inference_runtime(device, threads)
     for note in notes_of_all(folder.tokenizer(), prompt, folder.config().model.block_size) if prompt else ():
         say(f"note: {note}")
     wanted = {"checkpoint": checkpoint, "temperatures": temperatures, "max_new_tokens": max_new_tokens}
     with progress() as on_progress:
 
         def fill(prompts: Sequence[str] | None, **settings: Any) -> list[SampleRecord]:
-            settings |= {"device": detect_runtime(device, "float32").device, "on_progress": on_progress}
+            settings |= {"device": inference_runtime(device, threads).device, "on_progress": on_progress}
             return fill_sample_log(folder, prompts, **settings, note=lambda line: say(f"note: {line}"))
 
         found = fill(prompt, **wanted) if prompt else _of_fixed_prompts(folder, fill, wanted)
