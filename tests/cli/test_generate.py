@@ -50,7 +50,7 @@ def test_the_text_is_that_of_python(say, loaded):
     assert (code, out, err) == (0, f"the cat{text}\n", "")
 
 
-def test_several_texts_come_one_after_the_other_each_as_alone(say):
+def test_several_texts_are_printed_in_order_each_as_alone(say):
     alone = {(p, s): say("--prompt", p, "--seed", s)[1] for p in ("the", "a dog") for s in (5, 6)}
     code, out, _ = say("--prompt", "the", "--prompt", "a dog", "--num-samples", 2)
     assert code == 0
@@ -98,13 +98,13 @@ def test_prompts_come_from_a_file(say, tmp_path, monkeypatch):
     assert outputs[0] == outputs[1] == outputs[2]
 
 
-def test_bytes_of_the_command_line_that_are_no_character_are_replaced(say):
+def test_invalid_bytes_on_the_command_line_are_replaced(say):
     line = json.loads(say("--prompt", "a\udcff", "--json")[1])
     assert line["prompt"] == "a\ufffd"
     assert line["text"] == json.loads(say("--prompt", "a\ufffd", "--json")[1])["text"]
 
 
-def test_without_standard_input_no_prompts_are_read(say, monkeypatch):
+def test_missing_standard_input_is_an_error(say, monkeypatch):
     monkeypatch.setattr("sys.stdin", None)
     code, _, err = say("--prompt-file", "-")
     assert (code, "nothing on standard input" in err) == (2, True)
@@ -126,7 +126,7 @@ def test_a_new_line_is_marked_before_its_probability(capsys):
     assert capsys.readouterr().out == "a[50%].⏎[25%]\n  b[<1%]"
 
 
-def test_of_a_long_prompt_it_is_said_how_much_is_seen(say, loaded):
+def test_a_note_says_how_much_of_a_long_prompt_is_seen(say, loaded):
     context = loaded[0].config.block_size
     prompt = "a" * (context + 7)
     code, out, err = say("--prompt", prompt, "--json")
@@ -161,7 +161,7 @@ def test_a_chosen_token_that_is_unlikely_is_shown_too(say, loaded):
         assert re.fullmatch(r" +(< 0\.1%|\d+\.\d%) +(< 0\.1%|\d+\.\d%)  > '.+'", row), row
 
 
-def test_an_end_of_line_of_windows_is_one(say, monkeypatch, capsys):
+def test_a_carriage_return_and_line_feed_are_one_end_of_line(say, monkeypatch, capsys):
     """The two tokens come one after the other; on a terminal neither is seen as a character."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     options = ["--prompt", "a\r\nb", "--logit-bias", r"\r=1000", "--max-new-tokens", 1, "--temperature", 0]
@@ -185,7 +185,7 @@ def test_control_characters_are_escaped_in_json(say):
     assert out.rstrip("\n").isprintable()
 
 
-def test_searches_show_what_python_finds(say, loaded):
+def test_searches_print_what_python_returns(say, loaded):
     beams = beam_search(*loaded, "the", SamplingParams(max_new_tokens=12), num_beams=3, length_penalty=0.5)
     options = ("--prompt", "the", "--num-beams", 3, "--length-penalty", 0.5, "--seed", "none")
     code, out, _ = say(*options, "--json", "--num-samples", 2)
@@ -309,7 +309,7 @@ def test_control_characters_are_escaped_on_a_terminal():
     assert [token_id(BYTES, token_name(BYTES, token)) for token in range(257)] == list(range(257))
 
 
-def test_probabilities_take_six_places():
+def test_percentages_have_six_characters():
     shares = [percent(share) for share in (1.0, 0.5, 0.001, 0.0009, 0.0)]
     assert shares == ["100.0%", " 50.0%", "  0.1%", "< 0.1%", "     –"]
 
@@ -391,7 +391,7 @@ def talk(loaded, monkeypatch, capsys):
     return Talk(loaded, monkeypatch, capsys)
 
 
-def test_a_conversation_continues_each_line_or_the_whole(talk, loaded):
+def test_interactive_mode_continues_each_line_or_the_whole_text(talk, loaded):
     def text(prompt, **settings):
         return minigpt.generate(*loaded, prompt, max_new_tokens=6, seed=5, **settings)
 
@@ -436,7 +436,7 @@ def test_mistakes_do_not_end_the_session(talk, line, words):
     assert (talk.conversation.sampling, talk.conversation.display) == before
 
 
-def test_ctrl_c_stops_a_text_and_ctrl_d_leaves(talk, loaded, monkeypatch):
+def test_ctrl_c_stops_a_text_and_ctrl_d_exits(talk, loaded, monkeypatch):
     first = "the" + minigpt.generate(*loaded, "the", max_new_tokens=1, seed=5)
     monkeypatch.setattr("minigpt.cli.interactive.stream_samples", one_and_then_ctrl_c)
     out = talk("the", "^C", "/keep")
@@ -445,12 +445,12 @@ def test_ctrl_c_stops_a_text_and_ctrl_d_leaves(talk, loaded, monkeypatch):
     assert "keep" not in talk("/quit", "/keep")
 
 
-def test_a_word_that_would_leave_elsewhere_gets_a_hint(talk):
+def test_exit_and_quit_get_a_hint(talk):
     assert talk("exit", "quit").count("Type /quit to exit") == 2
     assert talk("exit ").count("Type /quit to exit") == 0
 
 
-def test_of_two_ways_to_show_a_text_the_last_counts(talk):
+def test_display_settings_that_exclude_each_other(talk):
     out = talk("/top-logprobs 3", "/show-probabilities on", "/top-logprobs")
     assert "  show-probabilities on\n> " in out or "  show-probabilities on\n  top-logprobs 0\n" in out
     assert (talk.conversation.display.top_logprobs, talk.conversation.display.show_probabilities) == (0, True)

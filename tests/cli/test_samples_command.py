@@ -32,7 +32,7 @@ def test_the_history_is_shown_prompt_by_prompt_and_epoch_by_epoch(call, run):
     assert (run / "samples.jsonl").read_bytes() == before
 
 
-def test_as_json_lines_it_is_what_is_kept(call, run):
+def test_json_prints_the_logged_samples(call, run):
     code, out, _ = call("samples", run, "--json", "--temperature", 0, "--temperature", 1.0, "--checkpoint", 82)
     assert code == 0
     lines = [json.loads(line) for line in (run / "samples.jsonl").read_text("utf-8").splitlines()]
@@ -41,7 +41,7 @@ def test_as_json_lines_it_is_what_is_kept(call, run):
     assert out.isascii()
 
 
-def test_own_prompts_are_continued_and_kept(call, run):
+def test_own_prompts_are_continued_and_logged(call, run):
     options = ("--prompt", "the cat", "--prompt", "- a", "--temperature", 0, "--max-new-tokens", 6)
     before = (run / "samples.jsonl").read_bytes()
     code, out, err = call("samples", run, *options[:2], "--prompt=- a", *options[4:])
@@ -57,7 +57,7 @@ def test_own_prompts_are_continued_and_kept(call, run):
     assert (run / "samples.jsonl").read_bytes() == after
 
 
-def test_another_temperature_is_made_for_the_same_passages(call, run):
+def test_another_temperature_is_generated_for_the_same_passages(call, run):
     passages = {one.prompt for one in read_sample_log(RunFolder(run))}
     code, out, _ = call("samples", run, "--temperature", 0.3, "--max-new-tokens", 5, "--checkpoint", "best", "--json")
     made = [json.loads(line) for line in out.splitlines()]
@@ -67,7 +67,7 @@ def test_another_temperature_is_made_for_the_same_passages(call, run):
 
 
 @pytest.mark.parametrize("options", [["--temperature", 0.3, "--temperature", 0.7], ["--max-new-tokens", 5]])
-def test_what_was_asked_of_one_checkpoint_is_made_for_the_others_too(call, run, options):
+def test_samples_of_one_checkpoint_are_completed_for_the_others(call, run, options):
     first = call("samples", run, "--checkpoint", 82, "--json", *options)[1].splitlines()
     every = call("samples", run, "--json", *options)[1].splitlines()
     assert every[len(every) // 2 :] == first
@@ -77,14 +77,14 @@ def test_what_was_asked_of_one_checkpoint_is_made_for_the_others_too(call, run, 
     assert (code, out.splitlines()) == (0, every[: len(first)])
 
 
-def test_a_run_that_kept_none_is_sampled_where_its_checkpoints_are(call, run, run_folder):
+def test_a_run_without_a_log_is_sampled_at_its_checkpoints(call, run, run_folder):
     expected = call("samples", run)[1]
     (run / "samples.jsonl").unlink()
     assert call("samples", run)[1] == expected
     assert (run / "samples.jsonl").read_bytes() == (run_folder / "samples.jsonl").read_bytes()
 
 
-def test_kept_texts_are_shown_when_their_checkpoint_is_gone(call, run):
+def test_samples_are_shown_after_their_checkpoint_is_deleted(call, run):
     before = call("samples", run, "--checkpoint", 41)
     shutil.rmtree(run / "checkpoints" / "step-000000041")
     assert call("samples", run, "--checkpoint", 41) == before
@@ -106,7 +106,7 @@ def test_an_imported_run_needs_a_prompt(call, run, tmp_path):
     )
 
 
-def test_a_models_words_are_shown_and_not_obeyed(call, run):
+def test_control_characters_in_samples_are_escaped(call, run):
     file = run / "samples.jsonl"
     lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
     for line in lines:
@@ -138,13 +138,13 @@ def test_a_models_words_are_shown_and_not_obeyed(call, run):
         (["--device", "abacus"], "abacus"),
     ],
 )
-def test_mistakes_are_one_message(call, run, options, expected):
+def test_mistakes_get_one_message(call, run, options, expected):
     code, out, err = call("samples", run, *options)
     assert (code, out) == (2, "")
     assert expected in err
 
 
-def test_a_run_without_whole_checkpoints_is_one_message(call, run):
+def test_a_run_without_complete_checkpoints_is_an_error(call, run):
     for folder in (run / "checkpoints").glob("step-*"):
         (folder / "model.safetensors").write_bytes(b"")
     code, out, err = call("samples", run, "--prompt", "new")
@@ -156,7 +156,7 @@ def test_a_run_without_whole_checkpoints_is_one_message(call, run):
     assert "The run has no checkpoints" in err
 
 
-def test_a_file_that_was_tampered_with_is_named(call, run):
+def test_an_invalid_sample_log_is_named(call, run):
     (run / "samples.jsonl").write_text('{"step": 1}\n', "utf-8")
     code, _, err = call("samples", run)
     assert code == 2

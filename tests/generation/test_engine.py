@@ -68,7 +68,7 @@ def window_of(text: list[int], prompt_length: int, context: int) -> list[int]:
 @pytest.mark.parametrize(
     "config", VARIANTS, ids=lambda c: f"{c.position}-{c.norm}-{c.mlp}-{c.tie_word_embeddings}-{c.kv_heads}"
 )
-def test_rows_of_any_length_equal_the_model_without_a_cache_also_past_the_context(config):
+def test_cached_logits_equal_those_of_the_model_without_a_cache_also_past_the_context(config):
     model = make(config)
     batch, rng = CachedBatch(for_inference(model), len(PROMPTS)), torch.Generator().manual_seed(1)
     for prompt in PROMPTS:

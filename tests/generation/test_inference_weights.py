@@ -1,4 +1,4 @@
-"""Weights for generation: near the model's own, the same bits in any company, chosen by measuring."""
+"""Weights for generation: close to the model's own, batch-invariant, chosen by measuring."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ CONFIGS = [
 ]
 
 
-def check_that_company_changes_no_bit(config: GPTConfig, dtype: str) -> None:
-    """Reads texts of many lengths, each alone and all together, and compares their logits."""
+def check_batch_invariance(config: GPTConfig, dtype: str) -> None:
+    """Reads texts of many lengths, each alone and all in a batch, and compares their logits."""
     model, rng = for_inference(make(config), dtype), torch.Generator().manual_seed(2)
     lengths = [1, 2, 39, 40, 41, 60, 7, 7, 17, 33, 5]  # some renew their window on the way
     prompts = [torch.randint(config.vocab_size, (length,), generator=rng).tolist() for length in lengths]
@@ -63,8 +63,8 @@ def check_that_company_changes_no_bit(config: GPTConfig, dtype: str) -> None:
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("config", CONFIGS, ids=["large", "swiglu", "odd", "small"])
-def test_a_rows_logits_are_the_same_bits_alone_and_among_others(config, dtype):
-    check_that_company_changes_no_bit(config, dtype)
+def test_logits_are_batch_invariant(config, dtype):
+    check_batch_invariance(config, dtype)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=["large", "swiglu", "odd", "small"])
@@ -82,7 +82,7 @@ def test_logits_are_near_the_models_own(config, dtype, tolerance):
 
 
 @pytest.fixture
-def found_out_anew():
+def fresh_detection():
     """What a form of product is was changed: nothing is known of it, nor of what it was later."""
     agreeing_rows.cache_clear()
     yield
@@ -90,7 +90,7 @@ def found_out_anew():
 
 
 @pytest.fixture(params=["bytes", "int8"])
-def both_int8_products(request, monkeypatch, found_out_anew):
+def both_int8_products(request, monkeypatch, fresh_detection):
     """oneDNN's product of bytes, and the one that other machines have."""
     if request.param == "int8":
         monkeypatch.setattr(quantized_linear, "_multiplies_bytes", lambda: False)
@@ -109,18 +109,18 @@ def test_int8_rounds_each_weight_to_half_a_step_of_its_output(n_in):
 
 
 @pytest.mark.usefixtures("both_int8_products")
-def test_both_int8_products_serve_a_model_row_by_row_and_all_at_once():
-    check_that_company_changes_no_bit(CONFIGS[1], "int8")
+def test_both_int8_products_are_batch_invariant_and_accurate():
+    check_batch_invariance(CONFIGS[1], "int8")
     test_logits_are_near_the_models_own(CONFIGS[1], "int8", 0.1)
 
 
-def test_a_row_of_zeros_is_no_trouble_for_int8():
+def test_int8_handles_a_row_of_zeros():
     weight, bias = torch.randn(SMALL // 64, 64), torch.randn(SMALL // 64)
     found = quantized_linear.int8_head(weight, bias)(torch.zeros(2, 1, 64))
     torch.testing.assert_close(found, bias.expand(2, 1, -1))
 
 
-def test_the_model_that_comes_in_is_left_as_it_is():
+def test_the_original_model_is_not_changed():
     model = make(large(tie_word_embeddings=True))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     fixed = for_inference(model.train(), "bfloat16")
@@ -148,7 +148,7 @@ def test_the_change_in_loss_is_the_difference_of_mean_cross_entropies():
     assert 0 < abs(change) < 0.05
 
 
-def test_auto_takes_the_quickest_that_gains_enough(monkeypatch):
+def test_auto_takes_the_fastest_data_type_that_is_fast_enough(monkeypatch):
     model, seconds = make(large()), {"float32": 1.0, "bfloat16": 0.8, "int8": 0.74}
     forms = {dtype: for_inference(model, dtype) for dtype in DTYPES}
     monkeypatch.setattr(inference_weights, "for_inference", lambda model, dtype: forms[dtype])
@@ -158,7 +158,7 @@ def test_auto_takes_the_quickest_that_gains_enough(monkeypatch):
         return next(dtype for dtype in forms if forms[dtype] is form)
 
     choice = choose_dtype(model)
-    assert (choice.dtype, choice.model) == ("bfloat16", forms["bfloat16"])  # int8 is no 1.1 times as fast as that
+    assert (choice.dtype, choice.model) == ("bfloat16", forms["bfloat16"])  # int8 is less than 1.1 times as fast
     assert "bfloat16 800.00" in choice.reason
     seconds |= {"int8": 0.5}
     assert choose_dtype(model).dtype == "int8"
@@ -166,7 +166,7 @@ def test_auto_takes_the_quickest_that_gains_enough(monkeypatch):
     assert choose_dtype(model).dtype == "float32"
 
 
-def test_auto_really_measures_and_a_wish_is_a_wish():
+def test_auto_measures_and_a_requested_data_type_is_used():
     model = make(large())
     choice = choose_dtype(model, rows=3)
     assert choice.dtype in DTYPES
@@ -174,7 +174,7 @@ def test_auto_really_measures_and_a_wish_is_a_wish():
     assert choose_dtype(model, "int8").dtype == "int8"
 
 
-def test_what_does_not_exist_here_is_refused(monkeypatch):
+def test_unknown_and_unavailable_data_types_are_refused(monkeypatch):
     model = make(large())
     with pytest.raises(ConfigError, match="Did you mean int8"):
         for_inference(model, "int4")
@@ -185,9 +185,9 @@ def test_what_does_not_exist_here_is_refused(monkeypatch):
     assert choose_dtype(model).dtype in ("float32", "bfloat16")
 
 
-@pytest.mark.usefixtures("found_out_anew")
+@pytest.mark.usefixtures("fresh_detection")
 @pytest.mark.parametrize("config", CONFIGS, ids=["large", "swiglu", "odd", "small"])
-def test_without_onednn_a_row_is_still_the_same_alone(monkeypatch, config):
+def test_logits_are_batch_invariant_without_onednn(monkeypatch, config):
     monkeypatch.setattr(quantized_linear, "_packs", lambda dtype: False)
     for dtype in ("float32", "bfloat16"):
-        check_that_company_changes_no_bit(config, dtype)
+        check_batch_invariance(config, dtype)

@@ -49,7 +49,7 @@ def test_notes_on_a_prompt(kind, prompt, names):
     assert all(note.startswith("the prompt ") for note in notes.values())
 
 
-def test_the_other_form_is_known_both_ways():
+def test_either_normal_form_can_be_the_better_one():
     apart = make_tokenizer("char", [APART])
     assert "NFD" in prompt_notes(apart, COMPOSED, 32)["other_form"]
     assert "NFC" in prompt_notes(CHAR, APART, 32)["other_form"]

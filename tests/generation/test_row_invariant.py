@@ -1,4 +1,4 @@
-"""Rows that do not notice each other: with the kernels of this machine, and with some that are only pretended."""
+"""Batch invariance: with the kernels of this machine, and with made-up ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from test_inference_weights import CONFIGS, check_that_company_changes_no_bit
+from test_inference_weights import CONFIGS, check_batch_invariance
 from torch import Tensor
 
 from minigpt.generation import inference_weights
@@ -20,7 +20,7 @@ SHAPES = [(2100, 66), (66, 2080), (80, 2100), (300, 64), (50, 18), (7, 1), (3, 9
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("shape", SHAPES, ids="{0[0]}-{0[1]}".format)
 @pytest.mark.parametrize("kind", PRODUCTS)
-def test_what_a_row_gets_is_the_same_bits_for_any_number_of_rows(kind, shape):
+def test_products_are_batch_invariant(kind, shape):
     rng = torch.Generator().manual_seed(0)
     weight, bias = torch.randn(shape, generator=rng), torch.randn(shape[0], generator=rng)
     for offset in (None, bias):
@@ -31,8 +31,8 @@ def test_what_a_row_gets_is_the_same_bits_for_any_number_of_rows(kind, shape):
             assert torch.equal(product(x[:rows]), alone[:rows])
 
 
-def capricious(turned: Callable[[int, int], bool], dtype: torch.dtype) -> MakeProduct:
-    """A form of product that adds up in the other direction where `turned(place, rows)` says so, as some kernels do."""
+def order_dependent(turned: Callable[[int, int], bool], dtype: torch.dtype) -> MakeProduct:
+    """A product that sums in the opposite order where `turned(place, rows)` is true, as some kernels do."""
 
     def form(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
         def one(row: Tensor, turn: bool) -> Tensor:
@@ -62,8 +62,8 @@ def capricious(turned: Callable[[int, int], bool], dtype: torch.dtype) -> MakePr
         (lambda place, rows: place % 2 == 1, (1,)),
     ],
 )
-def test_kernels_that_differ_by_the_number_of_rows_are_found_out(turned, expected, dtype):
-    form = capricious(turned, dtype)
+def test_kernels_that_depend_on_the_batch_size_are_detected(turned, expected, dtype):
+    form = order_dependent(turned, dtype)
     assert agreeing_rows(form, 100, 66, torch.float32, True, 1) == expected
     weight, bias = torch.randn(100, 66), torch.randn(100)
     product, x = row_invariant_product(form, weight, bias), torch.randn(40, 1, 66)
@@ -73,14 +73,14 @@ def test_kernels_that_differ_by_the_number_of_rows_are_found_out(turned, expecte
 
 
 @pytest.mark.parametrize("turned", [lambda place, rows: rows < 5, lambda place, rows: place % 2 == 1])
-def test_a_model_with_such_kernels_still_gives_each_text_the_same_logits(monkeypatch, turned):
-    form = capricious(turned, torch.bfloat16)
+def test_a_model_is_batch_invariant_with_such_kernels(monkeypatch, turned):
+    form = order_dependent(turned, torch.bfloat16)
     monkeypatch.setattr(inference_weights, "DTYPES", {**DTYPES, "bfloat16": form})
     monkeypatch.setattr(inference_weights, "HEAD_DTYPES", {**HEAD_DTYPES, "bfloat16": form})
-    check_that_company_changes_no_bit(CONFIGS[2], "bfloat16")
+    check_batch_invariance(CONFIGS[2], "bfloat16")
 
 
-def test_finding_out_leaves_the_random_numbers_alone():
+def test_detection_does_not_touch_the_global_random_state():
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)

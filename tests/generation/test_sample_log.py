@@ -1,4 +1,4 @@
-"""The sample log: a function of the run's checkpoints, kept complete, and never generated twice."""
+"""The sample log: a function of the run's checkpoints, complete, and never generated twice."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def loaded(run_folder):
 
 @pytest.fixture
 def run(run_folder, tmp_path):
-    """A run with two checkpoints and nothing kept."""
+    """A run with two checkpoints and no log."""
     run = shutil.copytree(run_folder, tmp_path / "run")
     (run / "samples.jsonl").unlink()
     return RunFolder.open(run)
 
 
-def write(folder, *kept):
-    folder.samples_file.write_bytes(b"".join(one.to_json() for one in kept))
+def write(folder, *records):
+    folder.samples_file.write_bytes(b"".join(record.to_json() for record in records))
 
 
 def sample_all(loaded, prompts, temperatures=TEMPERATURES, max_new_tokens=20):
@@ -59,7 +59,7 @@ def sample_all(loaded, prompts, temperatures=TEMPERATURES, max_new_tokens=20):
     return make_samples(*loaded, wanted, **facts, max_new_tokens=max_new_tokens)
 
 
-# The passages
+# Fixed prompts
 
 
 @pytest.mark.parametrize("tokenizer", ["byte", "char", "bpe:300", "gpt2"])
@@ -86,7 +86,7 @@ def test_fixed_prompts_begin_lines_of_the_validation_text(text_folder, tmp_path,
     ],
     ids=["no spaces", "one line", "long word", "short lines", "four bytes", "control characters"],
 )
-def test_fixed_prompts_of_any_text_are_short_and_whole(tmp_path, text, expected):
+def test_fixed_prompts_are_short_and_complete_for_any_text(tmp_path, text, expected):
     (tmp_path / "text.txt").write_bytes(text.encode())
     prepare([str(tmp_path / "text.txt")], tmp_path / "data", tokenizer="byte", block_size=32)
     prompts = fixed_prompts(Dataset.open(tmp_path / "data"), 3)
@@ -102,7 +102,7 @@ def test_a_split_without_text_has_no_prompts(dataset):
     assert fixed_prompts(dataclass_replace(dataset, val=empty), 4) == []
 
 
-def test_a_passage_does_not_reach_over_a_seam(text_folder, tmp_path):
+def test_fixed_prompts_do_not_cross_segments(text_folder, tmp_path):
     prepare([str(text_folder)], tmp_path / "data", tokenizer="byte", block_size=32, split_by="sequence")
     dataset = Dataset.open(tmp_path / "data")
     assert dataset.val.segment_length == 32
@@ -112,32 +112,32 @@ def test_a_passage_does_not_reach_over_a_seam(text_folder, tmp_path):
     assert all(any(prompt in stretch for stretch in stretches) for prompt in prompts)
 
 
-# The texts
+# Samples
 
 
-def test_a_kept_text_is_what_generate_gives_alone(loaded):
+def test_a_sample_is_what_generate_returns(loaded):
     prompts = ["the cat", "", "a dog sees"]
-    for kept in sample_all(loaded, prompts):
-        settings = {"temperature": kept.temperature, "top_k": None, "seed": kept.seed, "max_new_tokens": 20}
-        assert kept.text == minigpt.generate(*loaded, kept.prompt, **settings)
-        assert kept.matches(kept.prompt, kept.temperature, 20)
-        assert bytes(kept.ids).decode(errors="replace") == kept.text  # ids of bytes
-    assert [(kept.temperature, kept.prompt) for kept in sample_all(loaded, prompts)] == [
+    for record in sample_all(loaded, prompts):
+        settings = {"temperature": record.temperature, "top_k": None, "seed": record.seed, "max_new_tokens": 20}
+        assert record.text == minigpt.generate(*loaded, record.prompt, **settings)
+        assert record.matches(record.prompt, record.temperature, 20)
+        assert bytes(record.ids).decode(errors="replace") == record.text  # ids of bytes
+    assert [(record.temperature, record.prompt) for record in sample_all(loaded, prompts)] == [
         (temperature, prompt) for temperature in TEMPERATURES for prompt in prompts
     ]
 
 
-def test_at_temperature_0_it_is_the_most_likely_token_each_time(loaded):
+def test_temperature_0_is_greedy(loaded):
     model, _ = loaded
-    kept = sample_all(loaded, ["the "], temperatures=[0])[0]
-    ids = list(kept.prompt_ids)
-    for token in kept.ids:
+    record = sample_all(loaded, ["the "], temperatures=[0])[0]
+    ids = list(record.prompt_ids)
+    for token in record.ids:
         assert token == int(model(torch.tensor([ids[-32:]]))[0, -1].argmax())
         ids.append(token)
-    assert len(kept.ids) == 20
+    assert len(record.ids) == 20
 
 
-def test_the_models_end_is_told_and_no_part_of_the_text(loaded):
+def test_the_end_of_text_is_recorded_but_not_part_of_the_text(loaded):
     model, tokenizer = loaded
     with torch.no_grad():
         before = model.wte.weight[tokenizer.end_of_text].clone()
@@ -145,14 +145,14 @@ def test_the_models_end_is_told_and_no_part_of_the_text(loaded):
         with hooked(model, {"final": seen.append}):
             model(torch.tensor([list(b"the ")]))
         model.wte.weight[tokenizer.end_of_text] = 100 * seen[0][0, -1]
-        kept = sample_all(loaded, ["the "], temperatures=[0])[0]
+        record = sample_all(loaded, ["the "], temperatures=[0])[0]
         model.wte.weight[tokenizer.end_of_text] = before
-    assert (kept.ended, kept.text, kept.ids) == (True, "", ())
-    assert kept.matches("the ", 0, 20)
-    assert not replace(kept, ended=False).matches("the ", 0, 20)
+    assert (record.ended, record.text, record.ids) == (True, "", ())
+    assert record.matches("the ", 0, 20)
+    assert not replace(record, ended=False).matches("the ", 0, 20)
 
 
-def test_nothing_of_the_training_is_touched(dataset):
+def test_sampling_does_not_affect_training(dataset):
     model = minigpt.GPT(minigpt.resolve(overrides={"model.n_layer": 1, "model.vocab_size": 257}).model).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     torch.manual_seed(5)
@@ -164,7 +164,7 @@ def test_nothing_of_the_training_is_touched(dataset):
     assert all(p.requires_grad and p.grad is None and not p.is_inference() for p in model.parameters())
 
 
-def test_texts_are_a_few_lines_in_any_vocabulary():
+def test_the_default_length_fits_the_vocabulary():
     assert default_max_new_tokens(make_tokenizer("gpt2", [])) == NEW_TOKENS
     assert default_max_new_tokens(make_tokenizer("byte", [])) == NEW_CHARACTERS
     assert default_max_new_tokens(make_tokenizer("char", ["猫 cat \U0001f600"])) == NEW_CHARACTERS
@@ -173,7 +173,7 @@ def test_texts_are_a_few_lines_in_any_vocabulary():
 # The file
 
 
-def test_what_is_kept_comes_back(run):
+def test_records_survive_a_round_trip(run):
     write(run, RECORD, replace(RECORD, epoch=None, step=5, source="fixed", prompt='\\"<b>', ended=True))
     assert [one.step for one in read_sample_log(run)] == [3, 5]
     assert read_sample_log(run)[0] == RECORD
@@ -182,7 +182,7 @@ def test_what_is_kept_comes_back(run):
     }
 
 
-def test_a_line_cut_short_is_passed_over_and_the_next_stands_alone(run):
+def test_an_incomplete_last_line_is_skipped_and_overwritten(run):
     whole = RECORD.to_json()
     for cut in (1, len(whole) // 2, len(whole) - 1):
         run.samples_file.write_bytes(whole + whole[:cut])
@@ -208,7 +208,7 @@ def test_a_line_cut_short_is_passed_over_and_the_next_stands_alone(run):
         json.dumps({**json.loads(RECORD.to_json()), "more": 3}),
     ],
 )
-def test_a_line_that_is_none_is_named(run, line):
+def test_an_invalid_line_is_named(run, line):
     run.samples_file.write_bytes(RECORD.to_json() + line.encode() + b"\n" + RECORD.to_json())
     with pytest.raises(RunError, match=r"samples\.jsonl, line 2"):
         read_sample_log(run)
@@ -216,7 +216,7 @@ def test_a_line_that_is_none_is_named(run, line):
     assert read_sample_log(run) == [RECORD, RECORD]
 
 
-def test_lines_up_to_a_step_keep_their_bytes(run):
+def test_truncation_keeps_the_bytes_of_earlier_lines(run):
     steps = [replace(RECORD, step=step) for step in (0, 3, 7, 8, 2)]
     write(run, *steps)
     truncate_sample_log(run, 7)
@@ -227,20 +227,22 @@ def test_lines_up_to_a_step_keep_their_bytes(run):
     assert not run.samples_file.exists()
 
 
-def test_several_may_write_at_once_and_no_line_is_lost(run):
+def test_concurrent_writers_lose_no_line(run):
     texts = [[replace(RECORD, step=100 * writer + k, text="x" * 3000) for k in range(3)] for writer in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda kept: sample_log._append(run, kept), texts))
-    assert sorted(one.step for one in read_sample_log(run)) == sorted(one.step for kept in texts for one in kept)
+        list(pool.map(lambda records: sample_log._append(run, records), texts))
+    assert sorted(one.step for one in read_sample_log(run)) == sorted(
+        record.step for records in texts for record in records
+    )
 
 
-def test_two_that_say_the_same_at_once_keep_it_once(run):
+def test_the_same_sample_is_logged_once(run):
     sample_log._append(run, [RECORD])
     sample_log._append(run, [RECORD, replace(RECORD, step=9), replace(RECORD, text=RECORD.text + "\n")])
     assert read_sample_log(run) == [RECORD, replace(RECORD, step=9), replace(RECORD, text=RECORD.text + "\n")]
 
 
-# Filling it
+# Filling the log
 
 
 @pytest.fixture
@@ -256,17 +258,17 @@ def loads(monkeypatch):
     return loads
 
 
-def test_own_prompts_are_continued_at_every_checkpoint_once(run, loads):
+def test_own_prompts_are_continued_once_at_every_checkpoint(run, loads):
     asked = {"temperatures": [0.7, 1.0], "max_new_tokens": 8}
     found = fill_sample_log(run, ["the ", "a ", "the "], **asked)
     steps = [RunFolder.checkpoint_step(place) for place in run.checkpoint_folders()]
     assert loads == steps
     assert len(steps) == 2
-    assert [(kept.step, kept.temperature, kept.prompt) for kept in found] == [
+    assert [(record.step, record.temperature, record.prompt) for record in found] == [
         (step, temperature, prompt) for step in steps for temperature in (0.7, 1.0) for prompt in ("the ", "a ")
     ]
-    assert {kept.source for kept in found} == {"own"}
-    assert [kept.epoch for kept in found[:1] + found[-1:]] == [1, 2]
+    assert {record.source for record in found} == {"own"}
+    assert [record.epoch for record in found[:1] + found[-1:]] == [1, 2]
     assert read_sample_log(run) == found
     assert fill_sample_log(run, ["a "], checkpoint="latest", **asked) == [k for k in found[4:] if k.prompt == "a "]
     assert loads == steps
@@ -277,61 +279,64 @@ def test_own_prompts_are_continued_at_every_checkpoint_once(run, loads):
 
 
 @pytest.mark.parametrize("epoch", ['"2"', "[2]", "true", "NaN", "Infinity", "-1", "0", "null"])
-def test_an_epoch_that_is_no_number_is_passed_over(run, epoch):
+def test_invalid_epochs_in_the_metrics_are_ignored(run, epoch):
     with run.metrics_file.open("a") as file:
         file.write(f'{{"kind": "train", "step": 99, "epoch": {epoch}}}\n')
     found = fill_sample_log(run, ["the "], temperatures=[0.0], max_new_tokens=1)
-    assert [kept.epoch for kept in found] == [1, 2]
+    assert [record.epoch for record in found] == [1, 2]
     run.metrics_file.write_text(f'{{"kind": "train", "step": 99, "epoch": {epoch}}}\n')
-    assert [kept.epoch for kept in fill_sample_log(run, ["a"], temperatures=[0.0], max_new_tokens=1)] == [None, None]
+    assert [record.epoch for record in fill_sample_log(run, ["a"], temperatures=[0.0], max_new_tokens=1)] == [
+        None,
+        None,
+    ]
 
 
-def test_a_single_text_is_one_prompt(run, dataset):
-    told = []
+def test_a_string_is_a_single_prompt(run, dataset):
+    calls = []
     found = fill_sample_log(
         run,
         "Return",
         temperatures=[0],
         max_new_tokens=4,
-        on_progress=lambda phase, done, total: told.append((done, total)),
+        on_progress=lambda phase, done, total: calls.append((done, total)),
     )
-    assert [kept.prompt for kept in found] == ["Return"] * 2
-    assert told[0] == (0, 8)
-    assert max(told) <= (8, 8)
+    assert [record.prompt for record in found] == ["Return"] * 2
+    assert calls[0] == (0, 8)
+    assert max(calls) <= (8, 8)
     facts = {"step": 7, "epoch": None, "source": "own", "temperatures": [0], "max_new_tokens": 2}
     made = extend_sample_log(run, lambda: minigpt.load(run.path)[0], dataset.tokenizer, ["ab"], **facts)
-    assert [kept.prompt for kept in made] == ["ab"]
+    assert [record.prompt for record in made] == ["ab"]
 
 
-def test_only_what_is_missing_is_made(run, loads):
+def test_only_missing_samples_are_generated(run, loads):
     fill_sample_log(run, ["the "], temperatures=[1.0], max_new_tokens=8)
     before = read_sample_log(run)
     fill_sample_log(run, ["the ", "a "], temperatures=[1.0], max_new_tokens=8, checkpoint="best")
     assert read_sample_log(run)[:2] == before
-    assert [kept.prompt for kept in read_sample_log(run)[2:]] == ["a "]
-    assert {len(kept.ids) for kept in fill_sample_log(run, ["the "], temperatures=[1.0], max_new_tokens=9)} == {9}
+    assert [record.prompt for record in read_sample_log(run)[2:]] == ["a "]
+    assert {len(record.ids) for record in fill_sample_log(run, ["the "], temperatures=[1.0], max_new_tokens=9)} == {9}
 
 
-def test_a_run_that_kept_none_gets_those_of_its_data_set(run, run_folder, dataset):
+def test_a_run_without_a_log_is_filled_with_fixed_prompts(run, run_folder, dataset):
     found = fill_sample_log(run)
-    assert {kept.source for kept in found} == {"fixed"}
-    assert list(dict.fromkeys(kept.prompt for kept in found)) == fixed_prompts(dataset, 1)
+    assert {record.source for record in found} == {"fixed"}
+    assert list(dict.fromkeys(record.prompt for record in found)) == fixed_prompts(dataset, 1)
     assert run.samples_file.read_bytes() == (run_folder / "samples.jsonl").read_bytes()
 
 
-def test_kept_texts_outlive_their_checkpoints(run):
+def test_samples_outlive_their_checkpoints(run):
     found = fill_sample_log(run, ["the "], temperatures=[0], max_new_tokens=4)
     shutil.rmtree(run.checkpoint_folders()[0])
     assert fill_sample_log(run, ["the "], temperatures=[0], max_new_tokens=4) == found
     assert fill_sample_log(run, ["the "], temperatures=[0], max_new_tokens=4, checkpoint="latest") == found[1:]
 
 
-def test_a_damaged_checkpoint_is_noted_and_passed_over(run):
+def test_a_damaged_checkpoint_is_noted_and_skipped(run):
     first, last = run.checkpoint_folders()
     (first / "model.safetensors").write_bytes(b"")
     notes = []
     found = fill_sample_log(run, ["the "], temperatures=[0], max_new_tokens=4, note=notes.append)
-    assert [kept.step for kept in found] == [RunFolder.checkpoint_step(last)]
+    assert [record.step for record in found] == [RunFolder.checkpoint_step(last)]
     assert [first.name in note for note in notes] == [True]
     with pytest.raises(CheckpointError, match="damaged"):
         fill_sample_log(
@@ -339,31 +344,30 @@ def test_a_damaged_checkpoint_is_noted_and_passed_over(run):
         )
 
 
-def test_where_nothing_can_be_written_the_texts_are_shown_all_the_same(run, monkeypatch):
+def test_samples_are_returned_even_if_they_cannot_be_written(run, monkeypatch):
     def refuse(folder):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(sample_log, "_write_lock", refuse)
     notes = []
     found = fill_sample_log(run, ["the "], checkpoint="best", temperatures=[0], max_new_tokens=4, note=notes.append)
-    assert [kept.prompt for kept in found] == ["the "]
+    assert [record.prompt for record in found] == ["the "]
     assert ["could not be saved" in note and "Permission denied" in note for note in notes] == [True]
     assert read_sample_log(run) == []
 
 
-def test_a_training_that_holds_the_run_is_no_obstacle(run):
+def test_a_run_in_training_can_be_sampled(run):
     with run.lock():
         assert len(fill_sample_log(run, ["the "], temperatures=[0], max_new_tokens=4)) == 2
     assert len(read_sample_log(run)) == 2
 
 
-def test_half_a_character_in_a_prompt_is_none(run):
-    assert [
-        kept.prompt for kept in fill_sample_log(run, ["\ud83d"], checkpoint="best", temperatures=[0], max_new_tokens=2)
-    ] == ["\ufffd"]
+def test_a_lone_surrogate_in_a_prompt_is_replaced(run):
+    found = fill_sample_log(run, ["\ud83d"], checkpoint="best", temperatures=[0], max_new_tokens=2)
+    assert [record.prompt for record in found] == ["\ufffd"]
 
 
-def test_what_cannot_work_is_said(run):
+def test_invalid_arguments_are_refused(run):
     with pytest.raises(ConfigError, match="temperature is -1"):
         fill_sample_log(run, ["the "], temperatures=[-1])
     with pytest.raises(ConfigError, match="temperature is nan"):
@@ -381,7 +385,7 @@ def test_what_cannot_work_is_said(run):
         fill_sample_log(run, ["the "])
 
 
-def test_the_model_is_not_asked_for_when_nothing_is_missing(run, dataset):
+def test_the_model_is_not_loaded_when_nothing_is_missing(run, dataset):
     def model():
         raise AssertionError
 

@@ -52,7 +52,7 @@ examples = settings(max_examples=40, deadline=None, derandomize=True)
 
 @examples
 @given(seeds, st.floats(0.05, 5.0), st.integers(1, 120), st.floats(0.01, 0.999))
-def test_those_that_draw_a_line_equal_transformers(seed, heat, k, p):
+def test_samplers_of_the_distribution_equal_transformers(seed, heat, k, p):
     logits = fine_logits(seed)
     torch.testing.assert_close(samplers.temperature(logits, heat), TemperatureLogitsWarper(heat)(NOTHING, logits))
     assert torch.equal(samplers.top_k(logits, k), TopKLogitsWarper(k)(NOTHING, logits))
@@ -63,7 +63,7 @@ def test_those_that_draw_a_line_equal_transformers(seed, heat, k, p):
 
 @examples
 @given(seeds, histories, st.floats(0.1, 5.0), st.integers(1, 5))
-def test_those_that_look_back_equal_transformers(seed, history, penalty, n):
+def test_samplers_of_the_history_equal_transformers(seed, history, penalty, n):
     logits, ids = random_logits(seed), torch.tensor(history)
     expected = RepetitionPenaltyLogitsProcessor(penalty)(ids, logits)
     torch.testing.assert_close(samplers.repetition_penalty(logits, history, penalty), expected)
@@ -129,7 +129,7 @@ def test_any_combination_equals_transformers_in_its_order(seed, history, names):
 
 @examples
 @given(seeds, st.sampled_from([1, 2, 31, 32, 33, 257, 5003]), st.sets(st.sampled_from(sorted(EVERYTHING))))
-def test_a_pick_is_the_draw_from_what_is_left_and_depends_on_its_row_alone(seed, vocab_size, names):
+def test_sampling_is_a_draw_from_the_filtered_logits_of_its_row_alone(seed, vocab_size, names):
     chosen = {name: EVERYTHING[name] for name in names - {"logit_bias", "banned_tokens"}}
     params = SamplingParams(**{"temperature": 1.0, "top_k": None, **chosen})
     logits, random = random_logits(seed, 5, vocab_size), uniforms(seed, 5)
@@ -146,8 +146,8 @@ def test_a_pick_is_the_draw_from_what_is_left_and_depends_on_its_row_alone(seed,
 
 @pytest.mark.parametrize("names", [["top_k"], ["top_p"], ["min_p"], ["typical_p"], [], sorted(EVERYTHING)])
 @pytest.mark.parametrize("scale", [0.02, 1.0, 4.0])
-def test_other_devices_choose_the_same_in_torch_alone(names, scale, monkeypatch):
-    """They look at all logits where a CPU looks at the likely ones first: flat and steep, that must be all the same."""
+def test_the_torch_path_of_other_devices_chooses_the_same(names, scale, monkeypatch):
+    """They look at all logits where a CPU looks at the likely ones first, and must find the same."""
     params = SamplingParams(**{"temperature": 1.0, "top_k": None, **{name: EVERYTHING[name] for name in names}})
     logits, random, history = scale * random_logits(1, 16, 5003), uniforms(1, 16), [[1, 2, 1]] * 16
     expected = sample_tokens(logits, history, params, random), filter_logits(logits, history, params)
@@ -186,7 +186,7 @@ def test_no_random_number_reaches_a_dropped_token(uniform):
         assert int(sample_tokens(logits, [[]], params, torch.tensor([uniform], dtype=torch.float64))) in (100, 101)
 
 
-def test_equals_of_the_last_one_kept_are_kept_too():
+def test_ties_with_the_last_token_kept_are_kept():
     logits = torch.tensor([[1.0, 3.0, 2.0, 2.0, 2.0, 0.0]])
     kept = torch.tensor([[False, True, True, True, True, False]])
     assert torch.equal(samplers.top_k(logits, 2) > -INFINITY, kept)
@@ -204,21 +204,21 @@ def test_the_strictest_settings_are_greedy(change):
     assert torch.equal((filter_logits(logits, [[]] * 8, params) > -INFINITY).sum(dim=-1), torch.ones(8))
 
 
-def test_at_temperature_0_the_first_of_equals_is_taken():
+def test_greedy_takes_the_first_of_equal_tokens():
     logits = torch.tensor([[0.0, 2.0, 2.0]])
     assert int(sample_tokens(logits, [[]], SamplingParams(temperature=0), uniforms(0, 1))) == 1
     assert filter_logits(logits, [[]], SamplingParams(temperature=0)).tolist() == [[-INFINITY, 2.0, -INFINITY]]
 
 
 @pytest.mark.parametrize("base", [{}, {"temperature": 0.0}, {"top_k": None}, {"top_k": None, "top_p": 0.5}])
-def test_a_row_in_which_all_is_banned_says_so(base):
+def test_a_row_with_every_token_banned_gets_no_token(base):
     logits = random_logits(0, 2, 4)
     params = SamplingParams(no_repeat_ngram=1, **base)
     picked = sample_tokens(logits, [[0, 1, 2, 3], [0, 2, 3]], params, uniforms(0, 2))
     assert picked.tolist() == [NO_TOKEN, 1]
 
 
-def test_nothing_is_written_into_the_logits():
+def test_the_logits_are_not_modified():
     logits = random_logits(3)
     before, history = logits.clone(), [[1, 2, 3]] * 3
     params = SamplingParams(**EVERYTHING, presence_penalty=0.5, frequency_penalty=0.5)
@@ -227,7 +227,7 @@ def test_nothing_is_written_into_the_logits():
     assert torch.equal(logits, before)
 
 
-def test_half_precision_is_sampled_as_its_float32():
+def test_bfloat16_is_sampled_like_float32():
     logits = random_logits(4).bfloat16()
     for params in (
         SamplingParams(),
@@ -240,7 +240,7 @@ def test_half_precision_is_sampled_as_its_float32():
 
 @examples
 @given(seeds, st.integers(1, 700), st.integers(1, 700), st.booleans())
-def test_the_rough_line_lets_all_of_the_largest_through(seed, vocab_size, k, coarse):
+def test_the_top_k_bound_keeps_all_of_the_largest(seed, vocab_size, k, coarse):
     logits = random_logits(seed, 2, vocab_size)
     logits = logits.round() if coarse else logits
     line, exact = top_k_bound(logits, k), kth_largest(logits, min(k, vocab_size))
@@ -280,7 +280,7 @@ def test_the_rough_line_lets_all_of_the_largest_through(seed, vocab_size, k, coa
         ({"logit_bias": {9: 1e39}}, "bias of token 9"),
     ],
 )
-def test_settings_that_cannot_work_are_named(wrong, word):
+def test_invalid_settings_are_named(wrong, word):
     with pytest.raises(ConfigError, match=word):
         SamplingParams(**wrong).check(vocab_size=50)
 

@@ -1,4 +1,4 @@
-"""Beam search against transformers', and the best of several samples."""
+"""Beam search, compared with transformers', and the best of several samples."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_the_best_of_n_has_the_highest_mean_logprob(small):
         assert sum(each.logprobs) == pytest.approx(written_out(small, [1], tuple(each.tokens)), abs=1e-4)
 
 
-def test_it_works_on_text(run_folder):
+def test_searches_work_on_text(run_folder):
     model, tokenizer = load(run_folder)
     best, *_ = beam_search(model, tokenizer, "the ", SamplingParams(max_new_tokens=20))
     (greedy,) = sample(model, tokenizer, ["the "], SamplingParams(temperature=0, max_new_tokens=20))
@@ -192,7 +192,7 @@ def test_it_works_on_text(run_folder):
 
 
 @pytest.mark.parametrize("lift", [{"logit_bias": {2: 6.0}}, {"presence_penalty": -3.0}, {"frequency_penalty": -3.0}])
-def test_where_sums_may_rise_beams_still_find_the_best(small, lift):
+def test_beams_find_the_best_where_sums_may_rise(small, lift):
     params = SamplingParams(max_new_tokens=4, **lift)
     best = beam_search(small, SMALL, "1 2", params, num_beams=800, length_penalty=0.0)
     assert best[0].score > 0
@@ -200,7 +200,7 @@ def test_where_sums_may_rise_beams_still_find_the_best(small, lift):
     assert (found.tokens, found.score) == (best[0].tokens, pytest.approx(best[0].score, rel=1e-4))
 
 
-def test_a_broken_model_is_one_message(small):
+def test_a_model_with_nan_raises_an_error(small):
     broken = copy.deepcopy(small)
     with torch.no_grad():
         broken.wte.weight[1] = math.nan

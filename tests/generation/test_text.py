@@ -57,7 +57,7 @@ def scripted(monkeypatch):
     return prepare
 
 
-def test_half_a_character_waits_for_its_other_half(scripted):
+def test_an_incomplete_character_waits_for_its_rest(scripted):
     model = scripted(list("aé漢😀b".encode()))
     assert list(stream(model, BYTES)) == ["a", "é", "漢", "😀", "b"]
     assert [output.text for output in stream_samples(model, BYTES, [""])[1]] == [
@@ -70,13 +70,13 @@ def test_half_a_character_waits_for_its_other_half(scripted):
     ]
 
 
-def test_half_a_character_at_the_end_is_shown_as_such(scripted):
+def test_an_incomplete_character_at_the_end_is_replaced(scripted):
     model = scripted(list("a漢".encode())[:3])
     assert list(stream(model, BYTES)) == ["a", "�"]
     assert generate(model, BYTES) == "a�"
 
 
-def test_bytes_that_are_no_character_do_not_swallow_the_next(scripted):
+def test_invalid_bytes_do_not_swallow_the_next_character(scripted):
     model = scripted([0xC3, ord("x"), 0xFF, ord("y")])
     assert generate(model, BYTES) == "�x�y"
 
@@ -130,7 +130,7 @@ def test_stop_strings_end_a_text_wherever_its_tokens_are_cut(text, stop, cuts):
     assert not row.waiting
 
 
-def test_what_may_begin_a_stop_string_is_held_back_and_no_more(scripted):
+def test_only_possible_beginnings_of_a_stop_string_are_held_back(scripted):
     model = scripted(list(b"one. two.\n\n."))
     assert list(stream(model, BYTES, stop=["\n\n!", "."])) == list("one")
     assert list(stream(model, BYTES, stop="\n\n!")) == [*"one. two.", "\n", "\n", "."]
@@ -205,7 +205,7 @@ def test_logprobs_are_the_models_own(trained):
     assert found.mean_logprob == pytest.approx(logprobs.mean().item(), abs=1e-4)
 
 
-def test_a_text_of_no_tokens(trained):
+def test_no_new_tokens(trained):
     assert generate(*trained, "the", max_new_tokens=0) == ""
     (found,) = sample(*trained, ["the"], SamplingParams(max_new_tokens=0))
     assert (found.text, found.tokens, found.finish_reason) == ("", [], "length")
@@ -264,7 +264,7 @@ def test_a_misspelt_setting_is_named(trained):
 
 
 @pytest.mark.parametrize("change", [{}, {"temperature": 0}, {"top_k": None}, {"top_k": None, "top_p": 0.5}])
-def test_a_broken_model_is_one_message(run_folder, change):
+def test_a_model_with_nan_raises_an_error(run_folder, change):
     model, tokenizer = load(run_folder)
     with torch.no_grad():
         model.wte.weight[7] = float("nan")
