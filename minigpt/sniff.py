@@ -20,15 +20,11 @@ HEAD_BYTES = 2**16
 
 
 class Format(NamedTuple):
-    """What a file may turn out to be.
+    """What a file may turn out to be."""
 
-    Attributes:
-        title: what it is called, as "a PDF file".
-        advice: the command that makes text of it. `{file}` is its name, `{txt}`, `{jsonl}` and `{csv}` the name of the
-            result, `{utf8}` the name of a result with the same suffix.
-    """
-
-    title: str
+    title: str  # what it is called, as "a PDF file"
+    # the command that makes text of it. `{file}` is its name, `{txt}`, `{jsonl}` and `{csv}` the name of the result,
+    # `{utf8}` the name of a result with the same suffix
     advice: str = ""
 
 

@@ -24,16 +24,11 @@ MAX_CHUNK_CHARACTERS = 2**20  # without a safe place to cut: a word of this leng
 
 
 class DocumentOrigin(NamedTuple):
-    """Where a document comes from.
+    """Where a document comes from."""
 
-    Attributes:
-        name: the file, relative to what the user named (`notes/a.txt`), or what takes its place; never an absolute
-            path.
-        record: the number of the line, row or part in it, from 1; 0 where the whole file is the document.
-    """
-
+    # the file, relative to what the user named (`notes/a.txt`), or what takes its place; never an absolute path
     name: str = ""
-    record: int = 0
+    record: int = 0  # the number of the line, row or part in it, from 1; 0 where the whole file is the document
 
     @property
     def title(self) -> str:
@@ -45,17 +40,11 @@ UNKNOWN = DocumentOrigin()
 
 
 class TextChunk(NamedTuple):
-    """A part of a document.
+    """A part of a document."""
 
-    Attributes:
-        text: its text. The chunks of a document, joined, are the document.
-        last: whether the document ends here.
-        origin: where the document comes from; the same for all its chunks.
-    """
-
-    text: str
-    last: bool
-    origin: DocumentOrigin = UNKNOWN
+    text: str  # its text. The chunks of a document, joined, are the document
+    last: bool  # whether the document ends here
+    origin: DocumentOrigin = UNKNOWN  # where the document comes from; the same for all its chunks
 
 
 def text_chunks(parts: Iterable[str], origin: DocumentOrigin = UNKNOWN) -> Iterator[TextChunk]:

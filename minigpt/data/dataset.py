@@ -48,21 +48,13 @@ class Fingerprint(TypedDict):
 
 @dataclass(frozen=True)
 class Dataset:
-    """An open data set.
+    """An open data set."""
 
-    Attributes:
-        folder: where it is.
-        train: the training tokens.
-        val: the validation tokens.
-        tokenizer: what made them.
-        card: how they were made.
-    """
-
-    folder: Path
-    train: TokenFile
-    val: TokenFile
-    tokenizer: Tokenizer
-    card: DatasetCard
+    folder: Path  # where it is
+    train: TokenFile  # the training tokens
+    val: TokenFile  # the validation tokens
+    tokenizer: Tokenizer  # what made them
+    card: DatasetCard  # how they were made
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], *, verify: bool = True) -> Dataset:

@@ -30,19 +30,12 @@ SPLIT_NAMES = {
 
 @dataclass(frozen=True)
 class SplitCard:
-    """The numbers of one split.
+    """The numbers of one split."""
 
-    Args:
-        documents: how many, parts of one included.
-        text_bytes: UTF-8 bytes of text.
-        tokens: how many, end-of-text tokens included.
-        sequences: how many of `block_size` tokens, the last one padded.
-    """
-
-    documents: Count
-    text_bytes: Count
-    tokens: Count
-    sequences: Count
+    documents: Count  # how many, parts of one included
+    text_bytes: Count  # UTF-8 bytes of text
+    tokens: Count  # how many, end-of-text tokens included
+    sequences: Count  # how many of `block_size` tokens, the last one padded
 
     def summary(self, all_tokens: int) -> str:
         """The numbers in words, with the share of all tokens."""
@@ -52,59 +45,32 @@ class SplitCard:
 
 @dataclass(frozen=True)
 class DatasetCard:
-    """What a data set was made from, how, and what came out.
+    """What a data set was made from, how, and what came out."""
 
-    Args:
-        sources: what was read.
-        val_sources: the user's own validation files; none where validation was drawn from the sources.
-        tokenizer: the spec of the tokenizer.
-        vocab_size: its number of ids.
-        vocab_in_train: how many of them occur in the training tokens.
-        block_size: the length that sequences are counted in.
-        seed: what the split was drawn with.
-        val_fraction: the requested share of validation; None with validation files of the user's own.
-        split_by: the requested split: `document` or `sequence`.
-        split: the actual one: `document`, `tail`, `sequence` or `files`.
-        documents: the different, non-empty ones.
-        duplicates: documents dropped because an equal one came before.
-        empty: documents dropped because they were blank.
-        also_in_val: training documents dropped because an equal one is in the user's own validation files.
-        unknown_characters: characters that the vocabulary does not have (`char` only).
-        contamination: the share of validation's 32-token windows that also occur in the training tokens.
-        contamination_windows: how many windows were looked up.
-        disk_bytes: the size of both token files.
-        seconds: how long preparing took.
-        train: the training split.
-        val: the validation split.
-        notes: what the user should know, as sentences.
-        skipped: what folders contain and was not read, in words.
-        source_options: the options with which the sources were read.
-    """
-
-    sources: tuple[str, ...]
-    val_sources: tuple[str, ...]
-    tokenizer: str
-    vocab_size: Count
-    vocab_in_train: Count
-    block_size: Count
-    seed: int
-    val_fraction: NonNegative | None
-    split_by: str
-    split: str
-    documents: Count
-    duplicates: Count
-    empty: Count
-    also_in_val: Count
-    unknown_characters: Count
-    contamination: NonNegative
-    contamination_windows: Count
-    disk_bytes: Count
-    seconds: NonNegative
-    train: SplitCard
-    val: SplitCard
-    notes: tuple[str, ...] = ()
-    skipped: tuple[str, ...] = ()
-    source_options: SourceOptions = DEFAULT_SOURCE_OPTIONS
+    sources: tuple[str, ...]  # what was read
+    val_sources: tuple[str, ...]  # the user's own validation files; none where validation was drawn from the sources
+    tokenizer: str  # the spec of the tokenizer
+    vocab_size: Count  # its number of ids
+    vocab_in_train: Count  # how many of them occur in the training tokens
+    block_size: Count  # the length that sequences are counted in
+    seed: int  # what the split was drawn with
+    val_fraction: NonNegative | None  # the requested share of validation; None with validation files of the user's own
+    split_by: str  # the requested split: `document` or `sequence`
+    split: str  # the actual one: `document`, `tail`, `sequence` or `files`
+    documents: Count  # the different, non-empty ones
+    duplicates: Count  # documents dropped because an equal one came before
+    empty: Count  # documents dropped because they were blank
+    also_in_val: Count  # training documents dropped because an equal one is in the user's own validation files
+    unknown_characters: Count  # characters that the vocabulary does not have (`char` only)
+    contamination: NonNegative  # the share of validation's 32-token windows that also occur in the training tokens
+    contamination_windows: Count  # how many windows were looked up
+    disk_bytes: Count  # the size of both token files
+    seconds: NonNegative  # how long preparing took
+    train: SplitCard  # the training split
+    val: SplitCard  # the validation split
+    notes: tuple[str, ...] = ()  # what the user should know, as sentences
+    skipped: tuple[str, ...] = ()  # what folders contain and was not read, in words
+    source_options: SourceOptions = DEFAULT_SOURCE_OPTIONS  # the options with which the sources were read
 
     @property
     def tokens(self) -> int:

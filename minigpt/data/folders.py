@@ -33,38 +33,24 @@ MAX_SUFFIX = 12  # characters; what is longer is not a suffix but the end of a s
 
 @dataclass
 class SkippedFiles:
-    """Files with the same suffix that are skipped because of it.
+    """Files with the same suffix that are skipped because of it."""
 
-    Attributes:
-        suffix: it, or the file's name if it has none.
-        example: the path of one.
-        count: how many.
-        size: their bytes.
-    """
-
-    suffix: str
-    example: str
-    count: int = 0
-    size: int = 0
+    suffix: str  # it, or the file's name if it has none
+    example: str  # the path of one
+    count: int = 0  # how many
+    size: int = 0  # their bytes
 
 
 @dataclass
 class FolderListing:
-    """What a folder contains.
+    """What a folder contains."""
 
-    Attributes:
-        folder: its path.
-        files: the paths to read, in order.
-        by_suffix: the files skipped because of their names.
-        others: how many things of each other kind are skipped, as {"linked folder": 1}.
-        unused: patterns of --exclude that nothing matches.
-    """
-
-    folder: str
-    files: list[str] = field(default_factory=list)
-    by_suffix: dict[str, SkippedFiles] = field(default_factory=dict)
+    folder: str  # its path
+    files: list[str] = field(default_factory=list)  # the paths to read, in order
+    by_suffix: dict[str, SkippedFiles] = field(default_factory=dict)  # the files skipped because of their names
+    # how many things of each other kind are skipped, as {"linked folder": 1}
     others: Counter[str] = field(default_factory=Counter)
-    unused: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)  # patterns of --exclude that nothing matches
 
     def skipped(self) -> Iterator[str]:
         """Yields what is skipped, in words."""

@@ -31,21 +31,13 @@ SEGMENTS_AT_ONCE = 4096
 
 
 class AssignedText(NamedTuple):
-    """A stretch of text on its way to one split.
+    """A stretch of text on its way to one split."""
 
-    Attributes:
-        text: the text.
-        split: TRAIN or VAL.
-        last: whether a document ends here, so that an end-of-text token follows.
-        n_bytes: its length in UTF-8.
-        origin: where its document comes from.
-    """
-
-    text: str
-    split: int
-    last: bool
-    n_bytes: int
-    origin: DocumentOrigin
+    text: str  # the text
+    split: int  # TRAIN or VAL
+    last: bool  # whether a document ends here, so that an end-of-text token follows
+    n_bytes: int  # its length in UTF-8
+    origin: DocumentOrigin  # where its document comes from
 
 
 class EncodedText(NamedTuple):
@@ -58,15 +50,10 @@ class EncodedText(NamedTuple):
 
 
 class PackCounts(NamedTuple):
-    """What packing counted.
+    """What packing counted."""
 
-    Attributes:
-        ids_in_train: how many different ids occur in training.
-        unknown_characters: how many characters the vocabulary does not have.
-    """
-
-    ids_in_train: int
-    unknown_characters: int
+    ids_in_train: int  # how many different ids occur in training
+    unknown_characters: int  # how many characters the vocabulary does not have
 
 
 def assigned_text(sources: Sequence[Source], corpus: Corpus, assignment: SplitAssignment) -> Iterator[AssignedText]:

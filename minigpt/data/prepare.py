@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -146,16 +145,37 @@ def prepare(
             counts = pack_sequences(folder, text("encoding"), made, block_size, options.share, seed)
         else:
             counts = pack_documents(folder, text("encoding"), made)
-        card = _make_card(folder, corpus, assignment, options, made, counts, on_progress)
-        card = replace(
-            card,
+        share, n_windows = _contamination(folder, block_size, on_progress)
+        train_card, val_card = (_split_card(folder / name, block_size) for name in (TRAIN_FILE, VAL_FILE))
+        notes = [
+            *_notes(corpus, assignment, options, made, counts, share, val_card.tokens),
+            *learning_notes,
+            *source_notes(opened, source_options),
+            *_location_notes(opened, Path(out)),
+        ]
+        card = DatasetCard(
+            sources=options.sources,
+            val_sources=options.val_sources,
+            tokenizer=made.spec,
+            vocab_size=made.vocab_size,
+            vocab_in_train=counts.ids_in_train,
+            block_size=block_size,
+            seed=seed,
+            val_fraction=None if options.val_sources else options.share,
+            split_by=split_by,
+            split=assignment.method,
+            documents=corpus.n_documents,
+            duplicates=corpus.duplicates,
+            empty=corpus.empty,
+            also_in_val=corpus.also_in_val,
+            unknown_characters=counts.unknown_characters,
+            contamination=share,
+            contamination_windows=n_windows,
+            disk_bytes=sum((folder / name).stat().st_size for name in (TRAIN_FILE, VAL_FILE)),
             seconds=time.perf_counter() - started,
-            notes=(
-                *card.notes,
-                *learning_notes,
-                *source_notes(opened, source_options),
-                *_location_notes(opened, Path(out)),
-            ),
+            train=train_card,
+            val=val_card,
+            notes=tuple(notes),
             skipped=tuple(words for source in opened for words in source.skipped),
             source_options=source_options,
         )
@@ -189,54 +209,26 @@ def _assign(corpus: Corpus, options: PrepareOptions) -> SplitAssignment:
     return SplitAssignment("sequence", splits, note=note)
 
 
-def _make_card(
-    folder: Path,
-    corpus: Corpus,
-    assignment: SplitAssignment,
-    options: PrepareOptions,
-    tokenizer: Tokenizer,
-    counts: PackCounts,
-    on_progress: OnProgress,
-) -> DatasetCard:
-    """Measures what was written. Raises DataError if it is too little to train on."""
+def _contamination(folder: Path, block_size: int, on_progress: OnProgress) -> tuple[float, int]:
+    """Compares the splits. Raises DataError if there is too little to train on.
+
+    The token files are closed when it returns: Windows neither removes nor renames a folder with mapped files.
+    """
     train, val = (TokenFile.open(folder / name, verify=False) for name in (TRAIN_FILE, VAL_FILE))
-    if train.n_tokens <= options.block_size or val.n_tokens < 2:
-        needed = f"one training sequence needs {options.block_size + 1:,} tokens, validation 2"
-        got = f"{train.n_tokens:,} training and {val.n_tokens:,} validation tokens"
-        remedy = "Prepare more text, or shorter sequences: a smaller --block-size here and --model.block-size later."
-        del train, val  # Windows does not remove a mapped file
-        raise DataError(f"There is too little text: {needed}", got=got, remedy=remedy)
-    n_train = train.n_tokens
-    share, n_windows = contamination(train, val, lambda done: on_progress("comparing", done, n_train))
-    return DatasetCard(
-        sources=options.sources,
-        val_sources=options.val_sources,
-        tokenizer=tokenizer.spec,
-        vocab_size=tokenizer.vocab_size,
-        vocab_in_train=counts.ids_in_train,
-        block_size=options.block_size,
-        seed=options.seed,
-        val_fraction=None if options.val_sources else options.share,
-        split_by=options.split_by,
-        split=assignment.method,
-        documents=corpus.n_documents,
-        duplicates=corpus.duplicates,
-        empty=corpus.empty,
-        also_in_val=corpus.also_in_val,
-        unknown_characters=counts.unknown_characters,
-        contamination=share,
-        contamination_windows=n_windows,
-        disk_bytes=sum(token_file.path.stat().st_size for token_file in (train, val)),
-        seconds=0.0,
-        train=_split_card(train, options.block_size),
-        val=_split_card(val, options.block_size),
-        notes=tuple(_notes(corpus, assignment, options, tokenizer, counts, share, val.n_tokens)),
-    )
+    n_train, n_val = train.n_tokens, val.n_tokens
+    if n_train <= block_size or n_val < 2:
+        del train, val
+        raise DataError(
+            f"There is too little text: one training sequence needs {block_size + 1:,} tokens, validation 2",
+            got=f"{n_train:,} training and {n_val:,} validation tokens",
+            remedy="Prepare more text, or shorter sequences: a smaller --block-size here and --model.block-size later.",
+        )
+    return contamination(train, val, lambda done: on_progress("comparing", done, n_train))
 
 
-def _split_card(token_file: TokenFile, block_size: int) -> SplitCard:
-    n_sequences = -(-(token_file.n_tokens - 1) // block_size)
-    return SplitCard(token_file.n_documents, token_file.n_bytes, token_file.n_tokens, n_sequences)
+def _split_card(path: Path, block_size: int) -> SplitCard:
+    split = TokenFile.open(path, verify=False)
+    return SplitCard(split.n_documents, split.n_bytes, split.n_tokens, -(-(split.n_tokens - 1) // block_size))
 
 
 def _notes(

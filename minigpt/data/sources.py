@@ -55,49 +55,30 @@ STDIN = "Standard input"
 
 @dataclass
 class ReadCounts:
-    """What was counted while a source was read.
+    """What was counted while a source was read."""
 
-    Attributes:
-        separators: how often each of `SEPARATORS` occurs in the documents.
-        read: the documents before they were split.
-        split: the documents after it.
-    """
-
-    separators: dict[str, int] = field(default_factory=dict)
-    read: int = 0
-    split: int = 0
+    separators: dict[str, int] = field(default_factory=dict)  # how often each of `SEPARATORS` occurs in the documents
+    read: int = 0  # the documents before they were split
+    split: int = 0  # the documents after it
 
 
 @dataclass(frozen=True)
 class Source:
-    """Documents that can be read repeatedly.
+    """Documents that can be read repeatedly."""
 
-    Args:
-        name: what the user wrote.
-        kind: the key of `SOURCES` that reads it; for a file its format.
-        read: starts from the first document, each time it is called.
-        skipped: what a folder contains and is not read, in words.
-        notes: how to include that, as sentences.
-        counts: complete once the source was read.
-    """
-
-    name: str
-    kind: str
-    read: Callable[[], Iterator[TextChunk]]
-    skipped: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    counts: ReadCounts = field(default_factory=ReadCounts)
+    name: str  # what the user wrote
+    kind: str  # the key of `SOURCES` that reads it; for a file its format
+    read: Callable[[], Iterator[TextChunk]]  # starts from the first document, each time it is called
+    skipped: tuple[str, ...] = ()  # what a folder contains and is not read, in words
+    notes: tuple[str, ...] = ()  # how to include that, as sentences
+    counts: ReadCounts = field(default_factory=ReadCounts)  # complete once the source was read
 
 
 class SourceKind(NamedTuple):
-    """A kind of source.
+    """A kind of source."""
 
-    Attributes:
-        fits: whether a name means this kind.
-        open: makes the source of a name, a label for its documents, the options, and standard input.
-    """
-
-    fits: Callable[[str], bool]
+    fits: Callable[[str], bool]  # whether a name means this kind
+    # makes the source of a name, a label for its documents, the options, and standard input
     open: Callable[[str, str, SourceOptions, IO[bytes] | None], Source]
 
 

@@ -26,23 +26,15 @@ MAX_FILLERS = 16
 
 @dataclass(frozen=True)
 class Corpus:
-    """What the first reading found.
+    """What the first reading found."""
 
-    Attributes:
-        sizes: the UTF-8 bytes of each document in the order of reading, uint64, shape (n,).
-        used: which documents are used, bool, shape (n,).
-        duplicates: how many are not, because an equal one came before.
-        empty: how many are not, because they are blank.
-        first_val: the number of the first document of the user's own validation files, which come last; n without any.
-        also_in_val: how many before it are not used, because an equal one is in those files.
-    """
-
-    sizes: npt.NDArray[np.uint64]
-    used: npt.NDArray[np.bool_]
-    duplicates: int
-    empty: int
+    sizes: npt.NDArray[np.uint64]  # the UTF-8 bytes of each document in the order of reading, uint64, shape (n,)
+    used: npt.NDArray[np.bool_]  # which documents are used, bool, shape (n,)
+    duplicates: int  # how many are not, because an equal one came before
+    empty: int  # how many are not, because they are blank
+    # the number of the first document of the user's own validation files, which come last; n without any
     first_val: int
-    also_in_val: int = 0
+    also_in_val: int = 0  # how many before it are not used, because an equal one is in those files
 
     @property
     def n_documents(self) -> int:
@@ -57,21 +49,13 @@ class Corpus:
 
 @dataclass(frozen=True)
 class SplitAssignment:
-    """Which split each document goes to.
+    """Which split each document goes to."""
 
-    Attributes:
-        method: `document`, `tail`, `sequence` or `files`.
-        splits: TRAIN, VAL or DROPPED for each document in the order of reading, uint8, shape (n,).
-        cut_document: the number of the one document that is cut in two, or -1.
-        cut_byte: about where it is cut; training gets the beginning.
-        note: what the user should know about it, or an empty string.
-    """
-
-    method: str
-    splits: npt.NDArray[np.uint8]
-    cut_document: int = -1
-    cut_byte: int = 0
-    note: str = ""
+    method: str  # `document`, `tail`, `sequence` or `files`
+    splits: npt.NDArray[np.uint8]  # TRAIN, VAL or DROPPED for each document in the order of reading, uint8, shape (n,)
+    cut_document: int = -1  # the number of the one document that is cut in two, or -1
+    cut_byte: int = 0  # about where it is cut; training gets the beginning
+    note: str = ""  # what the user should know about it, or an empty string
 
 
 def read_corpus(

@@ -109,29 +109,18 @@ class FileState(NamedTuple):
 
 @dataclass(frozen=True)
 class TokenFile:
-    """An open token file.
+    """An open token file."""
 
-    Attributes:
-        path: where it is.
-        tokens: the ids, memory-mapped and read-only, shape (n_tokens,).
-        n_documents: the documents they come from, parts of one included.
-        n_bytes: the UTF-8 bytes of text they encode.
-        vocab_size: all ids are smaller.
-        identity: the identity of the tokenizer that made them.
-        sha256: the checksum of the ids, 64 hexadecimal digits.
-        state: of the file when it was opened, for `check_unchanged`.
-        segment_length: if not 0, each segment of this many ids was drawn independently: the first id of one did not
-            follow the last id of another in the text, and is not a fair target. `BatchLoader` ignores these targets.
-    """
-
-    path: Path
-    tokens: Tokens
-    n_documents: int
-    n_bytes: int
-    vocab_size: int
-    identity: str
-    sha256: str
-    state: FileState
+    path: Path  # where it is
+    tokens: Tokens  # the ids, memory-mapped and read-only, shape (n_tokens,)
+    n_documents: int  # the documents they come from, parts of one included
+    n_bytes: int  # the UTF-8 bytes of text they encode
+    vocab_size: int  # all ids are smaller
+    identity: str  # the identity of the tokenizer that made them
+    sha256: str  # the checksum of the ids, 64 hexadecimal digits
+    state: FileState  # of the file when it was opened, for `check_unchanged`
+    # if not 0, each segment of this many ids was drawn independently: the first id of one did not follow the last id
+    # of another in the text, and is not a fair target. `BatchLoader` ignores these targets
     segment_length: int = 0
 
     @property

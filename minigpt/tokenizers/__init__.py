@@ -54,20 +54,15 @@ __all__ = [
 
 
 class TokenizerType(NamedTuple):
-    """A type of tokenizer.
+    """A type of tokenizer."""
 
-    Attributes:
-        make: makes one from the number after the colon (0 without one) and the training text; calls back with what is
-            not used of it.
-        load: reads one from its folder and the content of its `tokenizer_config.json`.
-        reads_text: whether `make` reads the training text.
-        takes_size: whether the spec has a number after a colon.
-    """
-
+    # makes one from the number after the colon (0 without one) and the training text; calls back with what is not
+    # used of it
     make: Callable[[int, Iterable[str], OnNote], Tokenizer]
+    # reads one from its folder and the content of its `tokenizer_config.json`
     load: Callable[[Path, Mapping[str, Any]], Tokenizer]
-    reads_text: bool = False
-    takes_size: bool = False
+    reads_text: bool = False  # whether `make` reads the training text
+    takes_size: bool = False  # whether the spec has a number after a colon
 
 
 def make_tokenizer(spec: str, training_text: Iterable[str] = (), on_note: OnNote = lambda text: None) -> Tokenizer:

@@ -70,19 +70,12 @@ def last_safe_split(text: str) -> int:
 
 
 class Tokenizer(ABC):
-    """Text to ids and back.
+    """Text to ids and back."""
 
-    Attributes:
-        spec: what the user asked for: `gpt2`, `char`, `byte`, `bpe:8192`.
-        vocabulary: the bytes of each id; `end_of_text` has none (`b""`).
-        end_of_text: the id that separates documents.
-        unknown: the id for what the vocabulary does not have, or None if it has everything.
-    """
-
-    spec: str
-    vocabulary: Sequence[bytes]
-    end_of_text: int
-    unknown: int | None = None
+    spec: str  # what the user asked for: `gpt2`, `char`, `byte`, `bpe:8192`
+    vocabulary: Sequence[bytes]  # the bytes of each id; `end_of_text` has none (`b""`)
+    end_of_text: int  # the id that separates documents
+    unknown: int | None = None  # the id for what the vocabulary does not have, or None if it has everything
 
     @abstractmethod
     def encode(self, text: str) -> Ids:
