@@ -2,7 +2,7 @@
 
 A run, a data set and a downloaded model are folders that somebody else may have made: a pipe in place of a file would
 block for ever, a device never end, deep nesting exhaust the stack, a number of a million digits the processor.
-`read_json` and `read_toml` turn all of that, and whatever is not UTF-8, JSON or TOML, into an OSError or a ValueError
+`read_json` and `parse_toml` turn all of that, and whatever is not UTF-8, JSON or TOML, into an OSError or a ValueError
 with a reason in words (`why`). Writing files is in atomic.py.
 """
 
@@ -187,11 +187,6 @@ def parse_toml(content: bytes) -> dict[str, Any]:
 def read_json(file: Path, most: int = MOST_JSON) -> dict[str, Any]:
     """Returns the JSON object in a file. Errors as `read_bytes` and `parse_json`."""
     return parse_json(read_bytes(file, most))
-
-
-def read_toml(file: Path, most: int = MOST_JSON) -> dict[str, Any]:
-    """Returns the content of a TOML file. Errors as `read_bytes` and `parse_toml`."""
-    return parse_toml(read_bytes(file, most))
 
 
 def read_lines(file: Path) -> list[bytes]:

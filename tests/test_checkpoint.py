@@ -110,7 +110,7 @@ def test_a_pickle_under_a_safetensors_name_is_not_read(folder, tmp_path):
     file = folder / "model.safetensors"
     torch.save(TENSORS, file)
     state = json.loads((folder / "state.json").read_text())
-    state["files"]["model.safetensors"] = checkpoint._sha256(file)
+    state["files"]["model.safetensors"] = checkpoint.sha256_file(file)
     (folder / "state.json").write_text(json.dumps(state))
     with pytest.raises(CheckpointError, match="damaged"):
         checkpoint.load_tensors(folder, "model")

@@ -1,4 +1,4 @@
-"""Settings as options: what `minigpt train` and `minigpt plan` have in common."""
+"""Settings as options, for `minigpt train` and `minigpt plan`."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from cyclopts import App, ArgumentCollection, Group, Parameter
 from minigpt.config import Config, GPTConfig, load_preset, preset_names
 
 PRESETS = ". ".join(
-    f"{preset.name}: {preset.summary}; made for data of --tokenizer {preset.tokenizer}"
+    f"{preset.name}: {preset.summary}; made for --tokenizer {preset.tokenizer}"
     for preset in map(load_preset, preset_names())
 )
 
 
 class ExplicitOptions:
-    """Remembers which options were typed: only those override preset and file, whatever their value."""
+    """Remembers which options were given: only those override preset and file, even with a default value."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
 
     def __call__(self, app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-        """Called by cyclopts with every option of the command, before it fills them in."""
+        """Called by cyclopts with all options of the command, before it assigns them."""
         self.names = {a.name.removeprefix("--").replace("-", "_") for a in arguments if a.tokens}
 
 
@@ -30,12 +30,12 @@ given = ExplicitOptions()
 
 
 def options(title: str, place: int) -> Parameter:
-    """Returns how a group of settings stands in the help."""
+    """Returns a group of settings for the help."""
     return Parameter(group=Group(title, sort_key=place))
 
 
 def typed_settings(parsed: Config, epochs: int | None, steps: int | None) -> dict[str, Any]:
-    """Returns the settings that were typed, by their dotted names."""
+    """Returns the settings that were given on the command line, by their dotted names."""
     flat = {f"{group}.{name}": value for group, values in parsed.to_dict().items() for name, value in values.items()}
     typed = {name: value for name, value in flat.items() if name in given.names}
     return typed | {
@@ -44,7 +44,7 @@ def typed_settings(parsed: Config, epochs: int | None, steps: int | None) -> dic
 
 
 def parent_of(init_from: Path | None, data: Path | None) -> tuple[GPTConfig | None, Path | None]:
-    """Returns the model of the run to begin with, and the data set: that run's own if none is named."""
+    """Returns the model of the run to start from, and the data set: by default that run's own."""
     if init_from is None:
         return None, data
     from minigpt.runs.folder import RunFolder

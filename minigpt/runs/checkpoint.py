@@ -24,7 +24,7 @@ from torch import Tensor
 
 from minigpt.atomic import LOCK, PARTIAL, sync, write_file
 from minigpt.errors import CheckpointError, NewerVersionError, UnreadableError
-from minigpt.files import open_regular, read_json, why
+from minigpt.files import open_regular, read_json, sha256_file, why
 from minigpt.schema import validate
 
 VERSION = 1
@@ -53,7 +53,7 @@ def save(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], values: Mappin
         for name, tensors in parts.items():
             file = temporary / f"{name}{TENSORS}"
             write_tensors(file, tensors)
-            sums[file.name] = _sha256(file)
+            sums[file.name] = sha256_file(file)
             sync(file)
         state = {"version": VERSION, "files": sums, "values": dict(values)}
         write_file(temporary / STATE, json.dumps({**state, "sum": _sum(state)}, indent=1))
@@ -208,8 +208,3 @@ def cleared(folder: Path) -> Path:
     if folder.exists():
         shutil.rmtree(folder)
     return folder
-
-
-def _sha256(file: Path) -> str:
-    with open_regular(file) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
