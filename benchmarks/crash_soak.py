@@ -54,7 +54,7 @@ def child(nth: int, arguments: list[str]) -> None:
 
     left = [nth]
 
-    def pluralize(real):
+    def killing(real):
         def call(*a, **k):
             result = real(*a, **k)
             left[0] -= 1
@@ -71,7 +71,7 @@ def child(nth: int, arguments: list[str]) -> None:
         (Path, "rename"),
         (Path, "mkdir"),
     ):
-        setattr(owner, name, pluralize(getattr(owner, name)))
+        setattr(owner, name, killing(getattr(owner, name)))
     main(arguments)
 
 

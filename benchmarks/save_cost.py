@@ -16,6 +16,7 @@ from pathlib import Path
 
 from minigpt import resolve
 from minigpt.training.api import start
+from minigpt.training.saving import save
 
 
 def main() -> None:
@@ -32,21 +33,21 @@ def main() -> None:
         for step in range(options.saves + 2):  # the first two warm up
             batch = training.batches.batch(step)
             begun = time.perf_counter()
-            loss_sum, tokens, _, _ = training.step(batch, config.train.lr)
+            result = training.step(batch, config.train.lr)
             stepped = time.perf_counter()
-            training.at.count(loss_sum, tokens)
-            training.save()
+            training.state.count(result.loss_sum, result.tokens)
+            save(training)
             saves.append(time.perf_counter() - stepped)
             steps.append(stepped - begun)
         saves, steps = saves[2:], steps[2:]
         newest = training.folder.find_checkpoint("latest")
         size = sum(file.stat().st_size for file in newest.iterdir())
-    save, step = statistics.median(saves), statistics.median(steps)
+    save_time, step = statistics.median(saves), statistics.median(steps)
     every = 60 * config.train.save_minutes
     epoch = step * training.batches.steps_per_epoch
-    share = save / every + save / epoch  # one every ten minutes, and one before each epoch's validation
+    share = save_time / every + save_time / epoch  # one every ten minutes, and one before each epoch's validation
     print(f"preset {options.preset} on {options.data}, medians of {len(saves)} (least, most)")
-    print(f"a save    {1000 * save:.0f} ms ({1000 * min(saves):.0f}, {1000 * max(saves):.0f}), {size:,} bytes")
+    print(f"a save    {1000 * save_time:.0f} ms ({1000 * min(saves):.0f}, {1000 * max(saves):.0f}), {size:,} bytes")
     print(f"a step    {1000 * step:.0f} ms ({1000 * min(steps):.0f}, {1000 * max(steps):.0f})")
     print(f"an epoch  {epoch:.0f} s")
     print(f"share of training time that the default policy takes: {share:.3%}")

@@ -372,6 +372,16 @@ def _fix_model(layers: list[dict[str, Any]], model: GPTConfig) -> list[str]:
     ]
 
 
+def check_one_length(epochs: int | None, steps: int | None) -> None:
+    """Raises ConfigError if a run is given two lengths."""
+    if epochs is not None and steps is not None:
+        raise ConfigError(
+            "A run has one length, in epochs or in steps",
+            got=f"{epochs} epochs and {steps} steps",
+            remedy="Give --epochs or --steps, not both.",
+        )
+
+
 def with_model(config: Config, **changes: Any) -> Config:
     """Returns the configuration with some of its model's settings changed."""
     return replace(config, model=replace(config.model, **changes))

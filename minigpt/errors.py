@@ -69,8 +69,8 @@ class CheckpointError(RunError):
     """A checkpoint that is damaged or does not match the model."""
 
 
-class NewerVersionError(CheckpointError):
-    """A checkpoint written by a newer Mini-GPT."""
+class CheckpointVersionError(CheckpointError):
+    """A checkpoint written by another version of Mini-GPT."""
 
 
 class UnreadableError(CheckpointError):

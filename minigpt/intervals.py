@@ -1,6 +1,6 @@
-"""How long a run is, and what is due when in it: lines of metrics, health checks, samples, validations, checkpoints.
+"""How long a run is, and what is due when: lines of metrics, health checks, samples, validations, checkpoints.
 
-All of it is a function of the settings and the number of tokens, never of the clock (but for `save`): a run that was
+All of it follows from the settings and the number of tokens, never from the clock (except in `save`): a run that was
 resumed must not differ from one that was not.
 """
 
@@ -13,9 +13,19 @@ from itertools import combinations
 
 from minigpt.config import Config
 
-LEAST_STEPS, MOST_SHARE = 50, 10
-"""Epochs' ends are validated, saved and sampled this many steps apart at least; in a run of fewer than 500 steps, a
+MIN_STEPS_BETWEEN, MAX_EPOCH_ENDS = 50, 10
+"""Ends of epochs are validated, saved and sampled at least this many steps apart; in a run of fewer than 500 steps, a
 tenth of it. A checkpoint and a dozen samples cost as much as 10 to 100 steps of a small model (docs/log.md)."""
+
+
+def count_sequences(n_tokens: int, block_size: int) -> int:
+    """Returns the training sequences in a text: every token but the first is a target once; the last may be padded."""
+    return max(1, -(-(n_tokens - 1) // block_size))
+
+
+def steps_per_epoch(n_tokens: int, block_size: int, batch_size: int) -> int:
+    """Returns the steps of one pass over a text; the last batch may have empty rows."""
+    return -(-count_sequences(n_tokens, block_size) // batch_size)
 
 
 @dataclass(frozen=True)
@@ -33,7 +43,7 @@ class Intervals:
 
     @classmethod
     def of_steps(cls, config: Config) -> Intervals | None:
-        """Returns that of a run on an unknown text, as if one epoch long; None if nothing tells the run's length."""
+        """Returns those of a run on an unknown text, as if it were one epoch; None if its length is not known."""
         settings = config.train
         if settings.steps is None:
             return None
@@ -41,13 +51,13 @@ class Intervals:
 
     @cached_property
     def sequences(self) -> int:
-        """Sequences of the training split."""
-        return max(1, -(-(self.train_tokens - 1) // self.config.model.block_size))
+        """Sequences in the training split."""
+        return count_sequences(self.train_tokens, self.config.model.block_size)
 
     @cached_property
     def steps_per_epoch(self) -> int:
         """Steps of one pass over the training split."""
-        return -(-self.sequences // self.config.train.batch_size)
+        return steps_per_epoch(self.train_tokens, self.config.model.block_size, self.config.train.batch_size)
 
     @cached_property
     def total_steps(self) -> int:
@@ -56,11 +66,12 @@ class Intervals:
 
     @cached_property
     def between(self) -> int:
-        """Steps between two epochs' ends that are validated: whole epochs, no fewer than is worth it.
+        """Steps between two ends of epochs that are validated: whole epochs.
 
-        As many tokens are trained on as a validation reads, so that validating takes a quarter of the time at most.
+        In between, at least as many tokens are trained on as a validation reads, so that validating takes at most a
+        quarter of the time.
         """
-        steps = min(LEAST_STEPS, -(-self.total_steps // MOST_SHARE))
+        steps = min(MIN_STEPS_BETWEEN, -(-self.total_steps // MAX_EPOCH_ENDS))
         epochs = max(-(-steps // self.steps_per_epoch), -(-self.val_tokens // max(1, self.train_tokens)))
         return epochs * self.steps_per_epoch
 
@@ -70,11 +81,11 @@ class Intervals:
         return self.config.schedule.warmup(self.total_steps)
 
     def log(self, step: int) -> bool:
-        """Whether a line of metrics is due."""
+        """Whether a step record is due."""
         return self._first_or_last(step) or step % self.config.train.log_every == 0
 
     def health(self, step: int) -> bool:
-        """Whether a look at gradients, updates and units is due."""
+        """Whether a health check is due."""
         every = self.config.train.health_every
         return every > 0 and (self._first_or_last(step) or step % every == 0)
 
@@ -82,7 +93,7 @@ class Intervals:
         return step in (1, self.total_steps)
 
     def epoch_ends(self, step: int) -> bool:
-        """Whether an epoch is complete that is validated, or the run."""
+        """Whether this is the end of the run, or of an epoch that is validated."""
         return step % self.between == 0 or step == self.total_steps
 
     def validation(self, step: int) -> bool:
@@ -91,10 +102,7 @@ class Intervals:
         return self.epoch_ends(step) or (every is not None and step % every == 0)
 
     def save(self, step: int, seconds: float) -> bool:
-        """Whether a checkpoint is due, so many seconds after the last one.
-
-        Always before validating, so that no accident there loses what was learned.
-        """
+        """Whether a checkpoint is due, `seconds` after the last one; always before a validation."""
         every, minutes = self.config.train.save_every, self.config.train.save_minutes
         by_step = every is not None and step % every == 0
         by_time = minutes > 0 and seconds > 60 * minutes
@@ -102,20 +110,20 @@ class Intervals:
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """How often each is due in the whole run: and `checkpoints` by their steps alone."""
+        """How often each is due in the whole run; `checkpoints` without those saved by time."""
         settings, total = self.config.train, self.total_steps
         validations = (self.between, settings.validate_every)
-        first = settings.health_every > 1 and total > 1  # which is looked at too
+        first = settings.health_every > 1 and total > 1  # the first step is checked too
         return {
-            "samples": _times(total, self.between) if settings.sample_prompts else 0,
-            "validations": _times(total, *validations),
-            "checkpoints": _times(total, *validations, settings.save_every),
-            "health checks": _times(total, settings.health_every) + first if settings.health_every else 0,
+            "samples": _count(total, self.between) if settings.sample_prompts else 0,
+            "validations": _count(total, *validations),
+            "checkpoints": _count(total, *validations, settings.save_every),
+            "health checks": _count(total, settings.health_every) + first if settings.health_every else 0,
         }
 
 
-def _times(total: int, *every: int | None) -> int:
-    """Returns how many steps up to `total` are its last, or a multiple of one of these numbers."""
+def _count(total: int, *every: int | None) -> int:
+    """Returns how many steps up to `total` are the last one, or a multiple of one of these numbers."""
     given = {number for number in every if number}
     some = [part for size in range(1, len(given) + 1) for part in combinations(given, size)]
     return 1 + sum((total - 1) // math.lcm(*part) * (-1) ** (len(part) + 1) for part in some)

@@ -1,28 +1,25 @@
-"""What a run reports, and who listens.
+"""What a run reports as it trains, and metrics.jsonl.
 
-The loop tells of everything as a record: a plain mapping with a `kind`. A watcher is a function that takes one:
-`MetricsFile` writes metrics.jsonl, the command line draws its live view, `tensorboard` feeds TensorBoard. The loop
-knows none of them.
+A record is a plain mapping with a `kind`. The trainer gives each to its callbacks (minigpt/training/callbacks/).
 
-Kinds that are kept in metrics.jsonl:
-    plan         steps, planned_seconds, planned_bytes, step_seconds, how, matmul_flops: what the run, and each step,
-    was
-                 expected to cost before the first one, and this machine's FLOP/s in matrix products
-    step         step, epoch, tokens, loss (mean since the last such record), lr, grad_norm, tokens_per_second,
-                 seconds, data_wait_ratio (share of time), memory (bytes), device_util (share of the device)
-    validation   step, epoch, tokens, train_loss (token mean since the last validation: the epoch's), val_loss,
-                 train_perplexity, val_perplexity, val_bits_per_byte, best (whether it is the lowest so far), waited
-                 (validations in a row that were not, for train.patience), seconds
-    health       step, epoch, modules: of the embedding, each layer's attention and feed-forward, and the head, its name
-                 (module), the Euclidean norms of its gradient (before clipping) and weights (grad_norm, weight_norm),
-                 the size
-                 of this step's change beside the weights' (update_ratio), the share of feed-forward units that are
-                 silent on
-                 a probe (dead_unit_ratio), the share of heads that look at one token only (saturated_head_ratio)
-    note         step, text: something a person should know
-Kinds that pass by: start, progress (each step), validating (done, total), samples (samples: what was just kept of what
-the model says, see minigpt.generation.sample_log.py), message (text), finding (finding: see
-minigpt/doctor/finding.py), end (stopped, early, peak_bytes).
+Every record has kind, step, epoch and seconds (training time so far). Kinds that metrics.jsonl keeps:
+    plan         steps, planned_seconds, planned_bytes, step_seconds, how: what the run, and each step, is estimated to
+                 cost; matmul_flops: this machine's FLOP/s in matrix products
+    step         tokens, loss (mean since the last such record), lr, grad_norm, tokens_per_second, data_wait_ratio (of
+                 the steps' time), memory (bytes), device_util (fraction of the device), mfu (model FLOPs utilization:
+                 the model's FLOP/s, forward and backward, as a fraction of the machine's in matrix products)
+    validation   tokens, train_loss (mean per token since the last validation), val_loss, train_perplexity,
+                 val_perplexity, val_bits_per_byte, best (whether val_loss is the lowest so far), patience_counter
+                 (validations since the last improvement, for early stopping)
+    health       modules: for the embedding, each layer's attention and feed-forward, and the head: its name (module);
+                 the Euclidean norms of its gradient, before clipping, and of its weights (grad_norm, weight_norm); the
+                 size of this step's update relative to the weights (update_ratio); the fraction of feed-forward units
+                 that are never active on a probe (dead_unit_ratio); the fraction of heads that attend to a single token
+                 (saturated_head_ratio)
+    note         text: something a person should know
+Kinds that are not kept: start, progress (every step), validating (done, total), samples (samples, see
+minigpt/generation/sample_log.py), message (text), finding (finding, see minigpt/doctor/finding.py), end (stopped,
+stopped_early, peak_bytes).
 """
 
 from __future__ import annotations
@@ -34,25 +31,26 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypedDict
 
 from minigpt.atomic import write_file
-from minigpt.errors import MissingExtraError, RunError
+from minigpt.errors import RunError
 from minigpt.files import parse_json, read_lines, why
 from minigpt.schema import Count, NonNegative, validate
 
 Record: TypeAlias = Mapping[str, Any]
 Callback: TypeAlias = Callable[[Record], None]
 
-REMEDY = "Restore it from a copy, or remove it: the run goes on without."
 
-KEPT = ("plan", "step", "validation", "health", "note")
+SKIPPED_STEP, REWOUND = "the step was skipped", "went back from step"
+OTHER_ENVIRONMENT = "resumed in another environment"
+"""What the doctor looks for in notes."""
 
 
-class _Told(TypedDict):
+class _Where(TypedDict):
     kind: str
     step: Count
     epoch: NonNegative
 
 
-class _Step(_Told):
+class _Step(_Where):
     tokens: Count
     loss: NonNegative | None
     lr: NonNegative | None
@@ -60,7 +58,7 @@ class _Step(_Told):
     seconds: NonNegative | None
 
 
-class _Validation(_Told):
+class _Validation(_Where):
     tokens: Count
     train_loss: NonNegative | None
     val_loss: NonNegative | None
@@ -70,33 +68,27 @@ class _Validation(_Told):
     best: bool
 
 
-class _Health(_Told):
+class _Health(_Where):
     modules: list[Any]
 
 
-class _Note(_Told):
+class _Note(_Where):
     text: str
 
 
-class _Plan(_Told):
+class _Plan(_Where):
     steps: Count
     planned_seconds: NonNegative | None
     planned_bytes: NonNegative | None
     how: str
 
 
-RECORDS: dict[str, type] = {
-    "step": _Step,
-    "validation": _Validation,
-    "health": _Health,
-    "note": _Note,
-    "plan": _Plan,
-}
-"""What is made use of in the records that are kept; None stands for what was not finite, or not known."""
+KEPT: dict[str, type] = {"plan": _Plan, "step": _Step, "validation": _Validation, "health": _Health, "note": _Note}
+"""The kinds that metrics.jsonl keeps, and what readers use of them; None is a number not finite or not known."""
 
 
 class MetricsFile:
-    """Appends the records that are kept to a file, a line each, at once."""
+    """Appends the records that are kept to a file, one per line, at once."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -109,7 +101,7 @@ class MetricsFile:
 
 
 def _json_value(value: Any) -> Any:
-    """Returns the value, with None where JSON has no word: for infinity and not-a-number."""
+    """Returns the value with None for infinity and NaN, which JSON lacks."""
     if isinstance(value, Mapping):
         return {name: _json_value(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -120,14 +112,13 @@ def _json_value(value: Any) -> Any:
 def read_metrics(file: Path, kind: str | None = None) -> list[dict[str, Any]]:
     """Returns the records of metrics.jsonl, of one kind or all.
 
-    Passed over are a last line cut short by a crash, and records that lack what their kind has, or hold something else
-    in its place, or a figure that cannot be: nothing is made of them anywhere.
+    Skips a last line that a crash cut short, and records that lack a field of their kind or have an impossible value.
 
     Raises:
-        RunError: if a line in the middle is no record.
+        RunError: if a line before the last is not a record.
     """
     records = [record for _, record in _lines(file)]
-    return [record for record in records if kind in (None, record.get("kind")) and _is_whole(record)]
+    return [record for record in records if kind in (None, record.get("kind")) and _is_complete(record)]
 
 
 def number(value: Any) -> float:
@@ -140,20 +131,24 @@ def column(records: Iterable[Mapping[str, Any]], name: str) -> list[float]:
     return [number(record.get(name)) for record in records]
 
 
-def _is_whole(record: dict[str, Any]) -> bool:
+def _is_complete(record: dict[str, Any]) -> bool:
     try:
-        validate(RECORDS.get(str(record.get("kind")), _Told), record)
+        validate(KEPT.get(str(record.get("kind")), _Where), record)
     except ValueError:
         return False
     return True
 
 
 def _lines(file: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Yields each line with the record that it is."""
+    """Yields each line and the record on it."""
     try:
         *lines, last = read_lines(file)
     except (OSError, ValueError) as error:
-        raise RunError("The metrics cannot be read", got=f"{file}: {why(error)}", remedy=REMEDY) from None
+        raise RunError(
+            "The metrics cannot be read",
+            got=f"{file}: {why(error)}",
+            remedy="Restore the file from a copy, or delete it: training can continue without it.",
+        ) from None
     lines += [last] if last else []
     for number, line in enumerate(lines, start=1):
         try:
@@ -162,54 +157,21 @@ def _lines(file: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
         except (ValueError, KeyError) as error:
             if number < len(lines):
                 raise RunError(
-                    "A line of the metrics is no record",
+                    "A line of the metrics is not a record",
                     got=f"{file}, line {number}: {error}",
-                    remedy="Remove that line.",
+                    remedy="Delete that line.",
                 ) from None
         else:
             yield line, record
 
 
-def ran_out(validations: Sequence[Record], patience: int, last_step: int) -> bool:
-    """Whether a run ends with a validation that came no lower as often as its patience waits."""
-    last = validations[-1] if validations else {"step": 0, "waited": 0}
-    return last["step"] == last_step and isinstance(waited := last.get("waited"), int) and 0 < patience <= waited
+def stopped_early(validations: Sequence[Record], patience: int, last_step: int) -> bool:
+    """Whether early stopping ended a run: whether its last step is a validation that exhausted its patience."""
+    last = validations[-1] if validations else {"step": 0}
+    counter = last.get("patience_counter", 0)
+    return last["step"] == last_step and isinstance(counter, int) and 0 < patience <= counter
 
 
 def truncate_after(file: Path, step: int) -> None:
-    """Drops the records behind a step from metrics.jsonl, so that going on from there writes no step twice."""
+    """Deletes the records after a step from metrics.jsonl, so that resuming from there writes no step twice."""
     write_file(file, b"".join(line + b"\n" for line, record in list(_lines(file)) if record["step"] <= step))
-
-
-def tensorboard(folder: Path, complain: Callable[[str], None]) -> Callback:
-    """Returns a watcher that writes each number for TensorBoard. If that fails, it complains once and writes no more.
-
-    Raises:
-        MissingExtraError: if the extra `tensorboard` is not installed.
-    """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise MissingExtraError("TensorBoard", "tensorboard") from None
-    writers: list[SummaryWriter] = []  # made at the first record: the run's folder must not exist before
-    well = True
-
-    def watch(record: Record) -> None:
-        nonlocal well
-        try:
-            if well:
-                write(record)
-        except Exception as error:  # of the disk, of the path, of TensorBoard: no run ends for it
-            well = False
-            complain(f"TensorBoard gets nothing from here on: {type(error).__name__}: {error}")
-
-    def write(record: Record) -> None:
-        writer = writers[0] if writers else SummaryWriter(str(folder))
-        writers[:] = [writer]
-        if record["kind"] in ("step", "validation"):
-            for name, value in record.items():
-                if isinstance(value, (int, float)) and name not in ("step", "epoch"):
-                    writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
-            writer.flush()
-
-    return watch

@@ -1,4 +1,4 @@
-"""Which device, which number format is fast on it, and how busy it is.
+"""What a program runs on: device, number format, threads, and which of several processes it is.
 
 Nothing is chosen at import: `detect_runtime` decides from what the machine has, says why, and everybody else is told.
 """
@@ -19,6 +19,8 @@ from typing import Any, TypedDict
 
 import psutil
 import torch
+import torch.distributed
+from torch import Tensor
 
 from minigpt.config import MachineConfig
 from minigpt.errors import DeviceError
@@ -233,15 +235,46 @@ def peak_memory(device: torch.device) -> int | None:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def hash_seed(seed: int, step: int) -> int:
-    """Returns a 63-bit seed that looks unrelated for each (seed, step): two rounds of splitmix64 (Steele 2014)."""
-    value = (seed * 0x9E3779B97F4A7C15 + step) & 0xFFFFFFFFFFFFFFFF
+def hash_seed(seed: int, step: int, part: int = 0) -> int:
+    """Returns a 63-bit seed that looks unrelated for each argument: two rounds of splitmix64 (Steele et al. 2014)."""
+    value = (seed * 0x9E3779B97F4A7C15 + step + part * 0xD1B54A32D192ED03) & 0xFFFFFFFFFFFFFFFF
     for _ in range(2):
         value = (value + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
         value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
         value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
         value ^= value >> 31
     return value >> 1
+
+
+def _distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def rank() -> int:
+    """Returns the number of this process among those that train together; 0 if it is alone."""
+    return torch.distributed.get_rank() if _distributed() else 0
+
+
+def world_size() -> int:
+    """Returns how many processes train together."""
+    return torch.distributed.get_world_size() if _distributed() else 1
+
+
+def is_main() -> bool:
+    """Whether this process writes files and shows progress."""
+    return rank() == 0
+
+
+def sum_over_processes(tensor: Tensor) -> Tensor:
+    """Returns the sum of a tensor over all processes; with one process, the tensor itself."""
+    if world_size() > 1:
+        torch.distributed.all_reduce(tensor)
+    return tensor
+
+
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Returns a tensor whole, where FSDP has spread it over several processes."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 class DeviceMonitor:

@@ -6,12 +6,12 @@ import itertools
 
 import pytest
 
-from minigpt.intervals import LEAST_STEPS, MOST_SHARE, Intervals
+from minigpt.intervals import MAX_EPOCH_ENDS, MIN_STEPS_BETWEEN, Intervals
 from tests.conftest import tiny
 
 
-def calendar(epoch: int, total: int, val: int = 0, **settings) -> Intervals:
-    """Of a run with epochs of so many steps; a step has 128 tokens."""
+def intervals(epoch: int, total: int, val: int = 0, **settings) -> Intervals:
+    """Of a run with epochs of `epoch` steps; a step has 128 tokens."""
     return Intervals(tiny(train__steps=total, **settings), epoch * 128 + 1, val)
 
 
@@ -29,7 +29,7 @@ def ends(due: Intervals) -> list[int]:
     ],
 )
 def test_the_counts_are_those_of_the_steps(settings, epoch, total):
-    due = calendar(epoch, total, **settings)
+    due = intervals(epoch, total, **settings)
     steps = range(1, total + 1)
     assert due.steps_per_epoch == epoch
     assert due.counts == {
@@ -42,29 +42,29 @@ def test_the_counts_are_those_of_the_steps(settings, epoch, total):
 
 @pytest.mark.parametrize(("epoch", "total"), [(50, 200), (334, 1670), (6, 12), (41, 82), (5, 50)])
 def test_an_epoch_that_is_long_enough_is_validated(epoch, total):
-    assert ends(calendar(epoch, total)) == list(range(epoch, total + 1, epoch))
+    assert ends(intervals(epoch, total)) == list(range(epoch, total + 1, epoch))
 
 
 @pytest.mark.parametrize(("epoch", "total"), [(1, 60), (1, 7), (2, 33), (7, 10_000), (1, 10_000), (49, 499), (100, 30)])
 def test_short_epochs_are_validated_in_groups(epoch, total):
-    found = ends(calendar(epoch, total))
+    found = ends(intervals(epoch, total))
     apart = {after - before for before, after in itertools.pairwise(found)} or {total}
     assert found[-1] == total
     assert all(step % epoch == 0 for step in found[:-1])
-    assert len(found) <= max(MOST_SHARE, total / LEAST_STEPS) + 1
-    assert sorted(apart)[-1] < min(LEAST_STEPS, total / MOST_SHARE) + 1 + epoch
+    assert len(found) <= max(MAX_EPOCH_ENDS, total / MIN_STEPS_BETWEEN) + 1
+    assert sorted(apart)[-1] < min(MIN_STEPS_BETWEEN, total / MAX_EPOCH_ENDS) + 1 + epoch
 
 
 def test_a_validation_text_larger_than_the_training_text_is_not_read_each_epoch():
-    due = calendar(50, 1000, val=3 * 50 * 128)
+    due = intervals(50, 1000, val=3 * 50 * 128)
     assert ends(due) == [150, 300, 450, 600, 750, 900, 1000]
 
 
-def test_a_text_of_nothing_divides_by_nothing():
+def test_an_empty_text_has_one_step_per_epoch():
     assert Intervals(tiny(), 0, 0).total_steps == tiny().train.epochs
 
 
-def test_a_run_without_end_is_counted_at_once():
-    due = calendar(11, 2**62, train__validate_every=7, train__save_every=3, train__health_every=1)
+def test_a_very_long_run_is_counted_at_once():
+    due = intervals(11, 2**62, train__validate_every=7, train__save_every=3, train__health_every=1)
     assert due.counts["health checks"] == 2**62
     assert 2**62 // 7 < due.counts["validations"] < due.counts["checkpoints"] < 2**62

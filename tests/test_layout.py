@@ -51,9 +51,17 @@ def modules() -> dict[str, ast.Module]:
 
 
 def imports(tree: ast.Module) -> set[str]:
-    """What a module imports from the package, wherever the import stands, as `data.batches`."""
+    """What a module imports from the package, anywhere but under `if TYPE_CHECKING`, as `data.batches`."""
     found = set()
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
     for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("minigpt"):
             base = (node.module or "").removeprefix("minigpt").lstrip(".")
             for alias in node.names:

@@ -8,8 +8,9 @@ import math
 import pytest
 
 from minigpt.errors import RunError
-from minigpt.records import MetricsFile, read_metrics, tensorboard, truncate_after
-from minigpt.training.loss_plot import draw_curves
+from minigpt.records import MetricsFile, read_metrics, truncate_after
+from minigpt.training.callbacks.tensorboard import TensorBoardCallback
+from minigpt.training.loss_plot import plot_losses
 
 STEP = {
     "kind": "step",
@@ -100,9 +101,9 @@ def test_records_behind_a_step_are_dropped(tmp_path):
 def test_tensorboard_gets_every_number(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    watch = tensorboard(tmp_path, print)
-    watch({**STEP, "text": "words are left out"})
-    watch({"kind": "progress", "step": 2})
+    callback = TensorBoardCallback(tmp_path)
+    callback.on_record(None, {**STEP, "text": "text is not written"})
+    callback.on_record(None, {"kind": "progress", "step": 2})
     events = EventAccumulator(str(tmp_path)).Reload()
     numbers = ("tokens", "loss", "lr", "grad_norm", "seconds")
     assert sorted(events.Tags()["scalars"]) == sorted(f"step/{name}" for name in numbers)
@@ -118,6 +119,6 @@ def test_a_picture_is_drawn_of_any_length_of_run(tmp_path, validations):
     for epoch in range(1, validations + 1):
         value = math.nan if epoch == 2 else 10.0 / epoch
         write({"kind": "validation", "step": epoch, "epoch": epoch, **dict.fromkeys(names, value)})
-    draw_curves(file, picture, "a title")
+    plot_losses(file, picture, "a title")
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert not list(tmp_path.glob(".*"))

@@ -41,7 +41,7 @@ def users(shop: Workshop, chance: random.Random, number: int, quick: bool) -> It
         *(f"report run --out {theirs}/page.html", f"train --data data --run {theirs}/run --steps 2 {TINY}"),
         f"train --init-from run --data data --run {theirs}/more --steps 2",
         f"prepare stories --out {theirs}/data --tokenizer run --block-size 8",
-        *("replay run/dumps/step-000000005", f"plan --data data {TINY}", "samples run --prompt cat --tokens 4"),
+        *(f"plan --data data {TINY}", "samples run --prompt cat --tokens 4"),
     )
     writing = (
         *("resume run --steps 8", "export run --out out", "prepare stories --out out --tokenizer byte", "report run"),

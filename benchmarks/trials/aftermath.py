@@ -33,7 +33,6 @@ SIGNALLED = {
     "resume": "resume run --steps 20",
     "plan": f"plan --data data {TINY}",
     "doctor": "doctor run",
-    "replay": "replay run/dumps/step-000000005",
     "device": "device",
 }
 WRITES = ("rename", "replace", "fsync", "mkdir", "unlink", "rmdir", "ftruncate", "open")

@@ -36,7 +36,6 @@ FORMS: dict[str, list[str]] = {
     ],
     "resume": ["resume run --steps 8", "resume run --steps 8 --data data", "resume run", "resume imported"],
     "verify-resume": ["verify-resume --data data --config settings.toml --steps 2 --kills 1"],
-    "replay": ["replay run/dumps/step-000000005"],
     "generate": [
         "generate run --max-new-tokens 4",
         "generate run --max-new-tokens 4 --json --num-samples 2",
@@ -159,8 +158,6 @@ def _damage(chance: random.Random, case: Case, folder: Path) -> None:
     given = [word for word in [*case.arguments, case.streams.stdin] if (folder / word).exists() and word[0] != "/"]
     if "run" in given and "--data" not in given and case.command in ("evaluate", "report", "resume", "doctor"):
         given.append("data")
-    if case.command == "replay":
-        given.append("run")
     damaged: set[str] = set()
     for _ in range(chance.choice([1, 1, 1, 2])):
         root = folder / chance.choice(given)

@@ -67,7 +67,7 @@ def make_pattern(folder: Path) -> dict[str, Entry]:
     make_shards(folder / "model", folder / "shards")
     make_dump(folder / "run")
     for line in (
-        *("evaluate run", "doctor run", "samples run", "plan --data data --steps 1", "replay run/dumps/step-000000005"),
+        *("evaluate run", "doctor run", "samples run", "plan --data data --steps 1"),
         *("generate run --max-new-tokens 1", "generate run --max-new-tokens 1 --num-beams 2"),
     ):
         warmed(line, folder)  # it makes nothing

@@ -16,7 +16,6 @@ from minigpt.cli.import_ import import_command
 from minigpt.cli.numbers import check_numbers
 from minigpt.cli.plan import plan_command
 from minigpt.cli.prepare import prepare_command
-from minigpt.cli.replay import replay_command
 from minigpt.cli.report import report_command
 from minigpt.cli.resume import resume_command
 from minigpt.cli.samples import samples_command
@@ -47,7 +46,6 @@ for name, command in (("plan", plan_command), ("train", train_command)):
     app[name].default(command)
 app.command(resume_command, name="resume")
 app.command(verify_resume_command, name="verify-resume")
-app.command(replay_command, name="replay")
 app.command(generate_command, name="generate")
 app.command(samples_command, name="samples")
 app.command(evaluate_command, name="evaluate")

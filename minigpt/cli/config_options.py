@@ -7,7 +7,7 @@ from typing import Any
 
 from cyclopts import App, ArgumentCollection, Group, Parameter
 
-from minigpt.config import Config, GPTConfig, load_preset, preset_names
+from minigpt.config import Config, GPTConfig, check_one_length, load_preset, preset_names
 
 PRESETS = ". ".join(
     f"{preset.name}: {preset.summary}; made for --tokenizer {preset.tokenizer}"
@@ -35,12 +35,16 @@ def options(title: str, place: int) -> Parameter:
 
 
 def typed_settings(parsed: Config, epochs: int | None, steps: int | None) -> dict[str, Any]:
-    """Returns the settings that were given on the command line, by their dotted names."""
+    """Returns the settings that were given on the command line, by their dotted names.
+
+    Raises:
+        ConfigError: if both a number of epochs and a number of steps are among them.
+    """
     flat = {f"{group}.{name}": value for group, values in parsed.to_dict().items() for name, value in values.items()}
     typed = {name: value for name, value in flat.items() if name in given.names}
-    return typed | {
-        name: value for name, value in (("train.epochs", epochs), ("train.steps", steps)) if value is not None
-    }
+    typed |= {name: value for name, value in (("train.epochs", epochs), ("train.steps", steps)) if value is not None}
+    check_one_length(typed.get("train.epochs"), typed.get("train.steps"))
+    return typed
 
 
 def parent_of(init_from: Path | None, data: Path | None) -> tuple[GPTConfig | None, Path | None]:

@@ -11,6 +11,7 @@ from minigpt.cli.config_options import PRESETS, options, parent_of, typed_settin
 from minigpt.config import Config, GPTConfig, MachineConfig, OptimizerConfig, ScheduleConfig, TrainConfig, resolve
 
 if TYPE_CHECKING:
+    from minigpt.cli.console import Console
     from minigpt.runtime import Runtime
     from minigpt.training.estimate import TrainingEstimate
 
@@ -18,23 +19,21 @@ if TYPE_CHECKING:
 def plan_command(
     *,
     data: Path | None = None,
-    run: Path | None = None,
     init_from: Path | None = None,
-    preset: Annotated[str | None, Parameter(help=f"The settings to start from. {PRESETS}. [default: seed]")] = None,
+    preset: Annotated[str | None, Parameter(help=f"Preset to start from. {PRESETS}. [default: seed]")] = None,
     config: Path | None = None,
     epochs: int | None = None,
     steps: int | None = None,
-    tensorboard: bool = False,
     model: Annotated[GPTConfig, options("Model", 1)] = GPTConfig(),  # noqa: B008 (frozen)
     train: Annotated[TrainConfig, options("Trainer", 2)] = TrainConfig(),  # noqa: B008
     optimizer: Annotated[OptimizerConfig, options("Optimizer", 3)] = OptimizerConfig(),  # noqa: B008
     schedule: Annotated[ScheduleConfig, options("Learning-rate schedule", 4)] = ScheduleConfig(),  # noqa: B008
     machine: Annotated[MachineConfig, options("Runtime", 5)] = MachineConfig(),  # noqa: B008
 ) -> None:
-    """See what a training would cost, before it begins: parameters, arithmetic, memory, time.
+    """Estimate what a training will cost: parameters, FLOPs, memory and time.
 
-    Takes the options of `minigpt train`, and trains nothing. Memory comes from closed forms; time from a few steps of
-    the model on this machine. A run says at its end how its plan came out.
+    Takes the settings of `minigpt train`, and trains nothing. Memory is computed, time is measured with a few steps of
+    the model on this machine. At the end of a run, `minigpt train` compares the outcome with this estimate.
 
     Example:
 
@@ -43,24 +42,20 @@ def plan_command(
     Parameters
     ----------
     data
-        Folder that `minigpt prepare` made. Without it the vocabulary is of the size that the preset is made for, and
-        how long the run is only --steps can tell.
-    run
-        Not used: so that a line for `minigpt train` can be planned by changing one word.
+        Folder that `minigpt prepare` made. Without it, the vocabulary has the size of the preset's tokenizer, and the
+        length of the run is only known if you give --steps.
     init_from
-        Run whose weights to begin with, as for `minigpt train`.
+        Run whose weights to start from, as for `minigpt train`.
     config
         TOML file of settings, in groups as below.
     epochs
         Short for --train.epochs.
     steps
         Short for --train.steps.
-    tensorboard
-        Not used either.
     """
     parsed = Config(model=model, train=train, optimizer=optimizer, schedule=schedule, machine=machine)
-    model_there, data = parent_of(init_from, data)
-    settings = resolve(preset, config, typed_settings(parsed, epochs, steps), model_there)
+    parent, data = parent_of(init_from, data)
+    settings = resolve(preset, config, typed_settings(parsed, epochs, steps), parent)
 
     from minigpt.cli.console import Console
     from minigpt.config import load_preset, with_model, with_vocabulary
@@ -68,85 +63,81 @@ def plan_command(
     from minigpt.runtime import detect_runtime
     from minigpt.training.estimate import estimate_training
 
-    report = DatasetCard.load(data) if data else None
-    if report:
-        settings = with_vocabulary(settings, report.vocab_size)
+    console = Console()
+    card = DatasetCard.load(data) if data else None
+    if card:
+        settings = with_vocabulary(settings, card.vocab_size)
     elif not settings.model.vocab_size:
         name = load_preset(preset or "seed").tokenizer
         settings = with_model(settings, vocab_size=_vocabulary(name))
-        Console().print(
-            f"a vocabulary of {settings.model.vocab_size:,}, as of --tokenizer {name}"
-            + (" (a guess: each text has its own)" if name == "char" else "")
-            + "; --data DATA takes its own\n"
+        guess = " (a guess: it depends on the text)" if name == "char" else ""
+        console.print(
+            f"vocabulary size {settings.model.vocab_size:,}, as with --tokenizer {name}{guess}; --data DATA uses that "
+            "of your data\n"
         )
     chosen = detect_runtime(settings.machine.device, settings.machine.precision, settings.machine.threads)
-    _show(estimate_training(settings, chosen, report), settings, chosen)
+    _show(console, estimate_training(settings, chosen, card), settings, chosen)
 
 
 def _vocabulary(tokenizer: str) -> int:
-    """Returns how many ids a tokenizer has; for characters a guess, since each text has its own."""
+    """Returns the vocabulary size of a tokenizer; for characters a guess, since it depends on the text."""
     name, _, size = tokenizer.partition(":")
     return {"gpt2": 50_257, "char": 256, "byte": 257}.get(name) or int(size)
 
 
-def _show(plan: TrainingEstimate, settings: Config, machine: Runtime) -> None:
-    from minigpt.cli.console import Console
+def _show(console: Console, estimate: TrainingEstimate, settings: Config, machine: Runtime) -> None:
     from minigpt.cli.train_view import duration, parameter_lines
     from minigpt.model.accounting import flops_per_token, parameter_count, parameter_table
     from minigpt.text_utils import pluralize
 
-    console = Console()
+    train, block_size = settings.train, settings.model.block_size
     console.print(parameter_lines(parameter_table(settings.model)))
 
     flops = flops_per_token(settings.model)
-    console.print("\nmillions of floating-point operations a token, forward and backward")
-    for part, count in {**flops, "in all": sum(flops.values())}.items():
+    console.print("\nmillions of FLOPs per token, forward and backward")
+    for part, count in {**flops, "total": sum(flops.values())}.items():
         console.print(f"  {part:36}{count / 1e6:>12,.2f}")
 
-    memory = plan.memory
-    rows = settings.train.batch_size // settings.train.grad_accum_steps
-    console.print(
-        f"\nMB of memory at the peak, {rows} x {settings.model.block_size} tokens at once, {machine.precision}"
-    )
+    memory, rows = estimate.memory, train.batch_size // train.grad_accum_steps
+    console.print(f"\npeak memory in MB, with micro-batches of {rows} x {block_size} tokens, {machine.precision}")
     parts = {
         "weights": memory.weights,
         "optimizer": memory.optimizer,
         "activations": memory.activations,
-        "logits, a chunk of them": memory.logits,
+        "logits, one chunk": memory.logits,
         "gradients": memory.gradients,
-        "working room": memory.working,
-        "Python, PyTorch, pictures": plan.program,
-        "in all": plan.bytes,
+        "temporary": memory.working,
+        "Python, PyTorch, Matplotlib": estimate.process_bytes,
+        "total": estimate.bytes,
     }
     for part, size in parts.items():
         if size:
             console.print(f"  {part:36}{size / 1e6:>12,.0f}")
+    if not estimate.fits:
+        console.print(f"  more than this machine has: {(estimate.available_bytes or 0) / 1e6:,.0f}")
 
-    if not plan.fits:
-        console.print(f"  more than this machine has: {(plan.room or 0) / 1e6:,.0f}")
-
-    a_step = settings.train.batch_size * settings.model.block_size
-    console.print(f"\ntime on {machine.device}, {plan.how}")
+    tokens = train.batch_size * block_size
+    console.print(f"\ntime on {machine.device}, {estimate.how}")
     console.print(
-        f"  a step of {pluralize(a_step, 'token')}: {plan.step_seconds:.3g} s, "
-        f"{a_step / plan.step_seconds:,.0f} tokens/s"
+        f"  one step of {pluralize(tokens, 'token')}: {estimate.step_seconds:.3g} s, "
+        f"{tokens / estimate.step_seconds:,.0f} tokens/s"
     )
-    if plan.steps is not None and plan.tokens is not None and plan.seconds is not None:
-        for part, (count, each) in plan.parts.items():
+    if estimate.steps is None or estimate.tokens is None or estimate.seconds is None:
+        console.print("  number of steps not known: give --data, or --steps")
+    else:
+        for part, (count, each) in estimate.parts.items():
             if count:
                 console.print(f"  {part:20}{count:>12,}{duration(count * each):>14}")
-        console.print(f"  {'in all':32}{duration(plan.seconds):>14}")
-        if (patience := settings.train.patience) and "patience" not in {misfit.name for misfit in plan.config_warnings}:
-            console.print(f"  or less: it ends early after {pluralize(patience, 'validation')} without a lower loss")
-        warmup = settings.schedule.warmup(plan.steps)
+        console.print(f"  {'total':32}{duration(estimate.seconds):>14}")
+        if train.patience and "patience" not in {warning.name for warning in estimate.config_warnings}:
+            validations = pluralize(train.patience, "validation")
+            console.print(f"  or less: early stopping after {validations} without improvement")
+        warmup = settings.schedule.warmup(estimate.steps)
         rising = f" after {pluralize(warmup, 'step')} of warm-up" if warmup else ""
-        console.print(f"\nlearning rate {settings.train.lr:g}{rising}, then {settings.schedule.name}")
-        share = plan.tokens / parameter_count(settings.model)
-        console.print(f"{plan.tokens:,} tokens trained on, {share:.1f} for each parameter")
-    else:
-        console.print("  how many steps: give --data, or --steps")
-    for misfit in plan.config_warnings:
-        console.print(f"\n{misfit}")
-    console.print(
-        f"\na checkpoint: {plan.checkpoint_bytes / 1e6:,.1f} MB, {settings.train.keep_checkpoints} kept and the best"
-    )
+        console.print(f"\nlearning rate {train.lr:g}{rising}, then {settings.schedule.name}")
+        share = estimate.tokens / parameter_count(settings.model)
+        console.print(f"{estimate.tokens:,} training tokens, {share:.1f} per parameter")
+    for warning in estimate.config_warnings:
+        console.print(f"\n{warning}")
+    kept = f"the latest {train.keep_checkpoints} and the best are kept"
+    console.print(f"\ncheckpoint size: {estimate.checkpoint_bytes / 1e6:,.1f} MB; {kept}")

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from minigpt.cli.console import Console
 from minigpt.cli.progress import progress
-from minigpt.cli.signals import asked_to_stop
+from minigpt.cli.signals import interruptible
 from minigpt.cli.text_options import TEXT_OPTIONS, unescaped_options
 from minigpt.errors import ConfigError, did_you_mean
 from minigpt.source_options import DEFAULT_SOURCE_OPTIONS, SourceOptions
@@ -98,7 +94,7 @@ def prepare_command(
     if val and not sources:
         what = "There is nothing to train on: all files follow --val"
         raise ConfigError(what, got=", ".join(val), remedy=f"Name the training text first: {remedy}")
-    with _signals_interrupt(), progress(in_bytes=True) as on_progress:
+    with interruptible(), progress(in_bytes=True) as on_progress:
         card = prepare(
             sources,
             out,
@@ -113,21 +109,6 @@ def prepare_command(
             **vars(unescaped_options(source_options)),
         )
     _show(card, out, tokenizer)
-
-
-@contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """Lets `kill`, or a terminal that is closed, clean up as Ctrl-C does: nothing unfinished stays on the disk."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt(128 + number)
-
-    before = {number: signal.signal(number, interrupt) for number in asked_to_stop()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _show(card: DatasetCard, out: Path, tokenizer: str) -> None:

@@ -15,16 +15,15 @@ def resume_command(
     patience: int | None = None,
     tensorboard: bool = False,
 ) -> int:
-    """Go on with a run that was stopped, killed or finished, as if it had never stopped.
+    """Resume a run that was stopped or killed, as if it had never stopped; or train a finished one further.
 
-    Takes the newest whole checkpoint, checks that data and settings are those it was made with, and goes on: the same
-    batches, the same dropout, the same weights in the end, bit for bit. On another machine, or with another torch, it
-    goes on as near as rounding lets it, and says so.
+    Continues from the newest intact checkpoint, with the same batches and the same dropout: in the end, the weights are
+    the same, bit for bit. On another machine, or with another version of torch, they are the same up to rounding, and
+    a note says so.
 
-    A finished run can be given a new length with --epochs or --steps. Its schedule is then laid out over the new
-    length: constant goes on as it was; the others go on at the rate that a run of this length has at this step.
-
-    A run that its patience has ended goes on with a larger --patience, or with a new length, where it waits anew.
+    --epochs or --steps give a run a new length, and stretch its learning-rate schedule over it: a constant rate stays
+    as it was; other schedules continue at the rate that a run of the new length has at this step. A run that was
+    stopped early continues with a larger --patience, or with a new length, where its patience starts anew.
 
     Examples:
 
@@ -39,11 +38,11 @@ def resume_command(
     data
         Where the data set is now, if it has moved.
     epochs
-        A new number of epochs.
+        New number of epochs, in total.
     steps
-        A new number of steps, instead of epochs.
+        New number of steps, in total, instead of epochs.
     patience
-        A new --train.patience: how many validations without a lower loss end the run early; 0 for none.
+        New --train.patience: stop early after this many validations without a lower loss; 0 turns this off.
     tensorboard
         Also write to RUN/tensorboard (extra `tensorboard`).
     """
@@ -51,14 +50,14 @@ def resume_command(
     from minigpt.training import resume
 
     with TrainView() as view, StopSignals() as stop:
-        outcome = resume(
+        result = resume(
             run,
             data=data,
             epochs=epochs,
             steps=steps,
             patience=patience,
-            callbacks=callbacks(view, run, tensorboard),
+            callbacks=callbacks(view, tensorboard),
             should_stop=stop,
         )
-    view.summary(outcome)
-    return stop.exit_code if outcome.stopped else 0
+    view.summary(result)
+    return stop.exit_code if result.stopped else 0

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 
 def asked_to_stop() -> list[int]:
@@ -12,3 +15,18 @@ def asked_to_stop() -> list[int]:
     """
     there = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
     return [number for number in there if number is not None and signal.getsignal(number) is not signal.SIG_IGN]
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Makes SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does, so that nothing half-written is left behind."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in asked_to_stop()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -17,7 +17,7 @@ def train_command(
     run: Path,
     data: Path | None = None,
     init_from: Path | None = None,
-    preset: Annotated[str | None, Parameter(help=f"The settings to start from. {PRESETS}. [default: seed]")] = None,
+    preset: Annotated[str | None, Parameter(help=f"Preset to start from. {PRESETS}. [default: seed]")] = None,
     config: Path | None = None,
     epochs: int | None = None,
     steps: int | None = None,
@@ -28,12 +28,12 @@ def train_command(
     schedule: Annotated[ScheduleConfig, options("Learning-rate schedule", 4)] = ScheduleConfig(),  # noqa: B008
     machine: Annotated[MachineConfig, options("Runtime", 5)] = MachineConfig(),  # noqa: B008
 ) -> int:
-    """Train a GPT, from scratch or on from the weights of another run.
+    """Train a GPT from scratch, or from the weights of another run.
 
-    Shows each epoch's loss and perplexity as it goes, and leaves a run folder that stands on its own: settings,
-    tokenizer, metrics, curves and checkpoints. Ctrl-C saves and stops.
+    Shows loss and perplexity of each epoch, and writes a self-contained run folder: settings, tokenizer, metrics, plot
+    and checkpoints. Ctrl-C saves and stops.
 
-    Settings come from a preset, then a TOML file, then the options given here, each overriding the one before. The
+    Settings come from a preset, then a TOML file, then the options given here; later ones override earlier ones. The
     defaults shown are those of the preset `seed`.
 
     Examples:
@@ -47,14 +47,14 @@ def train_command(
     Parameters
     ----------
     run
-        Folder to make for this run; it must not exist.
+        Folder to create for this run.
     data
-        Folder that `minigpt prepare` made. Needed, but for --init-from: then that run's own, if left out.
+        Folder that `minigpt prepare` made. Required unless --init-from is given, whose data is then the default.
     init_from
-        Run whose best weights to begin with, instead of random ones. The model is that run's too, whatever the preset
-        says; the data must be of its tokenizer (`minigpt prepare TEXT --out DATA --tokenizer RUN`).
+        Run whose best weights to start from, instead of random ones. The model is that run's too, whatever the preset
+        says; the data must use its tokenizer (`minigpt prepare TEXT --out DATA --tokenizer RUN`).
     config
-        TOML file of settings, in groups as below. A run's own config.toml is one.
+        TOML file of settings, in groups as below, such as the config.toml of another run.
     epochs
         Short for --train.epochs.
     steps
@@ -64,17 +64,17 @@ def train_command(
     """
     parsed = Config(model=model, train=train, optimizer=optimizer, schedule=schedule, machine=machine)
     typed = typed_settings(parsed, epochs, steps)
-    model_there, data = parent_of(init_from, data)
+    parent, data = parent_of(init_from, data)
     if data is None:
-        raise ConfigError("No data set is named", remedy="Give --data, the folder that `minigpt prepare` made.")
-    settings = resolve(preset, config, typed, model_there)
+        raise ConfigError("No data set given", remedy="Give --data, the folder that `minigpt prepare` made.")
+    settings = resolve(preset, config, typed, parent)
 
     from minigpt.cli.train_view import StopSignals, TrainView, callbacks
     from minigpt.training import train as run_training
 
     with TrainView() as view, StopSignals() as stop:
-        outcome = run_training(
-            data, run, settings, init_from=init_from, callbacks=callbacks(view, run, tensorboard), should_stop=stop
+        result = run_training(
+            data, run, settings, init_from=init_from, callbacks=callbacks(view, tensorboard), should_stop=stop
         )
-    view.summary(outcome)
-    return stop.exit_code if outcome.stopped else 0
+    view.summary(result)
+    return stop.exit_code if result.stopped else 0

@@ -1,7 +1,4 @@
-"""What a person sees while a model trains: a live view on a terminal, plain lines elsewhere, a table at the end.
-
-A watcher of the training loop: it is given every record and draws what it likes. It decides nothing.
-"""
+"""What you see while a model trains: a live view on a terminal, plain lines elsewhere, a table at the end."""
 
 from __future__ import annotations
 
@@ -18,21 +15,21 @@ from rich.text import Text
 
 from minigpt.cli.console import Console, say, styled
 from minigpt.cli.signals import asked_to_stop
-from minigpt.records import Callback, Record, read_metrics, tensorboard
+from minigpt.records import Callback, Record, read_metrics
 from minigpt.text_utils import pluralize, shell_word
-from minigpt.training.trainer import TrainResult
+from minigpt.training import TrainerCallback, TrainResult
 
 SHOWN_TEMPERATURE, SHOWN_CHARACTERS = 0.7, 100
-"""Of the samples of an epoch, the first at this temperature is shown, cut there."""
+"""Of the samples of an epoch, the first at this temperature is shown, cut to this many characters."""
 
 PLAIN_SECONDS = 15.0
-"""Between two lines when the output is no terminal."""
+"""Seconds between two lines when the output is not a terminal."""
 
 
 class StopSignals:
     """Lets the first Ctrl-C, SIGTERM or hang-up end a run after its step, saved; a second one acts as usual, at once.
 
-    As a context it takes the signals over and gives them back; called, it tells whether one came.
+    A context that handles the signals; called, it says whether one came.
 
     Attributes:
         exit_code: 0, or the conventional 128 + the signal's number.
@@ -44,38 +41,38 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         for number in asked_to_stop():
-            self._before[number] = signal.signal(number, self._note)
+            self._before[number] = signal.signal(number, self._handle)
         return self
 
-    def _note(self, number: int, frame: object) -> None:
+    def _handle(self, number: int, frame: object) -> None:
         self.exit_code = 128 + number
-        self._give_back()
+        self._restore()
 
     def __call__(self) -> bool:
         return self.exit_code != 0
 
-    def _give_back(self) -> None:
+    def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def __exit__(self, *exception: object) -> None:
-        self._give_back()
+        self._restore()
 
 
 class TimeLeft:
-    """Guesses the time left from the pace of the last minutes, validations included."""
+    """Estimates the time left from the speed of the last minutes, validations included."""
 
     def __init__(self) -> None:
         self.marks: list[tuple[float, int]] = []
 
     def mark(self, step: int) -> None:
-        """Notes that a step is done."""
+        """Records that a step is done."""
         now = time.monotonic()
         if not self.marks or now - self.marks[-1][0] > 1.0:
             self.marks = [*self.marks[-300:], (now, step)]
 
     def seconds(self, step: int, total: int) -> float | None:
-        """Returns the seconds left, or None while there is nothing to go by."""
+        """Returns the seconds left, or None while they cannot be estimated."""
         first_time, first_step = self.marks[0] if self.marks else (0.0, step)
         if step <= first_step:
             return None
@@ -83,7 +80,7 @@ class TimeLeft:
 
 
 class TrainView:
-    """Draws a training run. A context: the live view lasts as long as it."""
+    """Shows a training run; a function of its records, and a context for its live view."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
@@ -97,7 +94,7 @@ class TrainView:
         self.end: Record = {}
         self.patience = 0
         self.activity = ""
-        self.gone = False
+        self.failed = False
         self.last_line = 0.0
 
     def __enter__(self) -> TrainView:
@@ -110,16 +107,16 @@ class TrainView:
             self.live.stop()
 
     def __call__(self, record: Record) -> None:
-        """Takes a record of the loop."""
+        """Shows a record."""
         draw = getattr(self, f"_on_{record['kind']}", None)
-        if draw and not self.gone:
+        if draw and not self.failed:
             try:
                 draw(record)
             except OSError:  # the terminal, or the reader of our output, is gone: the run is not
-                self.gone = True
+                self.failed = True
             except Exception as error:
-                self.gone = True
-                say(f"nothing more is shown of the run, which goes on: {type(error).__name__}: {error}")
+                self.failed = True
+                say(f"the run continues, but its progress is no longer shown: {type(error).__name__}: {error}")
 
     def _on_start(self, record: Record) -> None:
         self.total, self.per_epoch = record["total"], record["steps_per_epoch"]
@@ -128,16 +125,18 @@ class TrainView:
         self.patience = config.train.patience
         self.console.print(
             f"device {machine.device} ({machine.device_reason}), precision {machine.precision} "
-            f"({machine.precision_reason}), compiling {machine.compiled} ({machine.compiled_reason})"
+            f"({machine.precision_reason}), torch.compile {machine.compiled} ({machine.compiled_reason})"
         )
         self.console.print(
             f"{pluralize(record['sequences'], 'sequence')} of {pluralize(config.model.block_size, 'token')}, "
-            f"{pluralize(self.per_epoch, 'step')} an epoch, {self.total:,} in all"
+            f"{pluralize(self.per_epoch, 'step')} per epoch, {self.total:,} in total"
         )
         if record["step"] >= self.total:
-            self.console.print(f"finished: all {self.total:,} steps are taken; --epochs or --steps train it further")
+            self.console.print(
+                f"already finished: all {self.total:,} steps were taken; train it further with --epochs or --steps"
+            )
         elif record["step"]:
-            self.console.print(f"going on after step {record['step']:,}")
+            self.console.print(f"resuming after step {record['step']:,}")
 
     def _on_progress(self, record: Record) -> None:
         self.step, self.activity = record["step"], "training"
@@ -169,20 +168,20 @@ class TrainView:
             f"epoch {record['epoch']:.2f}  step {record['step']:,}: train loss {record['train_loss']:.4f} (perplexity "
             f"{perplexity_text(record['train_perplexity'])}), validation loss {record['val_loss']:.4f} (perplexity "
             f"{perplexity_text(record['val_perplexity'])}, {record['val_bits_per_byte']:.3f} bits per byte)"
-            + ("  best so far" if record["best"] else self._waiting(record["waited"]))
+            + ("  best so far" if record["best"] else self._patience(record["patience_counter"]))
         )
 
-    def _waiting(self, waited: int) -> str:
-        return f"  no lower loss for {waited} of {self.patience} validations" if self.patience else ""
+    def _patience(self, counter: int) -> str:
+        return f"  no improvement, patience {counter}/{self.patience}" if self.patience else ""
 
     def _on_samples(self, record: Record) -> None:
-        kept = next((kept for kept in record["samples"] if kept.temperature == SHOWN_TEMPERATURE), None)
-        if kept:
-            prompt, text = (" ".join(part.split()) for part in (kept.prompt, kept.text[:SHOWN_CHARACTERS]))
-            self.console.print(styled("  says: ", (prompt, "dim"), " | ", text))
+        sample = next((one for one in record["samples"] if one.temperature == SHOWN_TEMPERATURE), None)
+        if sample:
+            prompt, text = (" ".join(part.split()) for part in (sample.prompt, sample.text[:SHOWN_CHARACTERS]))
+            self.console.print(styled("  sample: ", (prompt, "dim"), " | ", text))
 
     def _on_plan(self, record: Record) -> None:
-        self.console.print(f"planned: {_cost(record['planned_seconds'], record['planned_bytes'])} ({record['how']})")
+        self.console.print(f"estimate: {_cost(record['planned_seconds'], record['planned_bytes'])} ({record['how']})")
 
     def _on_end(self, record: Record) -> None:
         self.end = record
@@ -203,12 +202,12 @@ class TrainView:
         bar.add_row(
             Text(f"epoch {self.step / self.per_epoch:.2f} of {_short(self.total / self.per_epoch)}", style="bold"),
             ProgressBar(total=max(1, self.total), completed=self.step, width=30),
-            Text(f"{self.step / max(1, self.total):.0%}  {self.activity}, {self._time_left()} left"),
+            Text(f"{self.step / max(1, self.total):.0%}  " + ", ".join([self.activity, *self._time_left()])),
         )
         return Group(bar, Text("  ".join(self._figures()), overflow="fold"))
 
     def _line(self) -> str:
-        return f"epoch {self.step / self.per_epoch:.2f}  " + "  ".join([*self._figures(), f"{self._time_left()} left"])
+        return f"epoch {self.step / self.per_epoch:.2f}  " + "  ".join([*self._figures(), *self._time_left()])
 
     def _figures(self) -> list[str]:
         if not self.last:
@@ -225,46 +224,48 @@ class TrainView:
             f"data wait {r['data_wait_ratio']:.1%}",
         ]
 
-    def _time_left(self) -> str:
+    def _time_left(self) -> list[str]:
         seconds = self.left.seconds(self.step, self.total)
-        return "?" if seconds is None else duration(seconds)
+        return [] if seconds is None else [f"{duration(seconds)} left"]
 
     def summary(self, outcome: TrainResult) -> None:
-        """Prints the table of the epochs, and what to do next."""
+        """Prints the table of all validations, the outcome, and what to do next."""
         self.console.print("")
         table = epoch_table(outcome.run / "metrics.jsonl")
         if table.rows:
             self.console.print(table)
         if outcome.stopped:
-            self.console.print(f"stopped and saved after step {outcome.steps:,}, as asked")
-        if outcome.early:
-            waited = pluralize(self.patience, "validation")
+            self.console.print(f"stopped after step {outcome.steps:,}, and saved")
+        if outcome.stopped_early:
+            validations = pluralize(self.patience, "validation")
             self.console.print(
-                f"ended early, after step {outcome.steps:,} of {self.total:,}: no lower loss in {waited}"
+                f"early stopping after step {outcome.steps:,} of {self.total:,}: no improvement in {validations}"
             )
         if outcome.best_loss is not None:
             self.console.print(f"best validation loss {outcome.best_loss:.4f}, after step {outcome.best_step:,}")
         plans = read_metrics(outcome.run / "metrics.jsonl", "plan")
-        planned = ""
+        estimated = ""
         if plans and plans[0]["steps"] == outcome.steps and plans[0]["planned_seconds"]:
-            planned = f"; planned were {_cost(plans[0]['planned_seconds'], plans[0]['planned_bytes'])}"
-        self.console.print(f"took {_cost(outcome.seconds, self.end.get('peak_bytes'))}{planned}")
-        self.console.print(f"everything is in {outcome.run}")
-        self.console.print(f"curves:     {outcome.run / 'training_metrics.png'}")
+            estimated = f"; the estimate was {_cost(plans[0]['planned_seconds'], plans[0]['planned_bytes'])}"
+        self.console.print(f"took {_cost(outcome.seconds, self.end.get('peak_bytes'))}{estimated}")
+        self.console.print(f"run folder: {outcome.run}")
+        self.console.print(f"plot:       {outcome.run / 'training_metrics.png'}")
         run = shell_word(outcome.run)
         on = [f"minigpt resume {run}"] if outcome.stopped else []
         then = [*on, f'minigpt generate {run} --prompt "..."', f"minigpt doctor {run}", f"minigpt report {run}"]
         for number, command in enumerate(then):
-            self.console.print(f"{'' if number else 'try next:':12}{command}")
+            self.console.print(f"{'' if number else 'next steps:':12}{command}")
 
 
-def callbacks(view: TrainView, run: Path, with_tensorboard: bool) -> list[Callback]:
+def callbacks(view: TrainView, tensorboard: bool) -> list[Callback | TrainerCallback]:
     """Returns the view, and TensorBoard if it is wanted."""
-    return [view, tensorboard(run / "tensorboard", say)] if with_tensorboard else [view]
+    from minigpt.training.callbacks.tensorboard import TensorBoardCallback
+
+    return [view, TensorBoardCallback()] if tensorboard else [view]
 
 
 def epoch_table(metrics_file: Path) -> Table:
-    """Returns the table of all validations: train and validation loss, and both perplexities."""
+    """Returns the table of all validations."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("epoch", "step", "train loss", "val loss", "train ppl", "val ppl", "bits/byte", ""):
         table.add_column(heading, justify="right")
@@ -281,9 +282,9 @@ def epoch_table(metrics_file: Path) -> Table:
 
 
 def parameter_lines(parts: dict[str, int]) -> Table:
-    """Returns the model's parameters as a table, part by part."""
+    """Returns the model's parameters by part, as a table."""
     table = Table(box=None, pad_edge=False, show_header=False, show_footer=True)
-    table.add_column(footer="parameters in all")
+    table.add_column(footer="parameters in total")
     table.add_column(justify="right", footer=f"{sum(parts.values()):,}")
     for part, count in parts.items():
         table.add_row(part, f"{count:,}")
@@ -291,13 +292,13 @@ def parameter_lines(parts: dict[str, int]) -> Table:
 
 
 def _cost(seconds: float | None, size: int | None) -> str:
-    """Returns a time and, where it is known, a size of memory."""
+    """Returns a time and, where it is known, an amount of memory."""
     time_text = duration(seconds) if seconds is not None else "an unknown time"
     return time_text + (f" and {size / 1e9:.2f} GB" if size else "")
 
 
 def duration(seconds: float) -> str:
-    """Returns a duration as people write it: 42 s, 3:05 min, 1:02:03 h."""
+    """Returns a duration as text: 42 s, 3:05 min, 1:02:03 h."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -306,12 +307,12 @@ def duration(seconds: float) -> str:
 
 
 def _short(number: float) -> str:
-    """Returns a number with two digits behind the point at the most: 10, 0.27."""
+    """Returns a number with at most two decimals: 10, 0.27."""
     return f"{number:.2f}".rstrip("0").rstrip(".")
 
 
 def perplexity_text(value: float | None) -> str:
-    """Returns a perplexity as people write it, one beyond all vocabularies with its power of ten."""
+    """Returns a perplexity as text, with a power of ten if it is larger than any vocabulary."""
     return _number(value, ",.1f" if value is None or value < 1e7 else ".2g")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from minigpt.cli.console import Console
+from minigpt.cli.signals import interruptible
 from minigpt.config import resolve
 from minigpt.text_utils import pluralize
 
@@ -17,13 +18,12 @@ def verify_resume_command(
     init_from: Path | None = None,
     steps: int = 20,
     kills: int = 3,
-    seed: int = 0,
 ) -> int:
-    """See proven, on this machine, that a killed and resumed run ends bit for bit like one left alone.
+    """Check on this machine that a run that was killed and resumed ends with the same bits as one that was not.
 
-    Trains twice for a few steps: once without a break, and once killed at random moments, so that nothing can be
-    saved on the way out, and resumed each time. Then every byte of weights and optimizer and every figure of the
-    metrics is compared. Ends with exit code 1 if anything differs.
+    Trains twice for a few steps: once without interruption, and once killed at random moments, so that nothing can be
+    saved at the end, and resumed each time. Then compares every byte of weights and optimizer state, and every metric.
+    The exit code is 1 if anything differs.
 
     Example:
 
@@ -34,36 +34,36 @@ def verify_resume_command(
     data
         Folder that `minigpt prepare` made.
     preset
-        The settings to prove it for.
+        Settings to check.
     config
-        TOML file of settings to prove it for, as for `minigpt train`.
+        TOML file of settings to check, as for `minigpt train`.
     init_from
-        Run whose weights to begin with, as for `minigpt train`.
+        Run whose weights to start from, as for `minigpt train`.
     steps
         Steps of each run.
     kills
         How often the second run is killed.
-    seed
-        Decides when it is killed.
     """
     from minigpt.runs.folder import RunFolder
     from minigpt.training.resume_check import verify_resume
 
     console = Console()
     settings = resolve(preset, config, model=RunFolder.open(init_from).config().model if init_from else None)
-    verdict = verify_resume(
-        data, settings, steps=steps, kills=kills, seed=seed, init_from=init_from, tell=console.print
-    )
-    if not verdict.kills:
-        console.print("nothing is proven: each run ended before it could be killed; give more --steps")
+    with interruptible():
+        killed, found = verify_resume(
+            data, settings, steps=steps, kills=kills, init_from=init_from, report=console.print
+        )
+    if not killed:
+        console.print("Nothing was checked: each run ended before it could be killed. Give more --steps.")
         return 1
-    if verdict.differences:
-        console.print(f"NOT the same after {pluralize(verdict.kills, 'kill')} in {pluralize(verdict.steps, 'step')}:")
-        for difference in verdict.differences[:20]:
+    runs = f"killed {pluralize(killed, 'time')} in {pluralize(steps, 'step')}"
+    if found:
+        console.print(f"NOT identical: {runs}, the run differs from the one without interruption:")
+        for difference in found[:20]:
             console.print(f"  {difference}")
         return 1
     console.print(
-        f"the same: killed {pluralize(verdict.kills, 'time')} in {pluralize(verdict.steps, 'step')}, the run ended "
-        "with the same bytes of weights and optimizer, and the same metrics, as the run that was left alone"
+        f"identical: {runs}, the run ended with the same bytes of weights and optimizer state, and the same metrics, "
+        "as the run without interruption"
     )
     return 0

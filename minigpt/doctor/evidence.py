@@ -25,7 +25,7 @@ from minigpt.evaluation.baselines import baselines
 from minigpt.files import read_json
 from minigpt.intervals import Intervals
 from minigpt.model.accounting import parameter_table
-from minigpt.records import Record, ran_out
+from minigpt.records import Record, stopped_early
 from minigpt.runs.folder import RunFolder
 from minigpt.runs.snapshot import CheckpointStatus, RunSnapshot
 from minigpt.text_utils import shell_line
@@ -166,7 +166,7 @@ class Evidence:
     def ended_early(self) -> bool:
         """Whether the run's patience has ended it before its last step."""
         patience = self.config.train.patience
-        return self.last_step < self.total_steps and ran_out(self.validations, patience, self.last_step)
+        return self.last_step < self.total_steps and stopped_early(self.validations, patience, self.last_step)
 
     @property
     def finished(self) -> bool:

@@ -13,7 +13,7 @@ from statistics import fmean, stdev
 from minigpt.doctor.evidence import ORDERLY, Evidence
 from minigpt.doctor.finding import Finding
 from minigpt.doctor.references import higher_rate, lower_rate
-from minigpt.records import Record
+from minigpt.records import REWOUND, SKIPPED_STEP, Record
 from minigpt.text_utils import pluralize
 
 FIRST_LOSS = 0.1
@@ -55,9 +55,6 @@ REPEATED = 4
 
 BAD_IN_A_ROW = 5
 """So many bad steps end a run (minigpt/training/step_guard.py)."""
-
-NOT_APPLIED = "the step is not applied"
-"""What the note of a bad step says."""
 
 
 def first_loss(evidence: Evidence) -> Finding | None:
@@ -267,7 +264,7 @@ def stopped(evidence: Evidence) -> Finding | None:
 
 def diverged(evidence: Evidence) -> Finding | None:
     """Bad steps in a row that have ended the run."""
-    bad = {note["step"]: note for note in evidence.notes if NOT_APPLIED in note["text"]}
+    bad = {note["step"]: note for note in evidence.notes if SKIPPED_STEP in note["text"]}
     first = bad.get(evidence.last_step - BAD_IN_A_ROW + 1)
     if evidence.running or first is None or not bad.keys() >= set(range(first["step"], evidence.last_step + 1)):
         return None
@@ -284,8 +281,8 @@ def diverged(evidence: Evidence) -> Finding | None:
 
 def bad_steps(evidence: Evidence) -> Finding | None:
     """Steps without a finite loss or gradient. (A few in a row end the run by themselves.)"""
-    gone = [note for note in evidence.notes if note["text"].startswith("went back from step")]  # and what it was for
-    bad = [note for note in evidence.notes if NOT_APPLIED in note["text"]] or gone
+    gone = [note for note in evidence.notes if note["text"].startswith(REWOUND)]  # and what it was for
+    bad = [note for note in evidence.notes if SKIPPED_STEP in note["text"]] or gone
     if not bad:
         return None
     return Finding(

@@ -12,7 +12,7 @@ from statistics import median
 from minigpt.doctor.evidence import Evidence
 from minigpt.doctor.finding import Finding
 from minigpt.model.accounting import flops_per_token
-from minigpt.records import Record
+from minigpt.records import OTHER_ENVIRONMENT, Record
 from minigpt.text_utils import pluralize
 
 LEAST_SECONDS = 60.0
@@ -111,7 +111,7 @@ def out_of_memory(evidence: Evidence) -> Finding | None:
     if not notes:
         return None
     settings = evidence.config.train
-    sizes = [int(found[1]) for note in notes if (found := re.search(r"sequences at once (\d+)", note["text"]))]
+    sizes = [int(found[1]) for note in notes if (found := re.search(r"micro-batches of (\d+)", note["text"]))]
     recomputed = any("recomputed" in note["text"] for note in notes)
     rows = 1 if recomputed or not sizes else max(1, sizes[-1])
     parts = next(
@@ -142,7 +142,7 @@ def slow(evidence: Evidence) -> Finding | None:
     lines, plan = _lines(evidence), evidence.plan
     if not lines or not plan or not plan.get("step_seconds"):
         return None
-    moved = any(note["text"].startswith("going on elsewhere") for note in evidence.notes)
+    moved = any(note["text"].startswith(OTHER_ENVIRONMENT) for note in evidence.notes)
     if moved or not str(plan.get("how")).startswith("measured"):
         return None
     batch = evidence.config.train.batch_size * evidence.config.model.block_size

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.atomic import unused_path
-from minigpt.config_warnings import FEWEST_VALIDATED
+from minigpt.config_warnings import MIN_VAL_TOKENS
 from minigpt.doctor.evidence import Evidence
 from minigpt.doctor.finding import Finding
 from minigpt.text_utils import pluralize, shell_line
@@ -111,7 +111,7 @@ def idle_vocabulary(evidence: Evidence) -> Finding | None:
 def small_validation(evidence: Evidence) -> Finding | None:
     """A validation split too short for its loss to mean much."""
     tokens = int(evidence.data["splits"]["val"]["tokens"])
-    if tokens >= FEWEST_VALIDATED:
+    if tokens >= MIN_VAL_TOKENS:
         return None
     report, larger = evidence.report, ""
     if report and report.val_fraction is not None and report.val_fraction < MOST_VALIDATED:

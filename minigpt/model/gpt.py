@@ -15,6 +15,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from minigpt.config import IGNORE_INDEX, GPTConfig
 from minigpt.errors import ConfigError
@@ -148,6 +149,7 @@ class GPT(nn.Module):
         if config.tie_word_embeddings:
             self.lm_head.weight = self.wte.weight
         self.embed, self.final, self.logits = Point(), Point(), Point()
+        self.gradient_checkpointing = False
         self.initialise()
 
     def initialise(self) -> None:
@@ -200,7 +202,12 @@ class GPT(nn.Module):
             x = x + self.wpe(positions)
         x = self.drop(self.embed(x))
         for block in self.h:
-            x = block(x, positions, cache)
+            if (
+                self.gradient_checkpointing and self.training
+            ):  # recompute activations instead of keeping them (Chen 2016)
+                x = checkpoint(block, x, positions, cache, use_reentrant=False)
+            else:
+                x = block(x, positions, cache)
         if cache is not None:
             cache.advance(time)
         x = self.final(self.ln_f(x))

@@ -23,11 +23,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from minigpt.atomic import LOCK, PARTIAL, sync, write_file
-from minigpt.errors import CheckpointError, NewerVersionError, UnreadableError
+from minigpt.errors import CheckpointError, CheckpointVersionError, UnreadableError
 from minigpt.files import open_regular, read_json, sha256_file, why
 from minigpt.schema import validate
 
-VERSION = 1
+VERSION = 2
 STATE, TENSORS = "state.json", ".safetensors"
 OLD = ".old"
 
@@ -159,11 +159,12 @@ def _read_state(folder: Path) -> _State:
     try:
         content = read_json(folder / STATE)
         own_sum, state = content.pop("sum", None), validate(_State, content)
-        if state["version"] > VERSION:
-            raise NewerVersionError(
-                "The checkpoint was written by a newer Mini-GPT",
-                got=f"{folder}: version {state['version']}",
-                remedy=f"This one reads version {VERSION}: upgrade it.",
+        if state["version"] != VERSION:
+            newer = state["version"] > VERSION
+            raise CheckpointVersionError(
+                f"The checkpoint was written by {'a newer' if newer else 'an older'} Mini-GPT",
+                got=f"{folder}: version {state['version']}, this one reads version {VERSION}",
+                remedy="Upgrade Mini-GPT." if newer else "Train the model again, or use the version that wrote it.",
             )
         if own_sum != _sum(state):
             raise ValueError("its own checksum differs")

@@ -36,8 +36,8 @@ from minigpt.data.dataset import Fingerprint
 from minigpt.data.dataset_card import FILE as REPORT
 from minigpt.errors import (
     CheckpointError,
+    CheckpointVersionError,
     DataError,
-    NewerVersionError,
     RunError,
     TokenizerError,
     UnreadableError,
@@ -62,7 +62,10 @@ MODEL, OPTIMIZER = "model", "optimizer"
 
 FREE_SETTINGS = {
     *(f"train.{name}" for name in ("epochs", "steps", "validate_every", "log_every", "save_every", "save_minutes")),
-    *(f"train.{name}" for name in ("keep", "on_nonfinite", "skip_spikes", "health_every", "samples", "patience")),
+    *(
+        f"train.{name}"
+        for name in ("keep_checkpoints", "on_nonfinite", "skip_spikes", "health_every", "sample_prompts", "patience")
+    ),
     *(f"machine.{name}" for name in ("device", "precision", "compile", "threads")),
 }
 """Settings that may change when a run is resumed; the others decide what it is."""
@@ -406,7 +409,7 @@ class RunFolder:
         Newer ones are set aside as `damaged-step-...`, so that they are not taken for the newest again.
 
         Raises:
-            CheckpointError: if one was written by a newer Mini-GPT, or may not be read: older ones must not silently
+            CheckpointError: if one was written by another version, or may not be read: older ones must not silently
                 take its place.
         """
         checkpoint.tidy(self.checkpoints)
@@ -415,7 +418,7 @@ class RunFolder:
             try:
                 checkpoint.verify(folder)
                 return folder, damaged
-            except (NewerVersionError, UnreadableError):
+            except (CheckpointVersionError, UnreadableError):
                 raise
             except CheckpointError as error:
                 damaged.append(error)

@@ -18,9 +18,9 @@ from minigpt.config import Config
 from minigpt.data import Dataset
 from minigpt.data.dataset import Fingerprint
 from minigpt.data.dataset_card import DatasetCard
-from minigpt.errors import CheckpointError, DataError, MiniGPTError, NewerVersionError, RunError, TokenizerError
+from minigpt.errors import CheckpointError, CheckpointVersionError, DataError, MiniGPTError, RunError, TokenizerError
 from minigpt.intervals import Intervals
-from minigpt.records import ran_out, read_metrics
+from minigpt.records import read_metrics, stopped_early
 from minigpt.runs import checkpoint
 from minigpt.runs.folder import RunFolder, RunOrigin
 
@@ -153,7 +153,7 @@ class RunSnapshot:
     @property
     def ended_early(self) -> bool:
         """Whether early stopping ended it before its last step."""
-        return ran_out(self.validations, self.config.train.patience, self.last_step)
+        return stopped_early(self.validations, self.config.train.patience, self.last_step)
 
     @cached_property
     def running(self) -> bool:
@@ -248,7 +248,7 @@ class RunSnapshot:
     def _fault(self, place: Path) -> str | None:
         try:
             self.verify(place)
-        except NewerVersionError:
+        except CheckpointVersionError:
             return None  # whole, for another version
         except CheckpointError as error:
             return str(error.got)

@@ -1,6 +1,7 @@
-"""Training: `trainer.py` reads top to bottom; optimizers, schedules and metrics stand beside it."""
+"""Training: `trainer.py` reads from top to bottom; what happens around its steps is in `callbacks/`."""
 
 from minigpt.training.api import resume, train
-from minigpt.training.trainer import TrainResult
+from minigpt.training.train_state import TrainResult
+from minigpt.training.trainer_callback import TrainerCallback
 
-__all__ = ["TrainResult", "resume", "train"]
+__all__ = ["TrainResult", "TrainerCallback", "resume", "train"]

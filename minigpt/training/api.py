@@ -1,25 +1,32 @@
-"""Beginning a run, and going on with one: everything is checked here, before the first step and the first file."""
+"""Starting a run and resuming one: everything is checked here, before the first step and before anything is written."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from minigpt import runtime
-from minigpt.config import Config, with_vocabulary
+from minigpt.config import Config, check_one_length, with_vocabulary
 from minigpt.data import BatchLoader, Dataset
 from minigpt.errors import ConfigError
-from minigpt.records import Callback
+from minigpt.records import OTHER_ENVIRONMENT, Callback
 from minigpt.runs import checkpoint
 from minigpt.runs.folder import MODEL, RunFolder
 from minigpt.state_dict import load_weights
+from minigpt.training.callbacks import default_callbacks
 from minigpt.training.compiling import decide_compile
 from minigpt.training.estimate import estimate_training
-from minigpt.training.trainer import Trainer, TrainResult
+from minigpt.training.saving import contents, restore, save
+from minigpt.training.train_state import TrainResult
+from minigpt.training.trainer import Trainer
+from minigpt.training.trainer_callback import TrainerCallback
+
+Callbacks: TypeAlias = Sequence[Callback | TrainerCallback]
 
 DECISIVE = ("torch", "processor", "instructions", "threads", "device", "precision", "compiled")
-"""Facts of a run's environment on which its bits depend. An old run may not tell of all."""
+"""Facts of a run's environment on which its bits depend."""
 
 
 def never() -> bool:
@@ -33,40 +40,40 @@ def train(
     config: Config | None = None,
     *,
     init_from: Path | str | None = None,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Callbacks = (),
     should_stop: Callable[[], bool] = never,
 ) -> TrainResult:
-    """Trains a model, from scratch or from another run's weights, and leaves everything about it in a run folder.
+    """Trains a model, from scratch or from another run's weights, and keeps everything about it in a run folder.
 
     Args:
         data: a folder that `minigpt prepare` made.
-        run: the folder to make; it must not exist.
-        config: settings, as `minigpt.resolve` makes them; the preset `seed` when left out. The model's vocabulary is
-            that of the data set's tokenizer, unless model.vocab_size is larger.
-        init_from: a run whose best weights to begin with, instead of random ones; the optimizer is new. Settings must
-            describe its model (`minigpt.resolve(..., model=)` makes such); they do when left out.
-        watchers: functions that are given each record (see metrics.py).
-        should_stop: asked after each step; true saves a checkpoint and ends the run.
+        run: the folder to create.
+        config: settings, as `minigpt.resolve` returns them; by default the preset `seed`. The size of the vocabulary
+            is that of the data set's tokenizer, unless model.vocab_size is larger.
+        init_from: a run whose best weights to start from instead of random ones; the optimizer starts afresh. Settings
+            must describe its model, as the default and `minigpt.resolve(..., model=)` do.
+        callbacks: functions that are given each record (minigpt/records.py), or `TrainerCallback`s.
+        should_stop: asked after each step; true saves a checkpoint and stops the run.
 
     Raises:
-        MiniGPTError: if data, settings or folder cannot work; nothing has been written then.
+        MiniGPTError: if data, settings or folder are not usable; nothing has been written then.
     """
     if config is None:
         config = Config(model=RunFolder.open(init_from).config().model) if init_from is not None else Config()
-    training = start(data, run, config, callbacks, should_stop, init_from)
-    with training.folder.lock():
-        return training.run()
+    trainer = start(data, run, config, callbacks, should_stop, init_from)
+    with trainer.folder.lock():
+        return trainer.run()
 
 
 def start(
     data: Path | str,
     run: Path | str,
     config: Config,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Callbacks = (),
     should_stop: Callable[[], bool] = never,
     init_from: Path | str | None = None,
 ) -> Trainer:
-    """Returns a training before its first step, its run folder made. Arguments and errors as `train`."""
+    """Returns a trainer before its first step, its run folder created. Arguments and errors as in `train`."""
     config.check()
     folder = RunFolder(run)
     folder.check_absent()
@@ -74,47 +81,49 @@ def start(
     config = with_vocabulary(config, dataset.tokenizer.vocab_size)
     machine = runtime.detect_runtime(config.machine.device, config.machine.precision, config.machine.threads)
     parent = _checked_parent(init_from, config, dataset) if init_from is not None else None
-    BatchLoader(dataset.train, config.model.block_size, batch_size=1).batch(
-        0
-    )  # refuses a split too short for a sequence
-    plan = estimate_training(config, machine, dataset.card)
-    if not plan.fits:
+    BatchLoader(dataset.train, config.model.block_size, batch_size=1).batch(0)  # raises if the split is too short
+    estimate = estimate_training(config, machine, dataset.card)
+    if not estimate.fits:
         raise ConfigError(
             "The training needs more memory than this machine has",
-            got=f"{plan.bytes / 1e9:,.1f} GB planned, {(plan.room or 0) / 1e9:,.1f} GB there",
-            remedy="Try --train.grad-accum-steps 2, 4, ... or a smaller model or --model.block-size; see "
-            "`minigpt plan`.",
+            got=f"{estimate.bytes / 1e9:,.1f} GB needed, {(estimate.available_bytes or 0) / 1e9:,.1f} GB available",
+            remedy="Try --train.grad-accum-steps 2, 4, ..., a smaller model or a smaller --model.block-size; "
+            "`minigpt plan` shows what needs how much.",
         )
-    machine = decide_compile(machine, config, plan.steps or 0)
-    training = Trainer(config, dataset, machine, folder, callbacks, should_stop, plan)
+    machine = decide_compile(machine, config, estimate.steps or 0)
+    all_callbacks = default_callbacks(callbacks, should_stop, estimate.matmul_flops, estimate)
+    trainer = Trainer(config, dataset, machine, folder, all_callbacks)
     facts = (dataset.tokenizer, dataset.fingerprint(), runtime.environment(machine))
     if parent is None:
         RunFolder.create(run, config, *facts)
     else:
         source = parent.find_checkpoint()
-        load_weights(training.model, checkpoint.load_tensors(source, MODEL, machine.device))
+        load_weights(trainer.model, checkpoint.load_tensors(source, MODEL, machine.device))
         origin = {"kind": "run", "folder": str(parent.path.resolve()), "checkpoint": source.name}
-        RunFolder.create(run, config, *facts, origin=origin, first=training.contents())
-    return training
+        RunFolder.create(run, config, *facts, origin=origin, first=contents(trainer))
+    return trainer
 
 
 def _checked_parent(init_from: Path | str, config: Config, dataset: Dataset) -> RunFolder:
-    """Returns the run whose weights to begin with, after making sure that model and tokenizer are the same.
+    """Returns the run whose weights to start from, after making sure that model and tokenizer are the same.
 
     Raises:
-        ConfigError: naming each setting of the model that differs, with both values. Dropout may: it has no weights.
+        ConfigError: naming each setting of the model that differs, except dropout, which has no weights.
         TokenizerError: if the data set was made with another tokenizer.
     """
     parent = RunFolder.open(init_from)
     parent.check_tokenizer(dataset.tokenizer)
     own, other = asdict(config.model), asdict(parent.config().model)
-    differing = [f"model.{name} {own[name]!r}, there {value!r}" for name, value in other.items() if own[name] != value]
-    differing = [text for text in differing if not text.startswith("model.dropout ")]
+    differing = [
+        f"model.{name} {own[name]!r}, in {parent.name} {value!r}"
+        for name, value in other.items()
+        if own[name] != value and name != "dropout"
+    ]
     if differing:
         raise ConfigError(
-            "The model is not the one whose weights it is to begin with",
+            "The settings describe another model than the one to start from",
             got="; ".join(differing),
-            remedy="Leave these settings out; from Python: minigpt.resolve(..., model=minigpt.load(RUN)[0].config).",
+            remedy="Omit these settings; in Python: minigpt.resolve(..., model=minigpt.load(RUN)[0].config).",
         )
     return parent
 
@@ -126,18 +135,18 @@ def resume(
     epochs: int | None = None,
     steps: int | None = None,
     patience: int | None = None,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Callbacks = (),
     should_stop: Callable[[], bool] = never,
 ) -> TrainResult:
-    """Goes on with a run from its newest whole checkpoint, as if it had never stopped.
+    """Continues a run from its newest intact checkpoint, as if it had never stopped.
 
     Args:
-        run: the run folder. A run that has not yet a checkpoint begins anew.
+        run: the run folder. A run without a checkpoint starts over.
         data: where the data set is now, if it has moved; it must be the same one.
-        epochs, steps: a new length. The schedule is laid out over it, and the rate goes on where it would then stand; a
-            run that its patience has ended goes on too, and waits anew.
-        patience: a new number of validations without a lower loss, 0 for any.
-        watchers, should_stop: as in `train`.
+        epochs, steps: a new length, one or the other. The learning-rate schedule is stretched over it. A run that was
+            stopped early continues too, its patience renewed.
+        patience: a new `train.patience`; 0 turns early stopping off.
+        callbacks, should_stop: as in `train`.
 
     Raises:
         MiniGPTError: if the run, its data or its checkpoints cannot be used; they are left as they are.
@@ -146,31 +155,33 @@ def resume(
     folder.check_trained()
     with folder.lock():
         config = folder.config()
+        changed = _changed(config, epochs, steps, patience)
         dataset = folder.open_data(data)
         folder.check_data(dataset)
         before = folder.environment()
         machine = runtime.restore_runtime(before, config.machine)
-        changed = _changed(config, epochs, steps, patience)
-        training = Trainer(changed, dataset, machine, folder, callbacks, should_stop)
-        training.restore()
-        longer = training.total_steps != replace(training.due, config=config).total_steps
-        if longer and training.out_of_patience:
-            training.be_patient_again()
+        with machine.fork_random():
+            flops = runtime.measure_matmul_flops(machine.device, machine.dtype, 1024, 0.03)
+        all_callbacks = default_callbacks(callbacks, should_stop, flops, warn=changed != config)
+        trainer = Trainer(changed, dataset, machine, folder, all_callbacks)
+        restore(trainer)
+        extended = trainer.total_steps != replace(trainer.intervals, config=config).total_steps
+        if extended and trainer.stopped_early:
+            trainer.state.patience_counter = 0
+            save(trainer)
         if changed != config:
             folder.save_config(changed)
-            training.tell_misfits()
         now = runtime.environment(machine)
         if differing := [name for name in DECISIVE if before.get(name, now[name]) != now[name]]:
-            training.note(
-                "going on elsewhere, so not bit for bit: "
-                + ", ".join(f"{name} {before.get(name)}, now {now[name]}" for name in differing)
-            )
+            facts = ", ".join(f"{name} was {before.get(name)}, is now {now[name]}" for name in differing)
+            trainer.note(f"{OTHER_ENVIRONMENT}, so not bit for bit: {facts}")
             folder.save_environment(now)
-        return training.run()
+        return trainer.run()
 
 
 def _changed(config: Config, epochs: int | None, steps: int | None, patience: int | None) -> Config:
     train = config.train
+    check_one_length(epochs, steps)
     if steps is not None:
         train = replace(train, steps=steps)
     elif epochs is not None:

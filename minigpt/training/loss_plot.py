@@ -34,6 +34,9 @@ LONG_SECONDS = 7_200
 
 STEP_LABEL, MEAN_LABEL = "training, each step", "training, mean since the last validation"
 
+SECONDS_BETWEEN_PLOTS = 10.0
+"""A plot takes half a second; it is drawn no more often than this, and at the end."""
+
 
 @dataclass(frozen=True)
 class Curves:
@@ -100,7 +103,7 @@ def draw_perplexity(axes: Any, runs: Sequence[Curves]) -> None:
     axes.set_ylabel("perplexity (log scale)")
 
 
-def draw_curves(metrics_file: Path, plot_file: Path, title: str) -> None:
+def plot_losses(metrics_file: Path, plot_file: Path, title: str) -> None:
     """Draws loss (left) and perplexity (right) of a run against the epoch, and replaces the file by a whole one."""
     run = Curves("", read_metrics(metrics_file, "step"), read_metrics(metrics_file, "validation"))
     with plot_style():

@@ -66,7 +66,7 @@ def make_optimizers(model: nn.Module, lr: float, config: OptimizerConfig) -> lis
     return OPTIMIZERS[config.name](model, lr, config)
 
 
-def set_rate(optimizers: list[Optimizer], lr: float) -> None:
+def set_lr(optimizers: list[Optimizer], lr: float) -> None:
     """Sets the learning rate of all of them."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:

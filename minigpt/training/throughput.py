@@ -1,38 +1,37 @@
-"""How fast a run is, between two of its records."""
+"""How fast a run trains, between two of its step records."""
 
 from __future__ import annotations
-
-import time
 
 from minigpt.runtime import DeviceMonitor
 
 
 class Throughput:
-    """Measures speed, waiting and use between two step records.
+    """Measures speed, data wait and device use of the steps between two records, without what happens around them.
 
     Attributes:
-        tokens: targets trained on; whoever trains adds to it.
-        waited: seconds spent waiting for data; whoever waits adds to it.
+        tokens, seconds: targets trained on, and the time that their steps took.
+        data_wait: seconds of it spent waiting for batches; whoever waits adds to it.
     """
 
     def __init__(self, monitor: DeviceMonitor) -> None:
         self.monitor = monitor
-        self._restart()
+        self.reset()
 
-    def _restart(self) -> None:
-        self.tokens, self.waited, self.since = 0, 0.0, time.perf_counter()
+    def reset(self) -> None:
+        """Starts over."""
+        self.tokens, self.seconds, self.data_wait = 0, 0.0, 0.0
 
-    def leave_out(self, seconds: float) -> None:
-        """Does not count the seconds just spent on something else than training."""
-        self.since += seconds
+    def count(self, tokens: int, seconds: float) -> None:
+        """Adds a step."""
+        self.tokens += tokens
+        self.seconds += seconds
 
     def read(self) -> dict[str, float]:
-        """Returns speed, waiting, memory and use since the last reading, and starts over."""
-        elapsed = time.perf_counter() - self.since
+        """Returns speed, data wait, memory and device use since the last reading, and starts over."""
         reading = {
-            "tokens_per_second": round(self.tokens / elapsed, 1),
-            "data_wait_ratio": round(self.waited / elapsed, 5),
+            "tokens_per_second": round(self.tokens / self.seconds, 1),
+            "data_wait_ratio": round(self.data_wait / self.seconds, 5),
             **self.monitor.read(),
         }
-        self._restart()
+        self.reset()
         return reading

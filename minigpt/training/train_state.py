@@ -1,4 +1,4 @@
-"""Where a run stands: all that a checkpoint holds beside the weights and the optimizer's memory.
+"""Where a training is: everything that a checkpoint holds besides weights and optimizer state; and what a step returns.
 
 Everything else that a step depends on is a function of (seed, order, step): which batch, which dropout.
 """
@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypedDict
 
 from minigpt.schema import Count
 
 
 @dataclass
 class GradientNorms:
-    """The running distribution of the logarithm of the gradient's norm, to tell a spike from the usual.
+    """Running mean and variance of the logarithm of the gradient norm, to tell a spike from normal variation.
 
     Attributes:
         mean, variance: exponential averages over about the last 50 steps.
-        count: how many norms they are of.
+        count: number of norms seen.
     """
 
     mean: float = 0.0
@@ -26,37 +27,38 @@ class GradientNorms:
     count: Count = 0
 
     def is_spike(self, norm: float) -> bool:
-        """Whether a norm lies far outside: over six standard deviations, and over three times the usual."""
+        """Whether a norm is more than six standard deviations above the mean, and more than three times it."""
         if self.count < 50 or norm <= 0:
             return False
         return math.log(norm) - self.mean > max(6 * math.sqrt(self.variance), math.log(3))
 
     def add(self, norm: float) -> None:
-        """Counts a norm that was applied."""
+        """Updates the averages with the norm of a step."""
         if norm <= 0:
             return
         self.count += 1
-        share = max(1 / self.count, 0.02)
-        away = math.log(norm) - self.mean
-        self.mean += share * away
-        self.variance = (1 - share) * (self.variance + share * away * away)
+        weight = max(1 / self.count, 0.02)
+        delta = math.log(norm) - self.mean
+        self.mean += weight * delta
+        self.variance = (1 - weight) * (self.variance + weight * delta * delta)
 
 
 @dataclass
 class TrainState:
-    """Where a run stands.
+    """Where a training is.
 
     Attributes:
-        step: optimizer steps behind it.
+        step: optimizer steps taken.
         tokens: targets trained on.
-        seconds: time spent on it, over all its sittings.
+        seconds: training time, over all sessions.
         epoch_loss, epoch_tokens: summed training loss since the last validation, and the targets it is over.
-        logged_loss, logged_tokens: the same since the last line of metrics.
-        best_loss, best_step: the lowest validation loss, and when it was.
-        patience_since: the step behind which validations count towards `train.patience`.
-        order: how often the order of the data was changed to get past bad steps.
-        bad_steps: the last steps, in a row, whose loss or gradient was not finite.
-        norms: what gradients are usual.
+        logged_loss, logged_tokens: the same since the last step record.
+        best_loss, best_step: the lowest validation loss, and its step.
+        validated_step: the step of the last validation that this state accounts for.
+        patience_counter: validations since the loss last improved, for early stopping.
+        order: how often the data was reshuffled to get past non-finite steps.
+        bad_steps: consecutive steps, up to now, without a finite loss and gradient.
+        norms: which gradient norms are normal.
     """
 
     step: Count = 0
@@ -68,13 +70,14 @@ class TrainState:
     logged_tokens: Count = 0
     best_loss: float | None = None
     best_step: int | None = None
-    patience_since: Count = 0
+    validated_step: Count = 0
+    patience_counter: Count = 0
     order: Count = 0
     bad_steps: Count = 0
     norms: GradientNorms = field(default_factory=GradientNorms)
 
     def count(self, loss_sum: float, tokens: int) -> None:
-        """Moves past a step with this summed loss over so many targets; a loss that is not finite is left out."""
+        """Moves past a step with this summed loss over `tokens` targets; a loss that is not finite is not added."""
         self.step += 1
         self.tokens += tokens
         if math.isfinite(loss_sum):
@@ -84,7 +87,7 @@ class TrainState:
             self.logged_tokens += tokens
 
     def take_logged_loss(self) -> float:
-        """Returns the mean loss since it was last asked for, and starts over."""
+        """Returns the mean loss since the last call, and starts over."""
         mean = self.logged_loss / self.logged_tokens if self.logged_tokens else math.nan
         self.logged_loss, self.logged_tokens = 0.0, 0
         return mean
@@ -95,11 +98,64 @@ class TrainState:
         self.epoch_loss, self.epoch_tokens = 0.0, 0
         return mean
 
+    def count_validation(self, loss: float, best: bool) -> None:
+        """Takes the result of a validation at the current step into account."""
+        self.validated_step = self.step
+        self.patience_counter = 0 if best else self.patience_counter + 1
+        if best:
+            self.best_loss, self.best_step = loss, self.step
+
 
 class SavedTraining(TypedDict):
-    """The plain values of a checkpoint that a run goes on from."""
+    """The plain values of a checkpoint that a run resumes from."""
 
-    progress: TrainState
+    state: TrainState
     scaler: dict[str, Any]
     config: dict[str, dict[str, Any]]
-    total_steps: int
+
+
+@dataclass(frozen=True)
+class StepProblem:
+    """What was wrong with a step.
+
+    Attributes:
+        kind: "spike": a gradient far above normal; "overflow": of float16, which its loss scaler handles; "nonfinite":
+            a loss or gradient that is not finite for another reason.
+        text: for people.
+    """
+
+    kind: Literal["spike", "overflow", "nonfinite"]
+    text: str
+
+
+class StepResult(NamedTuple):
+    """What a step did: its summed loss in nats, the targets it is over, the learning rate, the gradient's norm before
+    clipping, and what was wrong with it, if anything."""
+
+    loss_sum: float
+    tokens: int
+    lr: float
+    grad_norm: float
+    problem: StepProblem | None
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a training ended.
+
+    Attributes:
+        run: the run folder.
+        steps: optimizer steps taken, over all sessions.
+        best_loss, best_step: the lowest validation loss, in nats per token, and its step; None before the first.
+        seconds: training time, over all sessions.
+        stopped: whether it was asked to stop before its last step.
+        stopped_early: whether early stopping (`train.patience`) ended it.
+    """
+
+    run: Path
+    steps: int
+    best_loss: float | None
+    best_step: int | None
+    seconds: float
+    stopped: bool
+    stopped_early: bool

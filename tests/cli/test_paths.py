@@ -27,7 +27,6 @@ READING = {
     "report --data": ["RUN", "--data", "PATH"],
     "export": ["PATH", "--out", "OUT"],
     "import": ["PATH", "--run", "OUT"],
-    "replay": ["PATH"],
     "train": ["--data", "PATH", "--run", "OUT"],
     "train --init-from": ["--init-from", "PATH", "--run", "OUT"],
     "train --config": ["--data", "DATA", "--run", "OUT", "--config", "PATH"],

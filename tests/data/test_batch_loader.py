@@ -62,12 +62,14 @@ def test_in_order_has_every_target_once_in_order(shape: tuple[int, int, int]):
 @settings(max_examples=100, deadline=None)
 def test_the_ranks_together_are_the_one_process(shape: tuple[int, int, int], world_size: int, step: int):
     n, block_size, per_rank = shape
-    batches = BatchLoader(distinct(n + block_size), block_size, per_rank * world_size, seed=3)
-    ranks = [batches.batch(step, rank, world_size) for rank in range(world_size)]
-    whole = batches.batch(step)
-    for part, all_rows in zip(zip(*ranks, strict=True), whole, strict=True):
+    batches, *ranks = (
+        BatchLoader(distinct(n + block_size), block_size, per_rank * world_size, 3, rank, size)
+        for rank, size in ((0, 1), *((rank, world_size) for rank in range(world_size)))
+    )
+    parts = zip(*(loader.batch(step) for loader in ranks), strict=True)
+    for part, all_rows in zip(parts, batches.batch(step), strict=True):
         assert np.array_equal(np.concatenate(part), all_rows)
-    validation = [list(batches.in_order(rank=rank, world_size=world_size)) for rank in range(world_size)]
+    validation = [list(loader.in_order()) for loader in ranks]
     assert sorted(pair for rank in validation for pair in pairs(rank)) == pairs(list(batches.in_order()))
 
 
@@ -131,8 +133,8 @@ def test_too_few_tokens_are_refused():
 
 
 def test_what_cannot_be_shared_out_is_refused():
-    with pytest.raises(ConfigError, match="6 sequences over 4 processes"):
-        BatchLoader(distinct(100), 4, 6).batch(0, 0, 4)
+    with pytest.raises(ConfigError, match="6 sequences, 4 processes"):
+        BatchLoader(distinct(100), 4, 6, world_size=4)
     for block_size, batch_size in ((0, 1), (1, 0), (-1, 1)):
         with pytest.raises(ConfigError, match="must be positive"):
             BatchLoader(distinct(100), block_size, batch_size)

@@ -145,7 +145,7 @@ def treat(data: Path, tmp_path: Path) -> Callable[..., Patient]:
         )
         trainings.append(training)
         before(training)
-        with pytest.raises(MiniGPTError, match="5 steps in a row") if diverges else nullcontext():
+        with pytest.raises(MiniGPTError, match="5 consecutive steps") if diverges else nullcontext():
             training.run()
         return patient
 

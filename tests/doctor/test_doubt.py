@@ -260,7 +260,7 @@ def test_bad_steps_here_and_there_end_no_run(evidence):
     """Four in a row, and five of which one went well."""
     for bad in ([57, 58, 59, 60], [55, 56, 58, 59, 60]):
         evidence.notes = [
-            {"kind": "note", "step": step, "epoch": 0.2, "text": "the loss is nan: the step is not applied"}
+            {"kind": "note", "step": step, "epoch": 0.2, "text": "the loss is nan; the step was skipped"}
             for step in bad
         ]
         assert loss_checks.diverged(evidence) is None
@@ -293,7 +293,7 @@ def test_the_first_loss_of_few_letters(evidence):
 def test_bad_steps_before_a_rewind(evidence):
     for number in range(55, 60):
         evidence.add(
-            {"kind": "note", "step": number + 5, "epoch": 0.2, "text": "the loss is nan: the step is not applied"}
+            {"kind": "note", "step": number + 5, "epoch": 0.2, "text": "the loss is nan; the step was skipped"}
         )
     text = "went back from step 64 to step 40, and on with the data in another order"
     evidence.add({"kind": "note", "step": 40, "epoch": 0.1, "text": text})

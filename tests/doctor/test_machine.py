@@ -62,7 +62,7 @@ def test_memory_that_ran_out(evidence, batch, rows, parts, tmp_path):
     evidence.run = tmp_path
     (tmp_path / "config.toml").write_text(evidence.config.to_toml(), encoding="utf-8")
     for n in rows:
-        text = f"out of memory in step 1: sequences at once {n} from here on."
+        text = f"out of memory in step 1: micro-batches of {n} sequences from here on"
         evidence.add({"kind": "note", "step": 60, "epoch": 0.1, "text": text})
     finding = out_of_memory(evidence)
     assert f"--train.grad-accum-steps {parts}`" in finding.fix
@@ -86,7 +86,9 @@ def test_a_machine_that_is_busy_with_something_else(evidence):
         evidence.plan = {**plan, **other}
         assert found(evidence) == set()
     evidence.plan = plan
-    evidence.notes.append({"kind": "note", "step": 30, "epoch": 0.1, "text": "going on elsewhere, so not bit for bit"})
+    evidence.notes.append(
+        {"kind": "note", "step": 30, "epoch": 0.1, "text": "resumed in another environment, so not bit for bit"}
+    )
     assert found(evidence) == set()
 
 

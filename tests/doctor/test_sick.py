@@ -142,9 +142,9 @@ def test_a_layer_whose_gradient_is_nothing(treat):
 
 def test_a_gradient_that_explodes(treat):
     def enlarge(training):
-        if training.at.step == 150:
-            training.gradients._add = lambda batch, seed, add=training.gradients._add: enlarged(
-                training, add(batch, seed)
+        if training.state.step == 150:
+            training.gradients._add = lambda *arguments, add=training.gradients._add: enlarged(
+                training, add(*arguments)
             )
 
     def enlarged(training, result):
@@ -183,7 +183,7 @@ def test_steps_without_a_finite_gradient(treat):
     def break_once(training):
         bias = training.model.h[0].mlp.c_fc.bias
         with torch.no_grad():
-            bias[0] = float("nan") if training.at.step == 10 else 0.0
+            bias[0] = float("nan") if training.state.step == 10 else 0.0
 
     patient = treat(after_step=break_once, train__lr=1e-2, train__steps=30)
     assert "bad steps" in patient.live
@@ -204,7 +204,7 @@ def test_bad_steps_that_end_a_run_have_one_cause(treat, save_every):
     """No rate that looks too high: a weight breaks, and stays broken."""
 
     def break_for_good(training):
-        if training.at.step >= 10:
+        if training.state.step >= 10:
             with torch.no_grad():
                 training.model.h[0].mlp.c_fc.bias[0] = float("nan")
 
@@ -220,7 +220,7 @@ def test_bad_steps_that_end_a_run_have_one_cause(treat, save_every):
 
 
 def test_a_run_that_was_stopped(treat):
-    patient = treat(after_step=lambda training: training.at.step == 30, train__lr=1e-2, train__steps=300)
+    patient = treat(after_step=lambda training: training.state.step == 30, train__lr=1e-2, train__steps=300)
     assert patient.live == []
     assert "30 of 300 steps" in patient.found["stopped"].observation
     assert patient.found["stopped"].command == f"minigpt resume {patient.run}"
@@ -275,7 +275,7 @@ def test_a_loss_higher_than_the_references(treat, monkeypatch):
 
 
 def test_nothing_is_said_twice_when_a_run_is_resumed(treat, data):
-    patient = treat(after_step=lambda training: training.at.step == 60, train__lr=2.0, train__steps=100)
+    patient = treat(after_step=lambda training: training.state.step == 60, train__lr=2.0, train__steps=100)
     assert patient.live == ["learning rate too high"]
     later: list[str] = []
     resume(patient.run, callbacks=[lambda r: later.append(r["finding"].check) if r["kind"] == "finding" else None])

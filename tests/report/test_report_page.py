@@ -374,7 +374,7 @@ def test_the_last_look_is_shown(run):
 def test_a_run_that_its_patience_ended_was_not_stopped(run):
     [facts] = collect_facts([run], FAST)
     config = replace(facts.config, train=replace(facts.config.train, patience=2, epochs=50))
-    last = {**facts.validations[-1], "waited": 2}
+    last = {**facts.validations[-1], "patience_counter": 2}
     records = [last if record == facts.validations[-1] else record for record in facts.records]
     ended = replace(facts, config=config, records=records)
     assert "ended early, with no lower validation loss in 2 validations, after" in describe_training(ended)

@@ -13,5 +13,5 @@ def quick(run_folder: Path) -> Iterator[None]:
     """Short texts, and no pictures. The run that all tests share, here and elsewhere, is made before, with both."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("minigpt.generation.sample_log.NEW_CHARACTERS", 40)
-        patch.setattr("minigpt.training.reports.draw_curves", lambda *arguments: None)
+        patch.setattr("minigpt.training.callbacks.plot.plot_losses", lambda *arguments: None)
         yield

@@ -46,7 +46,7 @@ def full_above(gradients: GradientAccumulator, most_rows: int, unless_recomputed
 
     def fail(block: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         seen.append(len(inputs[0]))
-        if len(inputs[0]) > most_rows or (unless_recomputed and not gradients.recompute):
+        if len(inputs[0]) > most_rows or (unless_recomputed and not gradients.model.gradient_checkpointing):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
 
     gradients.model.h[0].register_forward_pre_hook(fail)
@@ -69,10 +69,10 @@ def test_when_memory_runs_out_the_rows_are_halved_and_the_gradient_stays_the_sam
     assert seen == [8, 4, 2, 2, 2, 2]
     assert loss == pytest.approx(expected[0], rel=1e-6)
     torch.testing.assert_close(found, expected[1], rtol=1e-4, atol=1e-7)
-    assert ["sequences at once 4" in notes[0], "sequences at once 2" in notes[1]] == [True, True]
+    assert ["micro-batches of 4 sequences" in notes[0], "micro-batches of 2 sequences" in notes[1]] == [True, True]
     gradient_of(gradients, batch)
     assert len(notes) == 2  # said once
-    assert not gradients.recompute
+    assert not gradients.model.gradient_checkpointing
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -126,10 +126,10 @@ def test_nothing_of_the_failed_attempt_stays_in_memory():
 def test_a_whole_run_goes_on_and_says_it(data_folder, tmp_path, monkeypatch):
     original = GradientAccumulator._add
 
-    def full(self, batch, seed):
+    def full(self, batch, seed, step):
         if self.rows > 1:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return original(self, batch, seed)
+        return original(self, batch, seed, step)
 
     usual, small = tmp_path / "usual", tmp_path / "small"
     config = tiny(train__steps=4, model__dropout=0.0)

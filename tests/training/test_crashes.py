@@ -57,7 +57,7 @@ def test_a_signal_saves_and_ends_with_its_code(data_folder, tmp_path, number, co
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == code
-    assert "stopped and saved after step" in out
+    assert "stopped after step" in out
     assert ("train ppl" in out) == bool(read_metrics(run / "metrics.jsonl", "validation"))  # no table without rows
     assert "Traceback" not in err
     steps = read_metrics(run / "metrics.jsonl", "step")
@@ -74,7 +74,7 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_the_last_checkpoint_whole(data
         "from minigpt.cli.app import main\n"
         "real = loop.Trainer.step\n"
         "def step(self, batch, lr):\n"
-        "    if self.at.step == 5:\n"
+        "    if self.state.step == 5:\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n"
         "    return real(self, batch, lr)\n"

@@ -73,14 +73,14 @@ def test_the_random_state_stays_as_it_was():
 
 def test_a_model_too_large_to_try_is_reckoned():
     plan = estimate_training(with_model(tiny(), vocab_size=60_000_000), CPU)
-    assert "reckoned" in plan.how
+    assert "computed at" in plan.how
 
 
 def test_what_this_machine_cannot_hold_is_refused_before_it_begins(data_folder, tmp_path):
     from minigpt.training import train
 
     config = tiny(train__batch_size=100_000_000)
-    with pytest.raises(ConfigError, match=r"more memory than this machine has.*GB planned.*grad-accum-steps"):
+    with pytest.raises(ConfigError, match=r"more memory than this machine has.*GB needed.*grad-accum-steps"):
         train(data_folder, tmp_path / "run", config)
     assert not (tmp_path / "run").exists()
     assert estimate_training(byte_config(tiny()), CPU).fits
@@ -102,7 +102,7 @@ from minigpt.runtime import detect_runtime, peak_memory
 from minigpt.model import GPT
 from minigpt.training.accumulate import GradientAccumulator
 from minigpt.training.optimizers import make_optimizers
-from minigpt.training.estimate import PICTURE_BYTES, estimate_training
+from minigpt.training.estimate import PLOT_BYTES, estimate_training
 
 config = with_model(resolve("seed", overrides=json.loads(sys.argv[1])), vocab_size=20_000)
 machine = detect_runtime("cpu", sys.argv[2], 1)
@@ -116,7 +116,7 @@ for step in range(2):
     for optimizer in optimizers:
         optimizer.step()
     model.zero_grad(set_to_none=True)
-print(json.dumps([plan.bytes - PICTURE_BYTES, peak_memory(machine.device)]))
+print(json.dumps([plan.bytes - PLOT_BYTES, peak_memory(machine.device)]))
 """
 
 

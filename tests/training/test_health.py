@@ -16,7 +16,7 @@ from minigpt.runtime import detect_runtime
 from minigpt.training import train
 from minigpt.training.accumulate import GradientAccumulator
 from minigpt.training.api import start
-from minigpt.training.health import HealthProbe, part_of, probe_ids
+from minigpt.training.health_probe import HealthProbe, part_of, probe_ids
 from tests.conftest import tiny
 
 CPU = detect_runtime("cpu", "float32")
@@ -56,7 +56,7 @@ def test_the_update_is_the_relative_change():
 
 
 def test_a_sample_of_the_weights_stands_for_all(monkeypatch):
-    monkeypatch.setattr("minigpt.training.health.SAMPLED", 100)
+    monkeypatch.setattr("minigpt.training.health_probe.SAMPLED", 100)
     model, batch = model_with_gradients()
     seen = HealthProbe(model, batch.x, CPU)
     assert max(len(kept) for kept in seen.before.values()) <= 100
@@ -114,15 +114,17 @@ def test_the_probe_has_a_thousand_real_tokens_whatever_the_batch(dataset):
             assert not any((row == ids).all(axis=1).any() for part in padded for row in part)
 
 
-def test_an_accident_in_a_look_ends_no_run(data_folder, tmp_path, monkeypatch):
+def test_a_health_check_that_fails_does_not_end_the_run(data_folder, tmp_path, monkeypatch):
     def fail(*arguments: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("minigpt.training.trainer.HealthProbe", fail)
+    monkeypatch.setattr("minigpt.training.callbacks.health.HealthProbe", fail)
     outcome = train(data_folder, tmp_path / "run", tiny(train__steps=2))
     assert outcome.steps == 2
     notes = read_metrics(tmp_path / "run" / "metrics.jsonl", "note")
-    assert [note["text"] for note in notes] == ["no look inside at this step: OutOfMemoryError: CUDA out of memory"]
+    assert [note["text"] for note in notes] == [
+        "the health of the model was not measured: OutOfMemoryError: CUDA out of memory"
+    ]
 
 
 @pytest.mark.parametrize(("device_busy", "waits"), [(0.0, True), (0.05, False)])
@@ -143,9 +145,9 @@ def test_reading_ahead_counts_as_waiting_only_when_the_device_has_finished(
             return 100.0
 
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
-    training.reads_ahead, training.batches.batch = True, read
+    training.prefetches, training.batches.batch = True, read
     real = training.gradients.add
     training.gradients.add = lambda *arguments: (Loss(), real(*arguments)[1])
-    training.due = replace(training.due, config=tiny(train__health_every=0))
+    training.intervals = replace(training.intervals, config=tiny(train__health_every=0))
     training.step(batch, 1e-3)
-    assert training.meter.waited == pytest.approx(0.03 if waits else 0.0)
+    assert training.throughput.data_wait == pytest.approx(0.03 if waits else 0.0)

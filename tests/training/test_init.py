@@ -48,7 +48,7 @@ def test_it_begins_with_the_best_weights_and_a_new_optimizer(run_folder, data_fo
     training = start(data_folder, tmp_path / "run", tiny(optimizer__name=optimizer), init_from=run_folder)
     assert_equal(dict(training.model.named_parameters()), weights(run_folder))
     assert_equal(weights(tmp_path / "run", "0"), weights(run_folder))
-    assert training.at.step == 0
+    assert training.state.step == 0
     assert not any(optimizer.state for optimizer in training.optimizers)
     origin = RunFolder.open(tmp_path / "run").origin()
     assert origin["folder"] == str(run_folder.resolve())
@@ -104,7 +104,7 @@ def test_without_any_checkpoint_it_never_begins_by_chance(run_folder, data_folde
     assert resume(tmp_path / "run").steps == 5  # from step 0
     for folder in RunFolder.open(tmp_path / "run").checkpoint_folders():
         shutil.rmtree(folder)
-    with pytest.raises(CheckpointError, match=r"not even the weights that it began with.*--init-from"):
+    with pytest.raises(CheckpointError, match=r"not even its initial weights.*--init-from"):
         resume(tmp_path / "run")
 
 
@@ -135,7 +135,9 @@ def test_settings_that_contradict_it_are_named_with_both_values(run_folder, data
         resolve(file=file, overrides={"model.n_layer": 7}, model=model)
     assert "model.n_layer is 7, but the existing model has 1" in str(caught.value)
     assert "model.position is 'none', but the existing model has 'learned'" in str(caught.value)
-    with pytest.raises(ConfigError, match=r"model\.n_layer 3, there 1; model\.tie_word_embeddings False, there True"):
+    with pytest.raises(
+        ConfigError, match=r"model\.n_layer 3, in tiny 1; model\.tie_word_embeddings False, in tiny True"
+    ):
         train(
             data_folder,
             tmp_path / "run",

@@ -17,10 +17,11 @@ from minigpt.cli.console import Console
 from minigpt.cli.train_view import StopSignals, TrainView
 from minigpt.data import Dataset
 from minigpt.errors import DataError
-from minigpt.records import MetricsFile, read_metrics, tensorboard
+from minigpt.records import MetricsFile, read_metrics
 from minigpt.runs import checkpoint
 from minigpt.runs.folder import RunFolder
 from minigpt.training import resume, train, trainer
+from minigpt.training.callbacks.tensorboard import TensorBoardCallback
 from minigpt.training.resume_check import differences
 from tests.conftest import tiny
 
@@ -133,8 +134,8 @@ def test_whatever_drawing_raises_is_one_note(data_folder, tmp_path, monkeypatch,
     def fail(*arguments: Any) -> None:
         raise error
 
-    monkeypatch.setattr("minigpt.training.reports.draw_curves", fail)
-    monkeypatch.setattr("minigpt.training.reports.SECONDS_BETWEEN_PICTURES", -1.0)
+    monkeypatch.setattr("minigpt.training.callbacks.plot.plot_losses", fail)
+    monkeypatch.setattr("minigpt.training.callbacks.plot.SECONDS_BETWEEN_PLOTS", -1.0)
     outcome = train(
         data_folder, tmp_path / "run", tiny(train__steps=4, train__validate_every=1, train__sample_prompts=0)
     )
@@ -146,11 +147,10 @@ def test_whatever_drawing_raises_is_one_note(data_folder, tmp_path, monkeypatch,
 
 def test_tensorboard_that_fails_is_said_once(data_folder, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    said: list[str] = []
-    watch = tensorboard(tmp_path / "file" / "tensorboard", said.append)
-    assert train(data_folder, tmp_path / "run", tiny(train__steps=3), callbacks=[watch]).steps == 3
-    assert len(said) == 1
-    assert said[0].startswith("TensorBoard gets nothing from here on: ")
+    callback = TensorBoardCallback(tmp_path / "file" / "tensorboard")
+    assert train(data_folder, tmp_path / "run", tiny(train__steps=3), callbacks=[callback]).steps == 3
+    (note,) = read_metrics(tmp_path / "run" / "metrics.jsonl", "note")
+    assert note["text"].startswith("TensorBoard was not updated: ")
 
 
 @pytest.mark.parametrize(("error", "told"), [(ValueError("I/O operation on closed file"), 1), (OSError("gone"), 0)])
@@ -163,7 +163,7 @@ def test_a_view_that_fails_does_not_end_the_run(data_folder, tmp_path, capsys, e
         train(data_folder, tmp_path / "run", tiny(train__steps=3), callbacks=[TrainView(Console(file=Closed()))]).steps
         == 3
     )
-    assert capsys.readouterr().err.count("nothing more is shown of the run, which goes on") == told
+    assert capsys.readouterr().err.count("its progress is no longer shown") == told
 
 
 def test_metrics_that_cannot_be_written_end_the_run(data_folder, tmp_path, monkeypatch):
@@ -188,7 +188,7 @@ def test_a_hang_up_saves_and_ends_unless_it_is_ignored(call, data_folder, tmp_pa
     real = trainer.Trainer.step
 
     def step(self: trainer.Trainer, *arguments: Any) -> Any:
-        if self.at.step == 2:
+        if self.state.step == 2:
             signal.raise_signal(signal.SIGHUP)
         return real(self, *arguments)
 

@@ -16,7 +16,7 @@ from minigpt.training.optimizers import (
     load_optimizer_tensors,
     make_optimizers,
     optimizer_tensors,
-    set_rate,
+    set_lr,
 )
 
 SHAPE = GPTConfig(vocab_size=20, block_size=8, n_layer=1, n_head=2, n_embd=8, n_inner=16, dropout=0.0)
@@ -134,7 +134,7 @@ def test_a_memory_that_is_not_the_models_is_refused(name):
 
 def test_the_rate_is_set_everywhere():
     optimizers = make_optimizers(model(), 1e-3, OptimizerConfig(name="muon"))
-    set_rate(optimizers, 0.25)
+    set_lr(optimizers, 0.25)
     assert {group["lr"] for o in optimizers for group in o.param_groups} == {0.25}
 
 

@@ -16,8 +16,11 @@ from minigpt.doctor import diagnose, read_evidence
 from minigpt.evaluation.loss import SplitLoss
 from minigpt.records import read_metrics
 from minigpt.runs.folder import RunFolder
-from minigpt.training import resume, train, trainer
+from minigpt.training import resume, train
+from minigpt.training.callbacks import validate
+from minigpt.training.callbacks.validate import ValidateCallback
 from minigpt.training.resume_check import differences
+from minigpt.training.trainer import Trainer
 from tests.conftest import tiny
 
 LOSSES = {4: 3.0, 8: 2.0, 12: 2.5, 16: 2.0, 20: 2.1, 24: 1.5, 28: 1.6, 32: 1.7, 36: 1.8, 40: 1.9}
@@ -51,15 +54,15 @@ def patient(patience: int, **changes: Any) -> Any:
 def losses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Validation losses as told above, and no pictures."""
     step = [0]
-    real = trainer.Trainer.validate
+    real = ValidateCallback.validate
 
-    def validate(self: trainer.Trainer) -> None:
-        step[0] = self.at.step
-        real(self)
+    def validate_at(self: ValidateCallback, trainer: Trainer) -> None:
+        step[0] = trainer.state.step
+        real(self, trainer)
 
-    monkeypatch.setattr(trainer.Trainer, "validate", validate)
-    monkeypatch.setattr(trainer, "split_loss", lambda *arguments, **settings: SplitLoss(LOSSES[step[0]], 100, 1.0))
-    monkeypatch.setattr("minigpt.training.reports.draw_curves", lambda *arguments: None)
+    monkeypatch.setattr(ValidateCallback, "validate", validate_at)
+    monkeypatch.setattr(validate, "split_loss", lambda *arguments, **settings: SplitLoss(LOSSES[step[0]], 100, 1.0))
+    monkeypatch.setattr("minigpt.training.callbacks.plot.plot_losses", lambda *arguments: None)
     return
 
 
@@ -70,30 +73,32 @@ def validated(run: Path) -> list[int]:
 @pytest.mark.parametrize(("patience", "last"), [(1, 12), (2, 16), (3, 20), (4, 40), (0, 40)])
 def test_a_run_ends_after_so_many_validations_without_a_lower_loss(data_folder, tmp_path, patience, last):
     outcome = train(data_folder, tmp_path / "run", patient(patience))
-    assert (outcome.steps, outcome.early, outcome.stopped) == (last, last < 40, False)
+    assert (outcome.steps, outcome.stopped_early, outcome.stopped) == (last, last < 40, False)
     assert outcome.best_step == (8 if last < 24 else 24)
     folder = RunFolder.open(tmp_path / "run")
     assert folder.find_checkpoint("best").name == f"step-{outcome.best_step:09d}"
     assert folder.find_checkpoint("latest").name == f"step-{last:09d}"
     notes = [note["text"] for note in read_metrics(folder.metrics_file, "note")]
     assert len(notes) == (last < 40)
-    assert all(f"the run ends here, after {last} of 40 steps; the best checkpoint is of step 8" in n for n in notes)
+    assert all(
+        f"early stopping after step {last} of 40: " in n and "best checkpoint is that of step 8" in n for n in notes
+    )
 
 
 @pytest.mark.parametrize("crash", [("validating", 16), ("validation", 20), ("progress", 19), ("progress", 9)])
 def test_a_run_that_crashed_ends_where_one_that_did_not(data_folder, tmp_path, monkeypatch, crash):
     kind, step = crash
     train(data_folder, tmp_path / "whole", patient(3, train__keep_checkpoints=100))
-    real = trainer.split_loss
+    real = validate.split_loss
 
     def told(*arguments: Any, on_progress: Callable[[int, int], None], **settings: Any) -> SplitLoss:
         on_progress(1, 1)
         return real()
 
-    monkeypatch.setattr(trainer, "split_loss", told)
+    monkeypatch.setattr(validate, "split_loss", told)
     with pytest.raises(Crash):
         train(data_folder, tmp_path / "run", patient(3, train__keep_checkpoints=100), callbacks=[crash_at(kind, step)])
-    assert resume(tmp_path / "run").early
+    assert resume(tmp_path / "run").stopped_early
     assert differences(tmp_path / "whole", tmp_path / "run") == []
 
 
@@ -102,9 +107,9 @@ def test_an_ended_run_stays_ended_and_says_so_once_in_its_metrics(data_folder, t
     before = (tmp_path / "run" / "metrics.jsonl").read_text()
     records: list[Any] = []
     outcome = resume(tmp_path / "run", callbacks=[records.append])
-    assert (outcome.early, outcome.steps) == (True, 20)
+    assert (outcome.stopped_early, outcome.steps) == (True, 20)
     assert [r["step"] for r in map(dict, records) if r["kind"] == "step"] == []
-    assert any("the run ends here" in r["text"] for r in records if r["kind"] == "message")
+    assert any("early stopping" in r["text"] for r in records if r["kind"] == "message")
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == before
 
 
@@ -124,7 +129,10 @@ def test_with_a_new_length_it_waits_anew_also_after_a_crash(data_folder, tmp_pat
     with pytest.raises(Crash):
         resume(tmp_path / "run", steps=40, callbacks=[crash_at("progress", 17)])
     outcome = resume(tmp_path / "run")
-    assert (outcome.steps, outcome.early) == (20 + 12, True)  # at 20 once, at 24 it is lower, at 28 and 32 twice
+    assert (outcome.steps, outcome.stopped_early) == (
+        20 + 12,
+        True,
+    )  # at 20 once, at 24 it is lower, at 28 and 32 twice
     assert validated(tmp_path / "run") == [4, 8, 12, 16, 20, 24, 28, 32]
 
 
@@ -145,7 +153,7 @@ def test_the_view_counts_along_and_says_how_it_ended(data_folder, tmp_path):
     view.summary(train(data_folder, tmp_path / "run", patient(3), callbacks=[view]))
     shown = out.getvalue()
     assert "step 12: " in shown
-    assert "no lower loss for 1 of 3 validations" in shown
-    assert "no lower loss for 3 of 3 validations" in shown
-    assert "ended early, after step 20 of 40: no lower loss in 3 validations" in shown
+    assert "no improvement, patience 1/3" in shown
+    assert "no improvement, patience 3/3" in shown
+    assert "early stopping after step 20 of 40: no improvement in 3 validations" in shown
     assert "best validation loss 2.0000, after step 8" in shown

@@ -15,7 +15,7 @@ from minigpt.generation.fixed_prompts import fixed_prompts
 from minigpt.generation.sample_log import SEED, TEMPERATURES, SampleRecord, read_sample_log
 from minigpt.records import read_metrics
 from minigpt.runs.folder import RunFolder
-from minigpt.training import resume, train, trainer
+from minigpt.training import resume, train
 from minigpt.training.api import start
 from minigpt.training.resume_check import differences
 from tests.conftest import tiny
@@ -134,7 +134,7 @@ def test_an_accident_is_a_note(data_folder, tmp_path, monkeypatch, error):
     def fail(*arguments, **settings):
         raise error
 
-    monkeypatch.setattr(trainer, "extend_sample_log", fail)
+    monkeypatch.setattr("minigpt.training.callbacks.sample.extend_sample_log", fail)
     outcome = train(data_folder, tmp_path / "run", small(train__steps=6))
     assert outcome.best_step == 6
     notes = [record["text"] for record in read_metrics(tmp_path / "run" / "metrics.jsonl", "note")]
@@ -143,10 +143,10 @@ def test_an_accident_is_a_note(data_folder, tmp_path, monkeypatch, error):
 
 def test_weights_that_are_no_numbers_say_nothing(data_folder, tmp_path):
     training = start(data_folder, tmp_path / "run", small())
-    training.at.step = 6
+    training.state.step = 6
     with torch.no_grad():
         training.model.wte.weight[0, 0] = math.inf
-    training.validate()
+    training.notify("on_restore")
     notes = [record["text"] for record in read_metrics(tmp_path / "run" / "metrics.jsonl", "note")]
     assert ["not finite numbers" in note for note in notes] == [True]
     assert not training.folder.samples_file.exists()
@@ -155,14 +155,14 @@ def test_weights_that_are_no_numbers_say_nothing(data_folder, tmp_path):
 def test_a_model_that_recomputes_its_activations_says_the_same(data_folder, whole, tmp_path):
     training = start(data_folder, tmp_path / "run", small())
     training.gradients.rows = 1
-    assert training.gradients._take_less(1, 0)
+    assert training.gradients._reduce_memory(1, 0)
     training.run()
     before, now = (
         [one.text for one in read_sample_log(RunFolder.open(run)) if one.temperature == 0]
         for run in (whole, tmp_path / "run")
     )
     assert len(before) == len(now)
-    assert training.gradients.recompute
+    assert training.model.gradient_checkpointing
     assert training.model.training
 
 
@@ -181,7 +181,7 @@ def test_one_of_them_is_shown_in_one_line_that_no_terminal_obeys():
         for prompt, text in (("Once\x1b[2J upon", f" a {temperature}\n\n[red]t\x07ime[/red]" + "y" * 300), ("no", "no"))
     ]
     line = shown(*kept)
-    assert line.startswith(f"  says: Once␛[2J upon | a {SHOWN_TEMPERATURE} [red]t␇ime[/red]yyy")
+    assert line.startswith(f"  sample: Once␛[2J upon | a {SHOWN_TEMPERATURE} [red]t␇ime[/red]yyy")
     assert line.count("\n") == 1
     assert len(line) < 160
     assert shown() == ""

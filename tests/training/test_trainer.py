@@ -122,8 +122,8 @@ def test_one_accumulated_step_equals_the_plain_gradient_step(data_folder, tmp_pa
     norm = torch.nn.utils.clip_grad_norm_(reference.parameters(), 0.5)
     optimizer.step()
 
-    loss_sum, tokens, grad_norm, trouble = training.step(batch, 0.01)
-    assert trouble is None
+    loss_sum, tokens, _, grad_norm, problem = training.step(batch, 0.01)
+    assert problem is None
     assert tokens == int((y != -1).sum())
     assert loss_sum / tokens == pytest.approx(loss.item(), rel=1e-5)
     assert grad_norm == pytest.approx(norm.item(), rel=1e-4)
@@ -192,12 +192,12 @@ def test_a_gradient_that_is_not_finite_is_never_applied(data_folder, tmp_path):
     with torch.no_grad():
         training.model.h[0].mlp.c_fc.bias[0] = math.nan
     before = {name: p.clone() for name, p in training.model.named_parameters()}
-    with pytest.raises(MiniGPTError, match=r"5 steps in a row.*step 5: the loss is nan.*minigpt replay"):
+    with pytest.raises(MiniGPTError, match=r"5 consecutive steps.*step 5: the loss is nan.*reliability"):
         training.run()
     for name, parameter in training.model.named_parameters():
         assert torch.equal(parameter, before[name]) or parameter.isnan().any(), name
     notes = read_metrics(tmp_path / "run" / "metrics.jsonl", "note")
-    assert len([note for note in notes if "not applied" in note["text"]]) == 5
+    assert len([note for note in notes if "was skipped" in note["text"]]) == 5
 
 
 def test_a_first_loss_far_from_ln_of_the_vocabulary_is_said(data_folder, tmp_path):
