@@ -93,7 +93,11 @@ def _decay_groups(
 
 
 def _lean(kind: type[Optimizer]) -> type[Any]:
-    """Returns torch's optimizer without the decorators that import torch's compiler: 74 MB and 0.8 s for nothing."""
+    """Returns a torch optimizer whose methods do not import torch's compiler.
+
+    torch decorates them with `_disable_dynamo`, which imports the compiler at the first call: 74 MB and 0.8 s in every
+    process, as long as 2 to 10 steps of the presets. Steps themselves take the same time.
+    """
     plain = {
         name: getattr(getattr(kind, name), "__wrapped__", getattr(kind, name)) for name in ("add_param_group", "step")
     }

@@ -22,7 +22,7 @@ SCALER = torch.amp.GradScaler("cpu", enabled=False)
 
 
 def make(rows: int, dropout: float = 0.0) -> tuple[GradientAccumulator, Batch, list[str]]:
-    config = tiny(model__dropout=dropout)
+    config = tiny(model__vocab_size=257, model__dropout=dropout)
     torch.manual_seed(0)
     model = GPT(config.model)
     rng = np.random.default_rng(0)
@@ -132,7 +132,7 @@ def test_a_whole_run_goes_on_and_says_it(data_folder, tmp_path, monkeypatch):
         return original(self, batch, seed, step)
 
     usual, small = tmp_path / "usual", tmp_path / "small"
-    config = tiny(train__steps=4, model__dropout=0.0)
+    config = tiny(model__vocab_size=257, train__steps=4, model__dropout=0.0)
     train(data_folder, usual, config)
     plan = api.estimate_training(config, detect_runtime("cpu", "float32"))
     monkeypatch.setattr(api, "estimate_training", lambda *_: plan)

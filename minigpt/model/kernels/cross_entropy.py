@@ -19,7 +19,6 @@ from minigpt.config import IGNORE_INDEX
 from minigpt.model.kernels.matmul import matmul
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # runs eagerly inside compiled code too
 def cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int | None = None) -> Tensor:
     """Returns the summed cross-entropy in nats, a float32 scalar, holding the logits of at most `chunk` tokens.
 
