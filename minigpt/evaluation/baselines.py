@@ -74,7 +74,8 @@ def baselines(
     followers, preceders = np.zeros_like(counts), np.zeros_like(counts)  # distinct tokens after, and before, each
     ranges = _ranges(firsts)
     for number, (low, high) in enumerate(ranges, start=1):
-        keys, repeats = _count(np.concatenate([np.empty(0, dtype=np.int64), *_keys(train, low, high)]))
+        pairs = np.concatenate([np.empty(0, dtype=np.int64), *_keys(train, low, high)])
+        keys, repeats = np.unique(pairs, return_counts=True)
         followers += np.bincount(keys // size, minlength=size)
         preceders += np.bincount(keys % size, minlength=size)
         here = np.flatnonzero((previous >= low) & (previous < high))
@@ -121,13 +122,6 @@ def _ranges(counts: Ints) -> list[tuple[int, int]]:
     group = np.cumsum(counts) // PAIRS_AT_ONCE
     edges = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(counts)]
     return list(pairwise(edges))
-
-
-def _count(keys: Ints) -> tuple[Ints, Ints]:
-    """Returns the distinct keys in order, and how often each occurs; sorts `keys` in place."""
-    keys.sort()
-    first = np.flatnonzero(np.diff(keys, prepend=-1))
-    return keys[first], np.diff(first, append=len(keys))
 
 
 def _look_up(keys: Ints, repeats: Ints, wanted: Ints) -> Ints:

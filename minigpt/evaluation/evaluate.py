@@ -5,13 +5,13 @@ From top to bottom: the text, the model's pass over it, the baselines, the metri
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 
 from minigpt.config import MachineConfig
@@ -64,14 +64,12 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns everything as plain values, for JSON: metrics by name, their 95 % intervals under `intervals`."""
-        content = {name: value for name, value in vars(self).items() if name != "metrics"}
-        intervals: dict[str, tuple[float, float] | None] = {}
-        for name, value in asdict(self.metrics).items():
-            if isinstance(getattr(self.metrics, name), Estimate):
-                content[name], intervals[name] = value["value"], value["interval"]
-            else:
-                content[name] = value
-        plain: dict[str, Any] = _finite({**content, "intervals": intervals})
+        content = {**vars(self), **vars(self.metrics)}
+        del content["metrics"]
+        estimates = {name: value for name, value in content.items() if isinstance(value, Estimate)}
+        content |= {name: estimate.value for name, estimate in estimates.items()}
+        content["intervals"] = {name: estimate.interval for name, estimate in estimates.items()}
+        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(content))  # infinity and NaN become None
         return plain
 
 
@@ -239,12 +237,3 @@ def _difference_to_training(
                         why = f": training and evaluation round differently in {precision}"
                 there, here = (f", in {before}", f", in {precision}") if before != precision else ("", "")
                 yield f"{IN_TRAINING} {then:.4f} at step {step:,}{there}; the evaluation gives {loss:.4f}{here}{why}."
-
-
-def _finite(value: Any) -> Any:
-    """Returns plain values with None for what JSON lacks: infinity and NaN."""
-    if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

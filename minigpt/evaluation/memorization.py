@@ -91,17 +91,6 @@ def find_copies(
     return list(index.stats())
 
 
-def document_start(train: TokenFile, position: int, end_of_text: int) -> int:
-    """Returns where the document, or the segment, begins that contains a position of the training text."""
-    first = position // train.segment_length * train.segment_length if train.segment_length else 0
-    for stop in range(position, first, -TOKENS_AT_ONCE):
-        start = max(first, stop - TOKENS_AT_ONCE)
-        ends = np.flatnonzero(train.read(start, stop) == end_of_text)
-        if len(ends):
-            return start + int(ends[-1]) + 1
-    return first
-
-
 def _codes_of(sample: Sequence[int] | npt.ArrayLike, vocab_size: int) -> U64:
     """A sample as codes: id + 1, or vocab_size + 1 for an id that no text has; 0 is kept for ends."""
     ids = np.asarray(sample, dtype=np.int64).reshape(-1)

@@ -149,7 +149,7 @@ def eval_metrics(text: EvalText, scores: Scores, simple: Baselines | None = None
     loss = mean(1)
     # The vocabulary's bytes are those of the text, except for its first token and unknown characters.
     real_bytes = n_tokens * text.bytes_per_token
-    bits = _ratio(totals, resampled, 1, 4).map(lambda ratio: ratio * totals[4] / real_bytes / math.log(2))
+    bits = _ratio(totals, resampled, 1, 4).map(lambda ratio: ratio * float(totals[4]) / real_bytes / math.log(2))
     bins, error = _calibration(scores.confidence, right)
     baselines = {"uniform": Estimate(math.log(len(lengths)))}
     if simple:

@@ -8,7 +8,7 @@ refused. Nothing here reads or writes a file.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -36,25 +36,13 @@ ACTIVATIONS = {"gelu": "gelu_new", "relu2": "relu2"}
 TANH_GELUS = ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate")
 """Names of GELU's tanh approximation. The exact `gelu` is another function."""
 
-EXPRESSIBLE: dict[str, tuple[str, ...]] = {
+SUPPORTED_VARIANTS: dict[str, tuple[object, ...]] = {
     "position": ("learned", "sinusoidal", "none"),
     "norm": ("layernorm",),
     "mlp": tuple(ACTIVATIONS),
-    "qk_norm": ("False",),
+    "qk_norm": (False,),
 }
 """The variants that GPT-2's architecture can express; a fixed or missing position encoding is written as a table."""
-
-NEEDED = {
-    "rope": "turns queries and keys by their position",
-    "rmsnorm": "has RMSNorm",
-    "swiglu": "has a gated feed-forward layer",
-    "n_kv_head": "shares keys and values between heads",
-    "qk_norm": "normalises queries and keys",
-}
-"""What an architecture needs for the variants that GPT-2 lacks."""
-
-LLAMA = ("rope", "rmsnorm", "swiglu", "n_kv_head")
-"""Those that Llama's architecture has."""
 
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 50_257,
@@ -104,21 +92,15 @@ def to_gpt2_config(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
     """Returns the content of config.json for a model.
 
     Raises:
-        ConfigError: naming every setting that GPT-2's architecture cannot express, and the architecture it needs.
+        ConfigError: naming every setting that GPT-2's architecture cannot express.
     """
-    wrong = {name: getattr(config, name) for name in EXPRESSIBLE if str(getattr(config, name)) not in EXPRESSIBLE[name]}
-    if config.kv_heads != config.n_head:
-        wrong["n_kv_head"] = config.n_kv_head
-    if wrong:
-        lacking = [value if value in NEEDED else name for name, value in wrong.items()]
-        needed = " and ".join(NEEDED[key] for key in lacking)
-        needed += ", such as Llama's" if set(lacking) <= set(LLAMA) else ""
-        choices = {**EXPRESSIBLE, "n_kv_head": (str(config.n_head),)}
-        can = " and ".join(f"--model.{name.replace('_', '-')} {_either(choices[name])}" for name in wrong)
+    supported = {**SUPPORTED_VARIANTS, "n_kv_head": (config.n_head, None)}
+    if wrong := [name for name, values in supported.items() if getattr(config, name) not in values]:
+        options = (_option(name.replace("_", "-"), supported[name][0]) for name in wrong)
         raise ConfigError(
             "GPT-2's architecture cannot express this model",
-            got=", ".join(f"model.{name} {value}" for name, value in wrong.items()),
-            remedy=f"It needs one that {needed}. A run trained with {can} can be exported.",
+            got=", ".join(f"model.{name} {getattr(config, name)}" for name in wrong),
+            remedy=f"A run trained with {' '.join(options)} can be exported.",
         )
     return {
         "architectures": ["GPT2LMHeadModel"],
@@ -140,9 +122,8 @@ def to_gpt2_config(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
     }
 
 
-def _either(values: Sequence[str]) -> str:
-    """Returns "a, b or c"."""
-    return " or ".join(filter(None, (", ".join(values[:-1]), values[-1])))
+def _option(name: str, value: object) -> str:
+    return f"--model.no-{name}" if value is False else f"--model.{name} {value}"
 
 
 def from_gpt2_config(found: Mapping[str, Any]) -> GPTConfig:

@@ -18,7 +18,7 @@ import torch
 from minigpt.config import MachineConfig
 from minigpt.data import Dataset
 from minigpt.evaluation.eval_text import first_words
-from minigpt.evaluation.memorization import CopyStats, document_start, find_copies
+from minigpt.evaluation.memorization import CopyStats, find_copies
 from minigpt.evaluation.sample_metrics import SampleMetrics, real_samples, sample_metrics
 from minigpt.generation.sample_log import SampleRecord, fill_sample_log, read_sample_log
 from minigpt.runs.folder import RunFolder
@@ -143,9 +143,12 @@ def _document_names(dataset: Dataset) -> Callable[[int], str]:
         return np.concatenate([start + np.flatnonzero(part) for start, part in zip(starts, parts, strict=True)])
 
     def name(position: int) -> str:
+        number = int(np.searchsorted(ends(), position))
         if names is not None:
-            return names[int(np.searchsorted(ends(), position))]
-        return first_words(tokenizer, train.tokens, document_start(train, position, tokenizer.end_of_text))
+            return names[number]
+        begin = int(ends()[number - 1]) + 1 if number else 0
+        segment = position - position % train.segment_length if train.segment_length else 0
+        return first_words(tokenizer, train.tokens, max(begin, segment))
 
     return name
 

@@ -18,7 +18,7 @@ from minigpt.data import Dataset, prepare
 from minigpt.errors import CheckpointError, ConfigError, DataError, TokenizerError
 from minigpt.evaluation import evaluate, split_loss
 from minigpt.evaluation.eval_plots import check_picture, draw_evaluation
-from minigpt.evaluation.evaluate import _finite
+from minigpt.evaluation.metrics import Estimate
 from minigpt.export.exporting import export_run
 from minigpt.runs.folder import load
 from minigpt.runtime import detect_runtime
@@ -200,7 +200,8 @@ def test_plain_values_survive_json(run_folder):
         assert low <= plain[name] <= high
     assert plain["step"] > 0
     assert plain["by_context"][0]["name"] == "1"
-    assert _finite({"a": math.inf, "b": [math.nan, 1.0]}) == {"a": None, "b": [None, 1.0]}
+    infinite = dataclasses.replace(evaluate(run_folder).metrics, perplexity=Estimate(math.inf))
+    assert dataclasses.replace(evaluate(run_folder), metrics=infinite).to_dict()["perplexity"] is None
 
 
 @pytest.mark.parametrize(

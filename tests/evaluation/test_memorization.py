@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import minigpt.evaluation.memorization as memorization
 from minigpt.data import TokenFile
 from minigpt.data.token_file import TokenFileWriter
-from minigpt.evaluation.memorization import CopiedRun, CopyStats, document_start, find_copies
+from minigpt.evaluation.memorization import CopiedRun, CopyStats, find_copies
 
 
 def token_file(folder: Path, ids: list[int], vocab_size: int = 5, segment_length: int = 0) -> TokenFile:
@@ -142,14 +142,6 @@ def test_nothing_in_the_samples_or_in_the_text(tmp_path):
     one = token_file(tmp_path, [1])
     assert (copies(one, []).longest, copies(one, []).share()) == (CopiedRun(), None)
     assert copies(one, [1]).longest == CopiedRun(0, 1, 0)
-
-
-def test_the_start_of_a_document(tmp_path, monkeypatch):
-    monkeypatch.setattr(memorization, "TOKENS_AT_ONCE", 2)
-    train = token_file(tmp_path, [0, 1, 2, 4, 3, 3, 3, 3, 4, 2])
-    assert [document_start(train, position, 4) for position in range(10)] == [0, 0, 0, 0, 4, 4, 4, 4, 4, 9]
-    train = token_file(tmp_path, [0, 4, 1, 2, 3, 3, 3, 3, 4, 2, 4], segment_length=5)
-    assert [document_start(train, position, 4) for position in range(11)] == [0, 0, 2, 2, 2, 5, 5, 5, 5, 9, 10]
 
 
 def test_memory_does_not_grow_with_the_text_however_skewed(tmp_path):

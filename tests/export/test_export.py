@@ -136,11 +136,11 @@ def test_every_kind_of_tokenizer_has_a_form():
 @pytest.mark.parametrize(
     ("shape", "words"),
     [
-        ({"position": "rope"}, ["model.position rope", "learned, sinusoidal or none", "queries and keys"]),
-        ({"norm": "rmsnorm"}, ["model.norm rmsnorm", "layernorm", "RMSNorm"]),
-        ({"mlp": "swiglu"}, ["model.mlp swiglu", "gelu or relu2", "gated"]),
-        ({"qk_norm": True}, ["model.qk_norm True", "normalises queries and keys"]),
-        ({"n_kv_head": 2}, ["model.n_kv_head 2", "shares keys and values", "--model.n-kv-head 4", "Llama"]),
+        ({"position": "rope"}, ["model.position rope", "--model.position learned"]),
+        ({"norm": "rmsnorm"}, ["model.norm rmsnorm", "--model.norm layernorm"]),
+        ({"mlp": "swiglu"}, ["model.mlp swiglu", "--model.mlp gelu"]),
+        ({"qk_norm": True}, ["model.qk_norm True", "--model.no-qk-norm"]),
+        ({"n_kv_head": 2}, ["model.n_kv_head 2", "--model.n-kv-head 4"]),
         ({"position": "rope", "norm": "rmsnorm"}, ["model.position rope", "model.norm rmsnorm"]),
     ],
 )
