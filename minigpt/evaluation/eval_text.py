@@ -64,6 +64,7 @@ def first_words(tokenizer: Tokenizer, tokens: npt.NDArray[Any], start: int, end:
     """Returns the first words of a document whose tokens begin at `start`."""
     stop = start + BEGINNING_TOKENS
     ids = np.asarray(tokens[start : stop if end is None else min(stop, end)])
+    ids = ids[1:] if len(ids) and ids[0] == tokenizer.end_of_text else ids  # it begins a text of its own
     if ends := np.flatnonzero(ids == tokenizer.end_of_text).tolist():
         ids = ids[: ends[0]]
     return " ".join(tokenizer.decode(ids).rstrip("\ufffd").split())[:BEGINNING_LENGTH]
