@@ -56,7 +56,7 @@ def names(folder: Path) -> list[str]:
 def test_a_killed_writers_leavings_go_and_a_live_ones_stay(busy: subprocess.Popen[bytes], tmp_path: Path):
     left = names(tmp_path)
     assert len(left) == 2
-    write_file(tmp_path / "other.json", "{}")  # whoever writes beside it
+    write_file(tmp_path / "other.json", "{}")  # another writer in the folder
     assert names(tmp_path) == [*left, "other.json"]
     busy.kill()
     busy.wait()

@@ -1,4 +1,4 @@
-"""The one reader: whatever stands in the place of a file ends at once in an OSError or a ValueError, with a reason."""
+"""Reading files: whatever is in place of a valid file is an OSError or a ValueError with a reason, at once."""
 
 from __future__ import annotations
 

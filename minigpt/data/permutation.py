@@ -1,4 +1,4 @@
-"""A shuffled order of n things that nobody has to hold in memory.
+"""A shuffled order of n things that is never held in memory.
 
 A Feistel network turns any function of half a number into a one-to-one map of numbers with an even count of
 bits, and "cycle walking" (apply it again while the result is too large) narrows that map to range(n). So the
@@ -46,9 +46,9 @@ class Permutation:
         return self.n
 
     def __call__(self, positions: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """What stands at each of some positions: int64, of the shape of `positions`, all in range(n)."""
+        """The items at some positions: int64, of the shape of `positions`, all in range(n)."""
         values = np.asarray(positions, dtype=np.uint64)
-        assert values.size == 0 or int(values.max()) < self.n, "a position lies outside the permutation"
+        assert values.size == 0 or int(values.max()) < self.n, "position out of range"
         shape = values.shape
         values = self._scramble(values.ravel())
         while (outside := np.flatnonzero(values >= self.n)).size:  # on average fewer than three times

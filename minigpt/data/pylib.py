@@ -2,7 +2,7 @@
 
 `pylib` is its documentation: every module's, class's and function's, under their signatures, and the reference topics
 behind `help()`; 0.8 million GPT-2 tokens of technical English. `pylib-code` is its source, 5.2 million tokens. A module
-is a document. The files are parsed, never imported; tests and what is not the library's own are left out.
+is a document. The files are parsed, never imported; tests and third-party packages are skipped.
 
 The text differs a little from one Python version to the next.
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 from minigpt.errors import DataError
 
 # `pydoc_data` is one long literal whose text `pylib` has in a readable form.
-_LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "pydoc_data"}
+_SKIPPED = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "pydoc_data"}
 _TOPICS = "pydoc_data/topics.py"
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -42,7 +42,7 @@ def library_code() -> Iterator[tuple[str, str]]:
 def library_documentation() -> tuple[tuple[str, str], ...]:
     """The name and the documentation of every module that has some, then the reference topics.
 
-    Made once and kept (2.6 MB): parsing 11 MB of source takes seconds, and preparing reads it two or three times.
+    Cached (2.6 MB): parsing 11 MB of source takes seconds, and preparing reads it two or three times.
 
     Raises:
         DataError: this Python comes without the sources of its library.
@@ -65,7 +65,7 @@ def module_documentation(name: str, source: bytes) -> str:
         The page, or an empty string if nothing in the module is documented or it does not parse.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # old modules hold "\d" in plain strings
+        warnings.simplefilter("ignore")  # old modules have "\d" in plain strings
         try:
             tree = ast.parse(source)
         except (SyntaxError, ValueError):
@@ -130,7 +130,7 @@ def _modules() -> Iterator[tuple[str, bytes]]:
     library = _library()
     for path in sorted(library.rglob("*.py")):
         parts = path.relative_to(library).with_suffix("").parts
-        if _LEFT_OUT.isdisjoint(parts):
+        if _SKIPPED.isdisjoint(parts):
             yield ".".join(parts).removesuffix(".__init__"), path.read_bytes()
 
 
@@ -138,8 +138,8 @@ def _library() -> Path:
     path = Path(sysconfig.get_path("stdlib"))
     if not (path / "textwrap.py").is_file():
         raise DataError(
-            "This Python comes without the sources of its standard library",
+            "This Python has no sources of its standard library",
             got=path,
-            remedy="Use another Python (python.org's, your system's, uv's), or a text of your own.",
+            remedy="Use another Python (python.org's, your system's, uv's), or your own text.",
         )
     return path

@@ -75,6 +75,8 @@ class Tokenizer(ABC):
     spec: str  # what the user asked for: `gpt2`, `char`, `byte`, `bpe:8192`
     vocabulary: Sequence[bytes]  # the bytes of each id; `end_of_text` has none (`b""`)
     end_of_text: int  # the id that separates documents
+    files: Mapping[str, bytes] = {}  # what this type saves besides `tokenizer_config.json`, by name
+    fields: Mapping[str, object] = {}  # what it adds to `tokenizer_config.json`
     unknown: int | None = None  # the id for what the vocabulary does not have, or None if it has everything
 
     @abstractmethod
@@ -128,8 +130,7 @@ class Tokenizer(ABC):
         """
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
-        files = self._files()
-        for name, content in files.items():
+        for name, content in self.files.items():
             (path / name).write_bytes(content)
         config = {
             "format": FORMAT,
@@ -138,15 +139,7 @@ class Tokenizer(ABC):
             "identity": self.identity,
             "vocab_size": self.vocab_size,
             "end_of_text": self.end_of_text,
-            "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
-            **self._fields(),
+            "files": {name: hashlib.sha256(content).hexdigest() for name, content in self.files.items()},
+            **self.fields,
         }
         (path / CONFIG_FILE).write_bytes(json.dumps(config, indent=2).encode() + b"\n")
-
-    def _fields(self) -> Mapping[str, object]:
-        """What this type adds to `tokenizer_config.json`."""
-        return {}
-
-    def _files(self) -> Mapping[str, bytes]:
-        """The files this type adds to `tokenizer_config.json`, by name."""
-        return {}

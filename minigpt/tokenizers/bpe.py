@@ -89,7 +89,7 @@ class BytePairTokenizer(Tokenizer):
         import tiktoken
 
         self.spec, self.vocabulary, self.end_of_text = spec, vocabulary, end_of_text
-        self._saved_files, self._saved_fields = dict(files or {}), dict(fields or {})
+        self.files, self.fields = files or {}, fields or {}
         ranks = {token: index for index, token in enumerate(vocabulary) if index != end_of_text}
         self._encoding = tiktoken.Encoding(
             spec, pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: end_of_text}
@@ -110,12 +110,6 @@ class BytePairTokenizer(Tokenizer):
                 raise
             parts = [text[start:stop] for start, stop in pairwise(cuts)]
             return np.concatenate([self._encoding.encode_to_numpy(part, disallowed_special=()) for part in parts])
-
-    def _files(self) -> Mapping[str, bytes]:
-        return self._saved_files
-
-    def _fields(self) -> Mapping[str, object]:
-        return self._saved_fields
 
 
 def train_bpe(vocab_size: int, texts: Iterable[str], on_note: OnNote) -> BytePairTokenizer:

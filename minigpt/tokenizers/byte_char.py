@@ -6,7 +6,7 @@ Shakespeare, and one id for all others.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -41,6 +41,7 @@ class CharTokenizer(Tokenizer):
 
     def __init__(self, characters: Iterable[str]) -> None:
         self.characters = "".join(sorted(set(characters)))
+        self.fields = {"characters": self.characters}
         self.end_of_text = len(self.characters)
         self.unknown = self.end_of_text + 1
         self.vocabulary = [*(utf8(character) for character in self.characters), b"", utf8(REPLACEMENT)]
@@ -61,9 +62,6 @@ class CharTokenizer(Tokenizer):
     def encode(self, text: str) -> Ids:
         """One id per character: uint32, shape (n_characters,)."""
         return self._ids[np.minimum(_code_points(text), len(self._ids) - 1)]
-
-    def _fields(self) -> Mapping[str, object]:
-        return {"characters": self.characters}
 
 
 def _code_points(text: str) -> Ids:

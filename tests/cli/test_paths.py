@@ -1,4 +1,4 @@
-"""Paths that name nothing, that may not be read, or that may not be written: each is told as what it is."""
+"""Paths that do not exist, cannot be read or cannot be written: each error says which."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ WRITING = {
 PLACES = ["y" * 300, "x/" * 200 + "x" * 300, "FILE/inside", "nowhere/at/all"]
 
 
-def told(call, name, words, path, **places):
+def error_of(call, name, words, path, **places):
     for known, place in {**places, "PATH": path}.items():
         words = [word.replace(known, str(place)) for word in words]
     code, _, err = call(name.partition(" ")[0], *words)
@@ -67,8 +67,8 @@ def places(run_folder, data_folder, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", READING)
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place[:10])
-def test_what_is_not_there_is_told_so(call, places, name, place):
-    err = told(call, name, READING[name], place.replace("FILE", str(places["FILE"])), **places)
+def test_what_is_not_there_is_an_error(call, places, name, place):
+    err = error_of(call, name, READING[name], place.replace("FILE", str(places["FILE"])), **places)
     assert any(words in err.lower() for words in ("no such", "not a ", "not found", "here is no", "his is no", "read"))
     assert "written" not in err
     assert "damaged" not in err
@@ -76,8 +76,8 @@ def test_what_is_not_there_is_told_so(call, places, name, place):
 
 @pytest.mark.parametrize("name", WRITING)
 @pytest.mark.parametrize("place", PLACES[:3], ids=lambda place: place[:10])
-def test_what_cannot_be_written_is_told_so(call, places, name, place):
-    err = told(call, name, WRITING[name], place.replace("FILE", str(places["FILE"])), **places)
+def test_what_cannot_be_written_is_an_error(call, places, name, place):
+    err = error_of(call, name, WRITING[name], place.replace("FILE", str(places["FILE"])), **places)
     assert any(word in err for word in ("cannot be written", "cannot be made", "folder is not there"))
 
 

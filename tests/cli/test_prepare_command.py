@@ -83,12 +83,12 @@ def test_text_for_a_runs_tokenizer_is_measured_whole_or_trained_on(
     with pytest.raises(SystemExit) as ended:
         main([*training, "--steps", "2", "--train.sample-prompts", "0"])
     assert not ended.value.code, capsys.readouterr().err
-    # a data set's tokenizer is no run: then there is nothing to measure with
+    # a data set's tokenizer is not a run, so there is no model to evaluate
     assert run(text, "--out", "more", "--tokenizer", "letters") == 0
     assert next_commands(capsys.readouterr().out)[0][0] == "train"
 
 
-def test_files_of_ones_own_validate(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_own_validation_files(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     for name in ("v1.txt", "v2.txt", "v3.txt"):
         (tmp_path / name).write_text(f"{name} is for validation\n" * 30)
     names = [tmp_path / f"v{number}.txt" for number in (1, 2, 3)]
@@ -137,7 +137,7 @@ def test_a_hyphen_is_standard_input(tmp_path: Path):
     command = [*COMMAND, "-", "--out", str(out), "--tokenizer", "byte", "--block-size", "64"]
     subprocess.run(command, input=TEXT.encode(), capture_output=True, check=True)
     dataset = Dataset.open(out)
-    text = "".join(dataset.tokenizer.decode(shard.tokens) for shard in (dataset.train, dataset.val))
+    text = "".join(dataset.tokenizer.decode(token_file.tokens) for token_file in (dataset.train, dataset.val))
     assert text == TEXT
 
 

@@ -44,13 +44,13 @@ def run(call, *arguments: object) -> str:
     return " ".join(out.replace("│", " ").split())
 
 
-def test_what_a_folder_leaves_out_is_said_and_can_be_taken_as_said(call, notes: Path, tmp_path: Path):
-    said = run(call, notes, "--out", tmp_path / "a")
+def test_what_a_folder_skips_is_shown_with_the_options_that_include_it(call, notes: Path, tmp_path: Path):
+    shown = run(call, notes, "--out", tmp_path / "a")
     assert re.search(
-        r"skipped 3 \.tex \(\d+ kB\), 1 \.org\.gz \(\d+ kB\), 1 \.html \(\d+ kB\), 1 hidden file documents 12 ", said
+        r"skipped 3 \.tex \(\d+ kB\), 1 \.org\.gz \(\d+ kB\), 1 \.html \(\d+ kB\), 1 hidden file documents 12 ", shown
     )
-    assert "page.html is an HTML page. Convert it: `pandoc" in said
-    patterns = shlex.split(said.partition("To read them too: ")[2].partition(" Note:")[0])
+    assert "page.html is an HTML page. Convert it: `pandoc" in shown
+    patterns = shlex.split(shown.partition("To read them too: ")[2].partition(" Note:")[0])
     again = run(call, *patterns, notes, "--out", tmp_path / "b")
     assert "documents 16 " in again
     assert "To read them too" not in again
@@ -60,12 +60,12 @@ def test_what_a_folder_leaves_out_is_said_and_can_be_taken_as_said(call, notes: 
 def test_what_was_asked_for_is_kept_and_makes_the_same_data_set(call, notes: Path, tmp_path: Path):
     options = ["--pattern", "*.t?x", "--pattern", "*.html", "--exclude", "1.*", "--format", "text", "--split-lines"]
     run(call, notes, *options, "--out", tmp_path / "a")
-    report = DatasetCard.load(tmp_path / "a")
-    assert report.source_options == SourceOptions(
+    card = DatasetCard.load(tmp_path / "a")
+    assert card.source_options == SourceOptions(
         pattern=("*.t?x", "*.html"), exclude=("1.*",), format="text", split_lines=True
     )
-    run(call, notes, *report.source_options.arguments(), "--out", tmp_path / "b")
-    prepare(notes, tmp_path / "c", "byte", block_size=32, **vars(report.source_options))
+    run(call, notes, *card.source_options.arguments(), "--out", tmp_path / "b")
+    prepare(notes, tmp_path / "c", "byte", block_size=32, **vars(card.source_options))
     a, b, c = ((tmp_path / name / "train.tokens").read_bytes() for name in "abc")
     assert a == b == c
 
@@ -73,13 +73,13 @@ def test_what_was_asked_for_is_kept_and_makes_the_same_data_set(call, notes: Pat
 def test_a_separator_is_typed_with_escapes(call, tmp_path: Path):
     text = tmp_path / "stories.txt"
     text.write_text("\n---\n".join(map(story, range(20))))
-    said = run(call, text, "--split-at", r"\n---\n", "--out", tmp_path / "a")
-    assert "documents 20 " in said
+    shown = run(call, text, "--split-at", r"\n---\n", "--out", tmp_path / "a")
+    assert "documents 20 " in shown
     assert DatasetCard.load(tmp_path / "a").source_options.split_at == "\n---\n"
     text.write_text("<|endoftext|>".join(map(story, range(20))))
-    said = run(call, text, "--out", tmp_path / "b")
-    assert "<|endoftext|> occurs 19 times in the text" in said
-    option = shlex.split(said.partition("If documents end there: ")[2].partition(" Next:")[0])
+    shown = run(call, text, "--out", tmp_path / "b")
+    assert "<|endoftext|> occurs 19 times in the text" in shown
+    option = shlex.split(shown.partition("If documents end there: ")[2].partition(" Next:")[0])
     assert "documents 20 " in run(call, text, *option, "--out", tmp_path / "c")
 
 
@@ -89,7 +89,7 @@ def test_names_need_not_be_utf8(call, tmp_path: Path):
     Path(name).write_text("".join(map(story, range(20))))
     assert "caf" in run(call, name, "--out", tmp_path / "a")
     assert DatasetCard.load(tmp_path / "a").sources == (f"{tmp_path}/caf\ufffd.txt",)
-    Path(name.replace(".txt", ".\udcff")).write_text("words")  # its suffix stands in the report
+    Path(name.replace(".txt", ".\udcff")).write_text("words")  # its suffix is in the summary
     found = run(call, tmp_path, "--out", tmp_path / "b", "--exclude", "a", "--exclude", "no\udce9")
     assert "matches nothing" in found
     assert "1 .\ufffd (0 kB)" in DatasetCard.load(tmp_path / "b").skipped
@@ -132,7 +132,7 @@ def test_evaluate_reads_in_the_same_ways(call, run_folder: Path, notes: Path):
     code, out, _ = call("evaluate", run_folder, "--text", notes, "--json")
     found = json.loads(out)
     assert (code, found["documents"]) == (0, 12)
-    assert any(note.startswith("Left out: 3 .tex") and "1 hidden file" in note for note in found["notes"])
+    assert any(note.startswith("Skipped: 3 .tex") and "1 hidden file" in note for note in found["notes"])
     _, out, _ = call("evaluate", run_folder, "--text", notes, "--json", "--pattern", "*.tex", "--split-lines")
     assert json.loads(out)["documents"] == 3 * 6
     code, _, err = call("evaluate", run_folder, "--text", notes / "page.html")

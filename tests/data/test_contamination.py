@@ -1,4 +1,4 @@
-"""Overlap against the way that keeps every window in a set."""
+"""Contamination, against an implementation that keeps all windows in a set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from minigpt.data import contamination as module
 from minigpt.data.contamination import WINDOW, contamination, window_hashes
 
 
-def shard(path: Path, ids: np.ndarray) -> TokenFile:
+def token_file(path: Path, ids: np.ndarray) -> TokenFile:
     with TokenFileWriter(path, 1000, "0" * 64) as writer:
         writer.append(ids)
     return TokenFile.open(path)
@@ -28,7 +28,9 @@ def naive(train: np.ndarray, val: np.ndarray) -> tuple[float, int]:
 
 @given(data=st.data(), seed=st.integers(0, 100), chunk=st.sampled_from([1, 7, 32, 1000]))
 @settings(max_examples=60, deadline=None)
-def test_it_is_what_a_set_says(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, seed: int, chunk: int):
+def test_it_equals_a_set_of_windows(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, seed: int, chunk: int
+):
     rng = np.random.default_rng(seed)
     train, val = (rng.integers(0, 1000, data.draw(st.integers(0, 300))).astype("<u2") for _ in range(2))
     for _ in range(data.draw(st.integers(0, 3))):  # quotations
@@ -39,7 +41,7 @@ def test_it_is_what_a_set_says(tmp_path_factory: pytest.TempPathFactory, data: s
     folder = tmp_path_factory.mktemp("overlap")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "CHUNK", chunk)
-        found = contamination(shard(folder / "train", train), shard(folder / "val", val))
+        found = contamination(token_file(folder / "train", train), token_file(folder / "val", val))
     assert found == pytest.approx(naive(train, val))
 
 
@@ -57,15 +59,15 @@ def test_many_windows_are_sampled_evenly(tmp_path: Path, monkeypatch: pytest.Mon
     tokens = np.random.default_rng(0).integers(0, 1000, 100 * WINDOW)
     half = tokens.copy()
     half[: 50 * WINDOW] = 0
-    share, n_windows = contamination(shard(tmp_path / "train", half), shard(tmp_path / "val", tokens))
+    share, n_windows = contamination(token_file(tmp_path / "train", half), token_file(tmp_path / "val", tokens))
     assert (share, n_windows) == (0.5, 10)
 
 
 def test_progress_ends_with_all_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "CHUNK", 100)
     tokens = np.random.default_rng(0).integers(0, 1000, 1000)
-    both = shard(tmp_path / "train", tokens)
-    seen: list[int] = []
-    assert contamination(both, both, seen.append) == (1.0, 31)
-    assert seen == sorted(seen)
-    assert seen[-1] == 1000
+    both = token_file(tmp_path / "train", tokens)
+    done: list[int] = []
+    assert contamination(both, both, done.append) == (1.0, 31)
+    assert done == sorted(done)
+    assert done[-1] == 1000

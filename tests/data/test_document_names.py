@@ -1,4 +1,4 @@
-"""The names of documents: what is written is what is read, in little room; what is damaged is refused."""
+"""The names of documents: what is written is what is read, in little space; what is damaged is refused."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_what_is_written_is_what_is_read(tmp_path_factory: pytest.TempPathFactor
             read_document_names(path, wrong)
 
 
-def test_it_can_be_looked_into(tmp_path: Path):
+def test_the_file_is_readable(tmp_path: Path):
     rows = [DocumentOrigin("s.jsonl", row) for row in (17, 21, 22, 23)]
     write(tmp_path / "d", [DocumentOrigin("notes/ä.txt"), *rows, DocumentOrigin("b.txt"), DocumentOrigin("b.txt")])
     expected = '"notes/\\u00e4.txt"\n0\n"s.jsonl"\n17\n21 3\n"b.txt"\n0\n0\n'
@@ -50,7 +50,7 @@ def test_it_can_be_looked_into(tmp_path: Path):
 def test_many_records_take_two_bytes_each(tmp_path: Path):
     write(tmp_path / "train", [DocumentOrigin("s.jsonl", row) for row in range(1, 100_000) if row % 10])
     write(tmp_path / "val", [DocumentOrigin("s.jsonl", row) for row in range(10, 100_000, 10)])
-    assert sum((tmp_path / side).stat().st_size for side in ("train", "val")) < 2 * 100_000
+    assert sum((tmp_path / split).stat().st_size for split in ("train", "val")) < 2 * 100_000
 
 
 def test_names_of_any_bytes_become_text(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""A folder's files in order, and what is left out: never silent, never a traceback."""
+"""A folder's files in order, and what is skipped: never silent, never a traceback."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read(folder: Path, **options: tuple[str, ...]) -> list[str]:
     ]
 
 
-def left_out(folder: Path, **options: tuple[str, ...]) -> list[str]:
+def skipped(folder: Path, **options: tuple[str, ...]) -> list[str]:
     return list(list_folder(str(folder), SourceOptions(**options)).skipped())
 
 
@@ -64,14 +64,14 @@ def test_files_come_in_order_and_known_suffixes_need_no_pattern(tmp_path: Path):
         "a/z.md",
         "a/deep/er/x.rst",
     ]
-    assert left_out(tmp_path) == []
+    assert skipped(tmp_path) == []
     assert notes(tmp_path) == ""
 
 
-def test_what_is_left_out_for_its_name_is_counted_by_suffix_with_how_to_take_it(tmp_path: Path):
+def test_files_skipped_by_suffix_are_counted_with_the_patterns_that_include_them(tmp_path: Path):
     fill(tmp_path, a_txt="words", one_TEX="x" * 4000, two_tex="x" * 4000, sub__README="words", man_1="words")
     fill(tmp_path, page_html="<html>words" + "y" * 100_000, picture_png="\0\1\2\3")
-    assert left_out(tmp_path) == [
+    assert skipped(tmp_path) == [
         "1 .html (100 kB)",
         "2 .tex (8 kB)",
         "1 .1 (0 kB)",
@@ -85,14 +85,14 @@ def test_what_is_left_out_for_its_name_is_counted_by_suffix_with_how_to_take_it(
     assert "png" not in found
     chosen = tuple(word for word in shlex.split(patterns) if word != "--pattern")
     assert read(tmp_path, pattern=chosen) == ["a.txt", "man.1", "one.TEX", "two.tex", "sub/README"]
-    assert notes(tmp_path, pattern=("*.txt",)) == ""  # who chooses knows
-    assert len(left_out(tmp_path, pattern=("*.txt",))) == 5
+    assert notes(tmp_path, pattern=("*.txt",)) == ""  # no hints for those who choose
+    assert len(skipped(tmp_path, pattern=("*.txt",))) == 5
 
 
 def test_many_suffixes_are_summed_up(tmp_path: Path):
     for number in range(MAX_GROUPS + 3):
         (tmp_path / f"a.x{number}").write_text("x" * 1000 * (number + 1))
-    *named, rest = left_out(tmp_path)
+    *named, rest = skipped(tmp_path)
     assert (len(named), rest) == (MAX_GROUPS, "3 files with 3 other suffixes (6 kB)")
 
 
@@ -103,8 +103,8 @@ def test_patterns_choose_by_name_and_by_path_whatever_the_case(tmp_path: Path):
     assert read(tmp_path, pattern=("*.py",), exclude=("old",)) == ["a.PY", "b.py", "lib/d.py"]
     assert read(tmp_path, pattern=("*.py",), exclude=("lib/", "B.*")) == ["a.PY"]
     assert read(tmp_path, pattern=("*.py",), exclude=("lib/*.py",)) == ["a.PY", "b.py"]
-    assert "1 excluded file" in left_out(tmp_path, pattern=("*.py",), exclude=("b.py",))
-    assert "1 excluded folder" in left_out(tmp_path, exclude=("lib",))
+    assert "1 excluded file" in skipped(tmp_path, pattern=("*.py",), exclude=("b.py",))
+    assert "1 excluded folder" in skipped(tmp_path, exclude=("lib",))
     assert notes(tmp_path, exclude=("lib", "nowhere/*")).startswith("--exclude 'nowhere/*' matches nothing")
 
 
@@ -112,7 +112,7 @@ def test_hidden_files_and_folders_are_counted(tmp_path: Path):
     fill(tmp_path, a_txt="", _b_txt="", _c_txt="", _git__d_txt="", _out_1f3c9a2b_partial__train_tokens="")
     (tmp_path / ".out.1f3c9a2b.partial.lock").touch()
     assert read(tmp_path) == ["a.txt"]
-    assert sorted(left_out(tmp_path)) == ["1 hidden folder", "2 hidden files"]
+    assert sorted(skipped(tmp_path)) == ["1 hidden folder", "2 hidden files"]
 
 
 @no_links
@@ -130,23 +130,23 @@ def test_links_and_what_is_not_a_file_are_counted(tmp_path: Path, monkeypatch: p
         listening.bind("socket.txt")
     (folder / "zero.txt").symlink_to("/dev/zero")
     assert read(folder) == ["a.txt", "file.txt"]
-    assert sorted(left_out(folder)) == ["1 device", "1 named pipe", "1 socket", "2 broken links", "2 linked folders"]
+    assert sorted(skipped(folder)) == ["1 device", "1 named pipe", "1 socket", "2 broken links", "2 linked folders"]
 
 
-def test_our_own_runs_and_data_sets_are_left_out(tmp_path: Path, run_folder: Path, data_folder: Path):
+def test_runs_and_data_sets_are_skipped(tmp_path: Path, run_folder: Path, data_folder: Path):
     import shutil
 
     fill(tmp_path, a_txt="")
     shutil.copytree(run_folder, tmp_path / "runs" / "first")
     shutil.copytree(data_folder, tmp_path / "data")
     assert read(tmp_path) == ["a.txt"]
-    assert sorted(left_out(tmp_path)) == ["1 Mini-GPT data set", "1 Mini-GPT run"]
+    assert sorted(skipped(tmp_path)) == ["1 Mini-GPT data set", "1 Mini-GPT run"]
     for folder, kind in (("data", "data set"), ("runs/first", "run")):
         with pytest.raises(DataError, match=f"is a Mini-GPT {kind}, not text"):
             read(tmp_path / folder)
 
 
-def test_a_folder_that_may_not_be_looked_into_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_folder_without_access_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     fill(tmp_path, a_txt="", closed__b_txt="")
     scandir = os.scandir
 
@@ -164,7 +164,7 @@ def test_a_folder_that_may_not_be_looked_into_is_an_error(tmp_path: Path, monkey
     assert "--exclude" not in str(error.value)
 
 
-def test_a_packed_file_is_looked_into(tmp_path: Path):
+def test_a_compressed_file_is_sniffed(tmp_path: Path):
     fill(tmp_path, a_txt="")
     (tmp_path / "b.org.gz").write_bytes(gzip.compress(b"* words"))
     (tmp_path / "c.gz").write_bytes(gzip.compress(b"words")[:-9])

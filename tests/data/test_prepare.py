@@ -36,31 +36,31 @@ def stories(tmp_path: Path) -> Path:
     return file
 
 
-def documents(dataset: Dataset, side: str) -> list[str]:
-    """The texts of one side, decoded."""
-    tokens = getattr(dataset, side).tokens
+def documents(dataset: Dataset, split: str) -> list[str]:
+    """The texts of one split, decoded."""
+    tokens = getattr(dataset, split).tokens
     ends = np.flatnonzero(tokens == dataset.tokenizer.end_of_text)
     assert ends[-1] == len(tokens) - 1
     return [dataset.tokenizer.decode(tokens[a:b]) for a, b in zip([0, *(ends[:-1] + 1)], ends, strict=True)]
 
 
 @pytest.mark.parametrize("tokenizer", ["gpt2", "byte", "char", "bpe:400"])
-def test_every_document_is_on_one_side_and_nothing_is_lost(stories: Path, tmp_path: Path, tokenizer: str):
-    report = prepare(str(stories), tmp_path / "out", tokenizer, block_size=64)
+def test_every_document_is_in_one_split_and_nothing_is_lost(stories: Path, tmp_path: Path, tokenizer: str):
+    card = prepare(str(stories), tmp_path / "out", tokenizer, block_size=64)
     dataset = Dataset.open(tmp_path / "out")
     train, val = documents(dataset, "train"), documents(dataset, "val")
     assert sorted(train + val) == sorted(STORIES)
     assert [text for text in STORIES if text in train] == train  # in the order of reading
-    assert dataset.card == report
-    assert (report.documents, report.duplicates, report.empty, report.split) == (40, 2, 1, "document")
-    assert (report.train.documents, report.val.documents) == (len(train), len(val))
-    assert report.val.text_bytes == sum(len(text.encode()) for text in val)
-    assert 0.05 < report.val.text_bytes / report.text_bytes < 0.15
-    assert report.train.tokens == dataset.train.n_tokens
-    assert report.train.sequences == BatchLoader(dataset.train, 64, 1).n_sequences
-    assert report.vocab_in_train == len(np.unique(dataset.train.tokens))
-    assert report.disk_bytes == sum((tmp_path / "out" / f).stat().st_size for f in ("train.tokens", "val.tokens"))
-    assert report.unknown_characters == 0
+    assert dataset.card == card
+    assert (card.documents, card.duplicates, card.empty, card.split) == (40, 2, 1, "document")
+    assert (card.train.documents, card.val.documents) == (len(train), len(val))
+    assert card.val.text_bytes == sum(len(text.encode()) for text in val)
+    assert 0.05 < card.val.text_bytes / card.text_bytes < 0.15
+    assert card.train.tokens == dataset.train.n_tokens
+    assert card.train.sequences == BatchLoader(dataset.train, 64, 1).n_sequences
+    assert card.vocab_in_train == len(np.unique(dataset.train.tokens))
+    assert card.disk_bytes == sum((tmp_path / "out" / f).stat().st_size for f in ("train.tokens", "val.tokens"))
+    assert card.unknown_characters == 0
 
 
 @pytest.mark.parametrize("copied", [0, 1])
@@ -73,18 +73,20 @@ def test_every_document_is_named_by_its_file_and_line(stories: Path, tmp_path: P
     lines = [json.loads(line)["text"] for line in stories.read_text().splitlines()]
     texts = {f"stories.jsonl:{number}": text for number, text in enumerate(lines, start=1)}
     texts |= {f"more/{number}.txt": f"{STORIES[copied]}{number}" for number in range(5)}
-    for side in ("train", "val"):
-        names = dataset.documents(getattr(dataset, side))
+    for split in ("train", "val"):
+        names = dataset.documents(getattr(dataset, split))
         assert names is not None
-        assert [texts[name] for name in names] == documents(dataset, side)
+        assert [texts[name] for name in names] == documents(dataset, split)
     assert str(tmp_path) not in "".join(file.read_text() for file in (tmp_path / "out").glob("*.documents"))
 
 
-def test_a_document_that_is_cut_in_two_has_its_name_on_both_sides(tmp_path: Path):
+def test_a_document_that_is_cut_in_two_has_its_name_in_both_splits(tmp_path: Path):
     (tmp_path / "one.txt").write_text("some words " * 200)
     prepare(str(tmp_path / "one.txt"), tmp_path / "out", "byte", block_size=64)
     dataset = Dataset.open(tmp_path / "out")
-    assert [list(dataset.documents(shard) or ()) for shard in (dataset.train, dataset.val)] == [["one.txt"]] * 2
+    assert [list(dataset.documents(token_file) or ()) for token_file in (dataset.train, dataset.val)] == [
+        ["one.txt"]
+    ] * 2
     (tmp_path / "out" / "val.documents").write_bytes(b"")
     with pytest.raises(DataError, match=r"val\.documents is damaged.*Remove it"):
         dataset.documents(dataset.val)
@@ -92,43 +94,43 @@ def test_a_document_that_is_cut_in_two_has_its_name_on_both_sides(tmp_path: Path
     assert dataset.documents(dataset.val) is None
 
 
-def test_files_of_ones_own_validate_whole(stories: Path, tmp_path: Path):
+def test_own_validation_files_validate_whole(stories: Path, tmp_path: Path):
     own = [STORIES[5], STORIES[6], "A text of validation only. " * 9, "", STORIES[5]]
     val = tmp_path / "val.jsonl"
     val.write_text("".join(json.dumps({"text": text}) + "\n" for text in own))
     (tmp_path / "more.txt").write_text("and more")
     names = [str(val), str(tmp_path / "more.txt")]
-    report = prepare(str(stories), tmp_path / "out", "bpe:300", block_size=64, val=names)
+    card = prepare(str(stories), tmp_path / "out", "bpe:300", block_size=64, val=names)
     dataset = Dataset.open(tmp_path / "out")
     assert documents(dataset, "val") == [*filter(None, own), "and more"]  # a copy in them, too
     assert documents(dataset, "train") == [text for text in STORIES if text not in own]
-    assert (report.split, report.sources, report.val_sources) == ("files", (str(stories),), tuple(names))
-    assert (report.also_in_val, report.duplicates, report.empty, report.val_fraction) == (2, 2, 2, None)
-    assert report.notes[0] == "Dropped from training: 2 documents also in the validation files."
-    rows = dict(report.rows())
+    assert (card.split, card.sources, card.val_sources) == ("files", (str(stories),), tuple(names))
+    assert (card.also_in_val, card.duplicates, card.empty, card.val_fraction) == (2, 2, 2, None)
+    assert card.notes[0] == "Dropped from training: 2 documents also in the validation files."
+    rows = dict(card.rows())
     assert rows["validation from"] == ", ".join(names)
     assert rows["split"] == "your own validation files"
     assert rows["documents"] == "43 (dropped: 2 duplicates, 2 empty, 2 also in validation)"
     assert b"validation only" not in (tmp_path / "out" / "tokenizer.json").read_bytes()
     assert list(dataset.documents(dataset.val) or ()) == [*(f"val.jsonl:{n}" for n in (1, 2, 3, 5)), "more.txt"]
-    assert report.contamination == 0.0
-    assert prepare(str(stories), tmp_path / "again", "bpe:300", block_size=64, val=names).train == report.train
+    assert card.contamination == 0.0
+    assert prepare(str(stories), tmp_path / "again", "bpe:300", block_size=64, val=names).train == card.train
 
 
 def test_a_copy_of_a_copy_that_validates_is_counted_once(tmp_path: Path):
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in ["x" * 99, "y", "y", "y"]))
     (tmp_path / "v.txt").write_text("y")
-    report = prepare(str(tmp_path / "a.jsonl"), tmp_path / "out", "byte", block_size=8, val=str(tmp_path / "v.txt"))
-    assert (report.also_in_val, report.duplicates, report.documents) == (3, 0, 2)
-    assert "have only 2 tokens: the validation loss will be noisy" in report.notes[1]
+    card = prepare(str(tmp_path / "a.jsonl"), tmp_path / "out", "byte", block_size=8, val=str(tmp_path / "v.txt"))
+    assert (card.also_in_val, card.duplicates, card.documents) == (3, 0, 2)
+    assert "have only 2 tokens: the validation loss will be noisy" in card.notes[1]
 
 
-def test_overlap_with_files_of_ones_own_is_told(stories: Path, tmp_path: Path):
+def test_contamination_of_own_validation_files_is_noted(stories: Path, tmp_path: Path):
     (tmp_path / "v.txt").write_bytes("".join(STORIES[:9]).encode())
-    report = prepare(str(stories), tmp_path / "out", "byte", block_size=64, val=str(tmp_path / "v.txt"))
-    assert report.also_in_val == 0
-    assert report.contamination > 0.9
-    assert any("also occurs in training" in note for note in report.notes)
+    card = prepare(str(stories), tmp_path / "out", "byte", block_size=64, val=str(tmp_path / "v.txt"))
+    assert card.also_in_val == 0
+    assert card.contamination > 0.9
+    assert any("also occurs in training" in note for note in card.notes)
 
 
 @pytest.mark.parametrize(
@@ -155,31 +157,31 @@ def test_the_same_text_and_seed_give_the_same_files(stories: Path, tmp_path: Pat
     assert a == b != c
 
 
-def test_the_tokenizer_learns_from_the_training_side_only(tmp_path: Path):
+def test_the_tokenizer_learns_from_the_training_split_only(tmp_path: Path):
     text = tmp_path / "text.txt"
     text.write_text("abc def " * 200 + "ghi " * 30)
-    report = prepare(str(text), tmp_path / "out", "char", block_size=64)
+    card = prepare(str(text), tmp_path / "out", "char", block_size=64)
     assert Dataset.open(tmp_path / "out").tokenizer.decode([0, 1, 2, 3, 4, 5, 6]) == " abcdef"
-    assert report.unknown_characters > 80
-    assert "that training does not have: they all become the unknown token" in report.notes[1]
+    assert card.unknown_characters > 80
+    assert "that training does not have: they all become the unknown token" in card.notes[1]
 
 
 def test_few_documents_are_cut_at_the_end(tmp_path: Path):
     text = tmp_path / "one.txt"
     text.write_bytes("".join(STORIES).encode())
-    report = prepare(str(text), tmp_path / "out", block_size=64)
+    card = prepare(str(text), tmp_path / "out", block_size=64)
     dataset = Dataset.open(tmp_path / "out")
     (train,), (val,) = documents(dataset, "train"), documents(dataset, "val")
     assert train + val == "".join(STORIES)
-    assert (report.split, report.documents) == ("tail", 1)
-    assert "fewer than 10 documents" in report.notes[0]
-    assert abs(report.val.text_bytes / report.text_bytes - 0.1) < 0.01
+    assert (card.split, card.documents) == ("tail", 1)
+    assert "fewer than 10 documents" in card.notes[0]
+    assert abs(card.val.text_bytes / card.text_bytes - 0.1) < 0.01
     whole = make_tokenizer("gpt2").encode("".join(STORIES))
-    assert report.tokens == len(whole) + 2  # cut where the tokenizer splits anyhow
+    assert card.tokens == len(whole) + 2  # cut where the tokenizer splits anyway
 
 
 def test_sequences_are_drawn_from_the_packed_tokens(stories: Path, tmp_path: Path):
-    report = prepare(str(stories), tmp_path / "out", "byte", split_by="sequence", block_size=32, val_fraction=0.25)
+    card = prepare(str(stories), tmp_path / "out", "byte", split_by="sequence", block_size=32, val_fraction=0.25)
     dataset = Dataset.open(tmp_path / "out")
     packed = np.concatenate([[*text.encode(), 256] for text in STORIES])
     n_whole = len(packed) // 32
@@ -193,9 +195,9 @@ def test_sequences_are_drawn_from_the_packed_tokens(stories: Path, tmp_path: Pat
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         *("meta.json", "tokenizer_config.json", "train.tokens", "val.tokens"),
     ]
-    assert (report.split, report.train.documents + report.val.documents) == ("sequence", 40)
-    assert report.text_bytes == sum(len(text.encode()) for text in STORIES)
-    assert "both splits" in report.notes[0]
+    assert (card.split, card.train.documents + card.val.documents) == ("sequence", 40)
+    assert card.text_bytes == sum(len(text.encode()) for text in STORIES)
+    assert "both splits" in card.notes[0]
 
 
 def test_a_long_document_in_pieces_gives_the_ids_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -209,27 +211,27 @@ def test_a_long_document_in_pieces_gives_the_ids_of_the_whole(tmp_path: Path, mo
     prepare(str(folder), tmp_path / "out", block_size=64)
     dataset = Dataset.open(tmp_path / "out")
     tokenizer = make_tokenizer("gpt2")
-    for side in ("train", "val"):
-        whole = [[*tokenizer.encode(text), tokenizer.end_of_text] for text in documents(dataset, side)]
-        assert getattr(dataset, side).tokens.tolist() == [int(token) for ids in whole for token in ids]
+    for split in ("train", "val"):
+        whole = [[*tokenizer.encode(text), tokenizer.end_of_text] for text in documents(dataset, split)]
+        assert getattr(dataset, split).tokens.tolist() == [int(token) for ids in whole for token in ids]
 
 
-def test_overlap_is_reported(tmp_path: Path):
+def test_contamination_is_reported(tmp_path: Path):
     folder = tmp_path / "text"
     folder.mkdir()
     licence = "".join(STORIES[:20])
     for number in range(20):
         (folder / f"{number}.txt").write_text(licence + f"\n\nNumber {number}.", encoding="utf-8")
-    report = prepare(str(folder), tmp_path / "out", "byte", block_size=64)
-    assert report.duplicates == 0
-    assert report.contamination > 0.9
-    assert "also occurs in training" in " ".join(report.notes)
+    card = prepare(str(folder), tmp_path / "out", "byte", block_size=64)
+    assert card.duplicates == 0
+    assert card.contamination > 0.9
+    assert "also occurs in training" in " ".join(card.notes)
 
 
 def test_a_vocabulary_larger_than_the_text_says_so(stories: Path, tmp_path: Path):
-    report = prepare(str(stories), tmp_path / "out", "bpe:9000", block_size=64)
-    assert report.vocab_size < 9000
-    assert f"The text gave {report.vocab_size:,} ids, not 9,000" in report.notes[0]
+    card = prepare(str(stories), tmp_path / "out", "bpe:9000", block_size=64)
+    assert card.vocab_size < 9000
+    assert f"The text gave {card.vocab_size:,} ids, not 9,000" in card.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -294,10 +296,10 @@ def test_a_full_disk_is_named_and_leaves_nothing(stories: Path, tmp_path: Path, 
 
 
 def test_progress_is_told_in_order(stories: Path, tmp_path: Path):
-    told: list[tuple[str, int, int | None]] = []
-    prepare(str(stories), tmp_path / "out", "char", block_size=64, on_progress=lambda *now: told.append(now))
-    assert list(dict.fromkeys(phase for phase, _, _ in told)) == ["reading", "learning", "encoding", "comparing"]
-    assert all(total is None or 0 <= done <= total for _, done, total in told)
+    calls: list[tuple[str, int, int | None]] = []
+    prepare(str(stories), tmp_path / "out", "char", block_size=64, on_progress=lambda *now: calls.append(now))
+    assert list(dict.fromkeys(phase for phase, _, _ in calls)) == ["reading", "learning", "encoding", "comparing"]
+    assert all(total is None or 0 <= done <= total for _, done, total in calls)
 
 
 def test_a_data_set_whose_parts_do_not_belong_together_is_refused(stories: Path, tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Records: the same rules in every format, in bounded memory, and trouble is named with its line, row or element."""
+"""Records: the same rules in every format, in bounded memory, and errors name the line, row or element."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def documents(
     reader: Callable[[IO[bytes], str, str, Sequence[str]], Iterator[TextChunk]], content: bytes, column: str = "text"
 ) -> list[str]:
     found, held = [], ""
-    for piece in reader(io.BytesIO(content), "file", "label", [column]):
-        held += piece.text
-        if piece.last:
+    for chunk in reader(io.BytesIO(content), "file", "label", [column]):
+        held += chunk.text
+        if chunk.last:
             found.append(held)
             held = ""
     return found

@@ -1,4 +1,4 @@
-"""Sources: each kind yields its documents, twice the same, and says where the trouble is."""
+"""Sources: each kind yields its documents, the same ones twice, and errors say where."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def documents(*names: str | Path, **options: Any) -> list[str]:
         for _ in range(2):
             found, held = [], ""
             for source in sources:
-                for piece in source.read():
-                    held += piece.text
-                    if piece.last:
+                for chunk in source.read():
+                    held += chunk.text
+                    if chunk.last:
                         found.append(held)
                         held = ""
                 assert held == ""
@@ -48,7 +48,7 @@ def documents(*names: str | Path, **options: Any) -> list[str]:
 def origins(name: str | Path, **options: Any) -> list[DocumentOrigin]:
     """Where each document of a source comes from."""
     with open_sources([str(name)], SourceOptions(**options)) as (source,):
-        return [piece.origin for piece in source.read() if piece.last]
+        return [chunk.origin for chunk in source.read() if chunk.last]
 
 
 def json_lines(texts: list[str], column: str = "text") -> bytes:
@@ -60,7 +60,7 @@ def kind(name: str | Path) -> str:
         return source.kind
 
 
-def said(name: str | Path, **options: Any) -> str:
+def notes_of(name: str | Path, **options: Any) -> str:
     """The notes on a source that was read."""
     chosen = SourceOptions(**options)
     with open_sources([str(name)], chosen) as sources:
@@ -202,7 +202,7 @@ def test_parquet_is_a_document_a_row_under_any_name(tmp_path: Path, monkeypatch:
     assert documents("-", text_column=("body",)) == TEXTS * 50
 
 
-def test_a_folder_is_its_files_and_says_what_it_leaves_out(tmp_path: Path):
+def test_a_folder_is_its_files_and_lists_what_it_skips(tmp_path: Path):
     (tmp_path / "b.txt").write_text("b")
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "a.md.gz").write_bytes(gzip.compress(b"a"))
@@ -213,7 +213,7 @@ def test_a_folder_is_its_files_and_says_what_it_leaves_out(tmp_path: Path):
     assert origins(tmp_path) == [DocumentOrigin(f"{tmp_path.name}/{name}", row) for name, row in places]
     with open_sources([str(tmp_path)]) as (source,):
         assert (source.kind, source.skipped) == ("folder", ("1 .tex (0 kB)",))
-    assert "To read them too: --pattern '*.txt' --pattern '*.jsonl' --pattern '*.md.gz' --pattern '*.tex'" in said(
+    assert "To read them too: --pattern '*.txt' --pattern '*.jsonl' --pattern '*.md.gz' --pattern '*.tex'" in notes_of(
         tmp_path
     )
     with pytest.raises(DataError, match=r"has no file to read.*\*\.rs.*1 \.tex"):
@@ -224,7 +224,7 @@ def test_the_same_files_are_read_twice_though_others_come(tmp_path: Path):
     (tmp_path / "a.txt").write_text("a")
     with open_sources([str(tmp_path)]) as (source,):
         (tmp_path / "b.txt").write_text("b")
-        assert [piece.text for piece in source.read()] == ["a"]
+        assert [chunk.text for chunk in source.read()] == ["a"]
 
 
 def test_standard_input_is_one_document(monkeypatch: pytest.MonkeyPatch):
@@ -235,7 +235,7 @@ def test_standard_input_is_one_document(monkeypatch: pytest.MonkeyPatch):
     assert documents("-") == ["packed"]
 
 
-def test_standard_input_that_is_not_there_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_standard_input_that_is_missing_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     class Terminal(io.BytesIO):
         def isatty(self) -> bool:
             return True
@@ -289,18 +289,18 @@ def test_every_kind_of_source_is_split(tmp_path: Path, monkeypatch: pytest.Monke
     assert origins(tmp_path / "b.jsonl", **options) == [DocumentOrigin("b.jsonl", line) for line in (1, 1, 1, 2)]
 
 
-def test_separators_within_texts_are_counted_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_separators_within_texts_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     file = tmp_path / "a.txt"
     file.write_text("One.\n<|endoftext|>\nTwo.\n<|endoftext|>\n" * 10_000 + "</s>")
-    assert "<|endoftext|> occurs 20,000 times in the text" in said(file)
-    assert "</s> occurs 1 time" in said(file)
-    assert "--split-at '<|endoftext|>'" in said(file)
-    assert "endoftext" not in said(file, split_at="<|endoftext|>")
-    assert r"--split-at $'\n\n' has no effect" in said(file, split_at="\n\n")
+    assert "<|endoftext|> occurs 20,000 times in the text" in notes_of(file)
+    assert "</s> occurs 1 time" in notes_of(file)
+    assert "--split-at '<|endoftext|>'" in notes_of(file)
+    assert "endoftext" not in notes_of(file, split_at="<|endoftext|>")
+    assert r"--split-at $'\n\n' has no effect" in notes_of(file, split_at="\n\n")
     file.write_text("One. Two.")
-    assert said(file) == ""
-    assert "have no effect" in said(file, exclude=("*.md",))
-    assert all(sign.isascii() and " " not in sign for sign in SEPARATORS)  # no piece ends within one
+    assert notes_of(file) == ""
+    assert "have no effect" in notes_of(file, exclude=("*.md",))
+    assert all(sign.isascii() and " " not in sign for sign in SEPARATORS)  # no chunk ends within one
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_options_that_cannot_work(options: dict[str, Any], words: str):
         SourceOptions(**options)
 
 
-def test_options_are_kept_as_the_words_of_a_command():
+def test_options_become_arguments_of_a_command():
     chosen = SourceOptions(pattern=("*.a", "*.b"), split_lines=True, text_column=("body",), format="csv")
     assert (
         shlex.join(chosen.arguments())
@@ -334,7 +334,7 @@ def test_options_are_kept_as_the_words_of_a_command():
         *({"split_at": 1}, {"split_at": ""}, {"split_lines": 1}, {"text_column": "body"}),
     ],
 )
-def test_options_that_somebody_has_damaged_are_refused(content: dict[str, Any]):
+def test_damaged_options_are_refused(content: dict[str, Any]):
     with pytest.raises(ValueError, match=r"."):
         validate(SourceOptions, content)
 
@@ -411,11 +411,11 @@ def test_files_of_one_name_are_told_apart(tmp_path: Path):
             (tmp_path / folder / file).write_text(f"{folder} {file}")
     places = [tmp_path / "a" / "x.txt", tmp_path / "b" / "x.txt", tmp_path / "a" / "in", tmp_path / "b" / "in"]
     with open_sources(map(str, [*places, tmp_path / "a" / "in" / "y.txt"])) as sources:
-        names = [piece.origin.name for source in sources for piece in source.read()]
+        names = [chunk.origin.name for source in sources for chunk in source.read()]
     assert names == ["a/x.txt", "b/x.txt", "a/in/y.txt", "b/in/y.txt", "y.txt"]
 
 
-def test_standard_input_that_is_packed_and_cut_short_is_said_to_be(monkeypatch):
+def test_standard_input_that_is_compressed_and_cut_short_is_an_error(monkeypatch):
     for text in (b"Some text. " * 100, random.Random(0).randbytes(300_000).hex().encode()):  # at once, or later
         give(monkeypatch, gzip.compress(text)[:-9])
         with pytest.raises(DataError, match="Standard input cannot be read"):

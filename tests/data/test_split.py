@@ -1,4 +1,4 @@
-"""Which document goes where: copies out, whole documents to one side, and the share as near as they allow."""
+"""The split: duplicates are dropped, whole documents go to one split, and the share is as near as they allow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from minigpt.errors import DataError
 
 
 def source(texts: list[str], size: int = 10**6) -> Source:
-    """Texts as a source, in pieces of at most `size` characters."""
+    """Texts as a source, in chunks of at most `size` characters."""
 
     def read():
         for text in texts:
@@ -31,7 +31,7 @@ def corpus_of(texts: list[str]) -> Corpus:
 
 @given(texts=st.lists(st.text(st.sampled_from("ab \n"), max_size=4), max_size=30), size=st.integers(1, 5))
 @settings(max_examples=150, deadline=None)
-def test_copies_and_empty_documents_fall_out(texts: list[str], size: int):
+def test_duplicates_and_empty_documents_are_dropped(texts: list[str], size: int):
     corpus = read_corpus([source(texts[:10], size), source(texts[10:], size)], lambda done: None)
     full = [text for text in texts if text.strip()]
     kept = [text for text, keep in zip(texts, corpus.used, strict=True) if keep]
@@ -62,7 +62,7 @@ def test_the_choice_cannot_be_bettered_by_one_document_more(sizes: list[int], fr
     seed=st.integers(0, 9),
 )
 @settings(max_examples=100, deadline=None)
-def test_every_document_is_on_one_side(sizes: list[int], fraction: float, seed: int):
+def test_every_document_is_in_one_split(sizes: list[int], fraction: float, seed: int):
     texts = [f"{number:02d} " + "x" * size for number, size in enumerate(sizes)]
     corpus = corpus_of([*texts, texts[0]])
     assignment = assign_documents(corpus, fraction, seed)

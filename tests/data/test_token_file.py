@@ -29,14 +29,19 @@ def write(path: Path, ids: list[int], vocab_size: int = 50257) -> Path:
 @settings(max_examples=60, deadline=None)
 def test_what_was_written_is_read(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, vocab_size: int):
     ids = data.draw(st.lists(st.integers(0, vocab_size - 1), max_size=50))
-    path = write(tmp_path_factory.mktemp("shard") / "x.tokens", ids, vocab_size)
-    shard = TokenFile.open(path)
-    assert shard.tokens.tolist() == ids
-    assert shard.tokens.itemsize == (2 if vocab_size <= 65_536 else 4)
-    assert (shard.n_documents, shard.n_bytes, shard.vocab_size, shard.identity) == (3, 99, vocab_size, IDENTITY)
-    assert path.stat().st_size == HEADER_BYTES + len(ids) * shard.tokens.itemsize
-    assert shard.read(1, 4).tolist() == ids[1:4]
-    assert shard.read(0, 1000).tolist() == ids
+    path = write(tmp_path_factory.mktemp("token_file") / "x.tokens", ids, vocab_size)
+    opened = TokenFile.open(path)
+    assert opened.tokens.tolist() == ids
+    assert opened.tokens.itemsize == (2 if vocab_size <= 65_536 else 4)
+    assert (opened.n_documents, opened.n_bytes, opened.vocab_size, opened.identity) == (
+        3,
+        99,
+        vocab_size,
+        IDENTITY,
+    )
+    assert path.stat().st_size == HEADER_BYTES + len(ids) * opened.tokens.itemsize
+    assert opened.read(1, 4).tolist() == ids[1:4]
+    assert opened.read(0, 1000).tolist() == ids
 
 
 def test_the_layout_is_the_one_described(tmp_path: Path):
@@ -96,9 +101,9 @@ def test_a_missing_file_is_named(tmp_path: Path):
 
 
 def test_the_tokens_cannot_be_changed(tmp_path: Path):
-    shard = TokenFile.open(write(tmp_path / "x.tokens", [1, 2, 3]))
+    token_file = TokenFile.open(write(tmp_path / "x.tokens", [1, 2, 3]))
     with pytest.raises(ValueError, match="read-only"):
-        shard.tokens[0] = 5
+        token_file.tokens[0] = 5
 
 
 def test_an_id_outside_of_the_vocabulary_is_named_where_the_checksum_was_not_asked(tmp_path: Path):

@@ -22,7 +22,7 @@ CONTROLS = "\x1c\x1d!"  # white space to Python, letters of a word to the tokeni
 
 
 def learned(texts: list[str], size: int = 300) -> tuple[dict[str, int], list[str]]:
-    """The vocabulary, and what was said."""
+    """The vocabulary, and the notes."""
     notes: list[str] = []
     return json.loads(bpe_train.train(size, texts, notes.append))["model"]["vocab"], notes
 
@@ -36,18 +36,18 @@ def words(n: int, letters: str, seed: int = 0) -> str:
 def test_long_words_are_cut(monkeypatch: pytest.MonkeyPatch, letters: str):
     monkeypatch.setattr(bpe_train, "MAX_WORD", 100)
     text = words(5_000, letters)
-    pieces: list[str] = []
-    monkeypatch.setattr(bpe_train, "_train", lambda size, texts: pieces.extend(texts))
+    parts: list[str] = []
+    monkeypatch.setattr(bpe_train, "_train", lambda size, texts: parts.extend(texts))
     notes: list[str] = []
     bpe_train.train(300, ["a few words ", text, " and more"], notes.append)
-    assert "".join(pieces) == f"a few words {text} and more"
-    assert max(map(len, pieces)) == 100
+    assert "".join(parts) == f"a few words {text} and more"
+    assert max(map(len, parts)) == 100
     assert "Words of up to 5,000 characters are cut to 100 to learn" in notes[0]
 
 
 def test_ordinary_text_is_left_as_it_is(many_scripts: str):
-    pieces, notes = [*bpe_train._bounded([many_scripts, "x" * 1000, ""], str)], []
-    assert pieces == [many_scripts, "x" * 1000, ""]
+    parts, notes = [*bpe_train._bounded([many_scripts, "x" * 1000, ""], str)], []
+    assert parts == [many_scripts, "x" * 1000, ""]
     learned([many_scripts, "x" * 1000])
     assert notes == []
 
@@ -62,8 +62,8 @@ def test_text_without_words_counts_for_more(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(bpe_train, "MAX_BYTES", 16_000_000)
     texts = iter([words(1_000_000, "ACGT"), words(1_000_000, "ACGT"), "never read"])
     notes: list[str] = []
-    pieces = list(bpe_train._bounded(texts, notes.append))
-    assert sum(map(len, pieces)) == 1_000_000
+    parts = list(bpe_train._bounded(texts, notes.append))
+    assert sum(map(len, parts)) == 1_000_000
     assert notes[0] == "The vocabulary is learned from the first 1 MB of the training text."
     texts = iter(["some words " * 100_000] * 3)
     assert len(list(bpe_train._bounded(texts, notes.append))) == 3
@@ -161,8 +161,8 @@ def test_a_very_long_word_is_encoded_in_time(tokenizers: dict[str, Tokenizer], s
 
 
 def test_a_tokenizer_of_long_words_says_all_of_them():
-    said: list[str] = []
-    remember: Callable[[str], None] = said.append
+    notes: list[str] = []
+    remember: Callable[[str], None] = notes.append
     tokenizer = make_tokenizer("bpe:300", [words(50_000, "ACGT")], remember)
     assert tokenizer.decode(tokenizer.encode(words(9_000, "ACGT", 1))) == words(9_000, "ACGT", 1)
-    assert len(said) == 1
+    assert len(notes) == 1
