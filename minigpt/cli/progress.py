@@ -62,12 +62,11 @@ class Progress:
             return
         self._printed = now
         seconds = now - self._started
-        parts = [f"{done / 1e6:,.1f} million"] if self._in_bytes else []
         if total and done:
-            parts += [f"{done / total:.0%}"]
-            parts += [f"{seconds * (total - done) / done:.0f} s left"] if seconds > 1 else []
-        if parts:
-            say(f"{phase}: {', '.join(parts)}")
+            left = f", {seconds * (total - done) / done:.0f} s left" if seconds > 1 else ""
+            say(f"{phase}: {done / total:.0%}{left}")
+        elif self._in_bytes:
+            say(f"{phase}: {done / 1e6:,.1f} MB")
 
 
 @contextmanager

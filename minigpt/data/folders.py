@@ -21,7 +21,7 @@ from minigpt.data.opening import cannot_read, kind_of, opened
 from minigpt.errors import DataError
 from minigpt.sniff import FORMATS, HEAD_BYTES, RECORDS, advice, sniff
 from minigpt.source_options import SourceOptions
-from minigpt.text_utils import pluralize, shell_word
+from minigpt.text_utils import pluralize, shell_line, shell_word
 
 TEXT_SUFFIXES = (".txt", ".md", ".markdown", ".rst", ".text", ".jsonl", ".ndjson", ".parquet")
 READ_SUFFIXES = tuple(suffix + packed for suffix in TEXT_SUFFIXES for packed in ("", ".gz"))
@@ -136,7 +136,7 @@ def no_files(listing: FolderListing, options: SourceOptions) -> DataError:
     if bare := [pattern for pattern in options.pattern if not set(pattern) & set("*?[.")]:
         remedy = f"A pattern matches whole names: --pattern {shell_word(f'*.{bare[0]}')}"
     elif any(kind.startswith("excluded") for kind in listing.others):
-        remedy = "Exclude less: everything else in it is skipped."
+        remedy = f"Exclude less than {' '.join(shell_line(['--exclude', each]) for each in options.exclude)}."
     return DataError(f"The folder {listing.folder} has no file to read", got=got, remedy=remedy)
 
 
@@ -152,7 +152,7 @@ def _entries(folder: str, root: str) -> list[os.DirEntry[str]]:
 def or_excluded(error: DataError, path: str) -> DataError:
     """The same error for a file or folder inside a folder, which can be excluded."""
     option = f"--exclude {shell_word(glob.escape(os.path.basename(path)))}"
-    return DataError(error.what, got=error.got, remedy=f"{error.remedy} To skip it, also once converted: {option}")
+    return DataError(error.what, got=error.got, remedy=f"{error.remedy} To skip it, or after converting it: {option}")
 
 
 def _kind(entry: os.DirEntry[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import shlex
 import socket
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from minigpt.data import folders
-from minigpt.data.folders import MAX_GROUPS, list_folder, suffix_of
+from minigpt.data.folders import MAX_GROUPS, list_folder, no_files, suffix_of
 from minigpt.errors import DataError
 from minigpt.source_options import SourceOptions
 
@@ -106,6 +107,20 @@ def test_patterns_choose_by_name_and_by_path_whatever_the_case(tmp_path: Path):
     assert "1 excluded file" in skipped(tmp_path, pattern=("*.py",), exclude=("b.py",))
     assert "1 excluded folder" in skipped(tmp_path, exclude=("lib",))
     assert notes(tmp_path, exclude=("lib", "nowhere/*")).startswith("--exclude 'nowhere/*' matches nothing")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"pattern": ("txt",)}, r"nothing that matches txt, but 1 \.txt.*whole names: --pattern '\*\.txt'"),
+        ({"exclude": ("*",)}, r"1 excluded file.*Exclude less than --exclude '\*'"),
+        ({"pattern": ("*.py",)}, r"nothing that matches \*\.py.*Choose its files"),
+    ],
+)
+def test_a_folder_without_any_file_to_read_says_what_to_change(tmp_path: Path, options, words: str):
+    fill(tmp_path, a_txt="words")
+    chosen = SourceOptions(**options)
+    assert re.search(words, str(no_files(list_folder(str(tmp_path), chosen), chosen)))
 
 
 def test_hidden_files_and_folders_are_counted(tmp_path: Path):

@@ -341,3 +341,11 @@ def test_neither_torch_nor_the_extras_are_imported():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "none"
+
+
+def test_a_data_set_inside_its_source_folder_is_noted(tmp_path: Path):
+    for number, text in enumerate(STORIES[:12]):
+        (tmp_path / f"{number}.txt").write_bytes(text.encode())
+    card = prepare(str(tmp_path), tmp_path / "data", "byte", block_size=64)
+    assert any("data is inside the source folder" in note for note in card.notes)
+    assert prepare(str(tmp_path), tmp_path / "again", "byte", block_size=64).documents == 12

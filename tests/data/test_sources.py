@@ -177,7 +177,7 @@ def test_what_is_not_text_is_refused_with_the_command_that_helps(tmp_path: Path,
     with pytest.raises(DataError, match=words) as error:
         documents(tmp_path / name)
     assert "--exclude" not in str(error.value)
-    with pytest.raises(DataError, match=f"{words}.*To skip it, also once converted: --exclude {name}"):
+    with pytest.raises(DataError, match=f"{words}.*To skip it, or after converting it: --exclude {name}"):
         documents(tmp_path, pattern=("*",))
 
 
@@ -314,6 +314,12 @@ def test_separators_within_texts_are_counted(tmp_path: Path, monkeypatch: pytest
 def test_options_that_cannot_work(options: dict[str, Any], words: str):
     with pytest.raises(ConfigError, match=words):
         SourceOptions(**options)
+
+
+def test_a_wrong_format_is_named_with_the_right_one(tmp_path: Path):
+    (tmp_path / "a.jsonl").write_bytes(json_lines(["one", "two"]))
+    with pytest.raises(DataError, match=r"a\.jsonl looks like JSON lines: leave out --format csv"):
+        documents(tmp_path / "a.jsonl", format="csv")
 
 
 def test_options_become_arguments_of_a_command():
