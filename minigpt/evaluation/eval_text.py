@@ -117,7 +117,7 @@ def join(texts: Sequence[EvalText]) -> EvalText:
         leads=np.concatenate([text.leads for text in texts]),
         documents=np.concatenate([text.documents + start for text, start in zip(texts, ends, strict=False)]),
         names=[name for text in texts for name in text.names or ()] if named else None,
-        bytes_per_token=n_bytes / ends[-1],
+        bytes_per_token=float(n_bytes / ends[-1]),
     )
 
 
