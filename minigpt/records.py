@@ -68,8 +68,15 @@ class _Validation(_Where):
     best: bool
 
 
+class _Module(TypedDict):
+    module: str
+    grad_norm: NonNegative | None
+    weight_norm: NonNegative | None
+    update_ratio: NonNegative | None
+
+
 class _Health(_Where):
-    modules: list[Any]
+    modules: list[_Module]
 
 
 class _Note(_Where):

@@ -35,13 +35,14 @@ def test_only_what_is_kept_is_written_one_object_a_line(tmp_path):
 
 def test_what_json_cannot_say_is_null(tmp_path):
     file = tmp_path / "metrics.jsonl"
+    module = {"module": "h.0.mlp", "weight_norm": 1.0, "update_ratio": 0.1}
     MetricsFile(file)({**STEP, "loss": math.nan, "grad_norm": math.inf})
-    MetricsFile(file)({**STEP, "kind": "health", "modules": [{"module": "h.0.mlp", "grad_norm": math.nan}]})
+    MetricsFile(file)({**STEP, "kind": "health", "modules": [{**module, "grad_norm": math.nan}]})
     assert "NaN" not in file.read_text()
     step, health = read_metrics(file)
     assert step["loss"] is None
     assert step["grad_norm"] is None
-    assert health["modules"] == [{"module": "h.0.mlp", "grad_norm": None}]
+    assert health["modules"] == [{**module, "grad_norm": None}]
 
 
 def test_a_line_in_the_middle_that_is_no_record_is_named(tmp_path):

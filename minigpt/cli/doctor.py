@@ -21,10 +21,10 @@ def doctor_command(
     as_json: Annotated[bool, Parameter("--json", negative="")] = False,
     strict: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Say what is wrong with a run, in plain words, and the command that mends it.
+    """Find what is wrong with a run, and the command that fixes it.
 
-    Looks at losses, gradients, updates, units, speed and the data set; says whether the loss is normal beside a healthy
-    run's. Of a healthy run it says so and stops. Changes nothing. While a run is trained, the same checks are made.
+    Checks losses, gradients, updates, dead units, speed, checkpoints and the data set, and compares the loss with that
+    of a healthy run. Changes nothing. The same checks run during training.
 
     Examples:
 
@@ -35,13 +35,13 @@ def doctor_command(
     Parameters
     ----------
     run
-        Run folder of `minigpt train`, finished, stopped, or in training.
+        Run folder of `minigpt train`: finished, stopped, or in training.
     data
-        Where its data set is now, if it has moved.
+        Where the run's data set is now, if it has moved.
     as_json
         Print one JSON object instead of text.
     strict
-        End with exit code 1 if there is a problem; hints do not count.
+        Exit with code 1 if there is a problem; hints do not count.
     """
     from minigpt.cli.console import print_json
     from minigpt.doctor import diagnose, read_evidence
@@ -56,7 +56,7 @@ def doctor_command(
 
 
 def _show(evidence: Evidence, diagnosis: Diagnosis) -> None:
-    """Prints where the run stands, whether its loss is normal, and each finding in three lines."""
+    """Prints how far the run is, whether its loss is normal, and each finding in three lines."""
     from minigpt.cli.console import Console, styled
 
     console = Console()
@@ -64,7 +64,7 @@ def _show(evidence: Evidence, diagnosis: Diagnosis) -> None:
     def say(*parts: str | tuple[str, str]) -> None:
         console.print(styled(*parts))
 
-    say(f"{evidence.run}: {standing(evidence)}")
+    say(f"{evidence.run}: {progress_line(evidence)}")
     say(diagnosis.normality.text)
     colours = {"problem": "bold red", "hint": "bold yellow"}
     for finding in diagnosis.findings:
@@ -75,16 +75,16 @@ def _show(evidence: Evidence, diagnosis: Diagnosis) -> None:
         say(f"  {finding.explanation}")
         say(f"  {finding.fix}")
     if not diagnosis.findings:
-        say(("healthy", "bold green"), f": {diagnosis.made} checks found nothing to mend")
-    for line in diagnosis.not_checked():
+        say(("healthy", "bold green"), f": {diagnosis.checks_run} checks found no problem")
+    for line in diagnosis.skipped_lines():
         say(line)
 
 
-def standing(evidence: Evidence) -> str:
+def progress_line(evidence: Evidence) -> str:
     """Returns how far a run is, and its losses."""
     words = f"{evidence.last_step:,} of {pluralize(evidence.total_steps, 'step')}, epoch {evidence.epochs:.3g}"
     if evidence.ended_early:
-        words += f", ended by its patience of {pluralize(evidence.config.train.patience, 'validation')}"
+        words += f", stopped early after {pluralize(evidence.config.train.patience, 'validation')} without improvement"
     if evidence.validations:
         last = evidence.validations[-1]
         words += f"; training loss {last['train_loss']:.3f}, validation loss {last['val_loss']:.3f}"

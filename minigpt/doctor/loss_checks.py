@@ -1,4 +1,4 @@
-"""What the losses tell: a wrong beginning, standing still, overfitting, an end that came too early or not at all.
+"""What the losses tell: a wrong start, no progress, overfitting, an end that came too early or not at all.
 
 Each check is a pure function from the evidence to a finding, or None. Thresholds carry the reason for their value; the
 runs behind them are in docs/doctor.md.
@@ -7,309 +7,266 @@ runs behind them are in docs/doctor.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from statistics import fmean, stdev
 
-from minigpt.doctor.evidence import ORDERLY, Evidence
-from minigpt.doctor.finding import Finding
-from minigpt.doctor.references import higher_rate, lower_rate
+from minigpt.doctor.evidence import LONG_CONTEXT_GAIN, Evidence
+from minigpt.doctor.finding import Finding, hint, problem
+from minigpt.doctor.references import higher_lr, lower_lr
 from minigpt.records import REWOUND, SKIPPED_STEP, Record
 from minigpt.text_utils import pluralize
 
-FIRST_LOSS = 0.1
-"""The first loss may differ from ln(vocabulary) by this share: wide models begin up to 7 % above it."""
+INITIAL_SHARE = 0.1
+"""The initial loss may differ from ln(vocabulary) by this share: wide models begin up to 7 % above it."""
 
-FIRST_NATS, FIRST_BY_WIDTH = 0.3, 2e-4
-"""Or by so many nats, and so many for each number of the width: small vocabularies have a small logarithm."""
+INITIAL_NATS, NATS_BY_WIDTH = 0.3, 2e-4
+"""Or by these nats, and these for each dimension of the width: small vocabularies have a small logarithm."""
 
-STILL_STEPS = 100
-"""Steps behind the warm-up after which a loss must have moved."""
+PLATEAU_STEPS, PLATEAU_FALL = 100, 0.02
+"""Steps after the warm-up by which the loss must have fallen, and by which share of the initial one: healthy runs fell
+by 29 % and more, one at a hundredth of its rate by 3 %."""
 
-STILL_FALL = 0.02
-"""By this share of the first loss: healthy runs fell by 29 % and more, one at a hundredth of its rate by 3 %."""
+UNIGRAM_STEPS, UNIGRAM_NOISE = 500, 0.005
+"""Steps after which a model must have learned more than token frequencies, healthy ones do within 60; and how far below
+their loss, as a share of it, that begins."""
 
-PLATEAU_STEPS = 500
-"""Steps after which a model must have learned more than how often each token occurs: healthy ones do within 60."""
+OVERFIT, SUDDEN_OVERFIT = 0.01, 0.03
+"""A validation loss has risen if the last three are on average this share above the best, or the one or two after it
+are; all by half of that at least. Twice that while the rate is high, where losses vary by 2 %."""
 
-PLATEAU_NOISE = 0.005
-"""So little below the loss of counting tokens, as a share of it, nothing else has been learned."""
+MAX_DROPOUT = 0.3
 
-RISE, SUDDEN_RISE = 0.01, 0.03
-"""A validation loss has risen if the last three are on average this share above the best, or the one or two behind it
-are; all by half of that at least. Twice that while the rate is high, where it wavers by 2 %."""
+STEEP, STEEP_DECAYED = 0.03, 0.06
+"""Loss falls clearly if doubling the tokens lowers it by this share (a finished run of preset laptop had 2 %), and if
+the learning rate has come down, which itself lowers the loss."""
 
-MOST_DROPOUT = 0.3
+GAIN, MIN_EPOCHS, MIN_EPOCH_SHARE = 0.002, 3, 0.2
+"""Epochs do not pay if they are so many, and this share of all, and all together lower the validation loss by less than
+the first of these, as a share of it."""
 
-STEEP = 0.03
-"""Loss falls clearly if doubling the tokens lowers it by this share; a finished run of preset laptop had 2 %."""
-
-STEEP_AT_REST = 0.06
-"""The same where the learning rate has come down to its end, which itself lowers the loss."""
-
-PAYS, LEAST_EPOCHS, LEAST_SHARE = 0.002, 3, 0.2
-"""Epochs do not pay if they are so many, and this share of all, and lower the validation loss by less than the first of
-these, as a share of it, all together."""
-
-REPEATED = 4
+GOOD_EPOCHS = 4
 """Up to so many epochs are nearly as good as new text (Muennighoff et al. 2023)."""
 
-BAD_IN_A_ROW = 5
-"""So many bad steps end a run (minigpt/training/step_guard.py)."""
+MAX_NONFINITE = 5
+"""So many non-finite steps in a row end a run (minigpt/training/step_guard.py)."""
 
 
-def first_loss(evidence: Evidence) -> Finding | None:
-    """A model that knows nothing gives every token of the vocabulary the same chance: ln(vocabulary) nats."""
+def initial_loss(evidence: Evidence) -> Finding | None:
+    """An untrained model gives every token of the vocabulary the same probability: ln(vocabulary) nats."""
     first = evidence.steps[0]
     expected = math.log(evidence.config.model.vocab_size)
-    allowed = max(FIRST_LOSS * expected, FIRST_NATS + FIRST_BY_WIDTH * evidence.config.model.n_embd)
+    allowed = max(INITIAL_SHARE * expected, INITIAL_NATS + NATS_BY_WIDTH * evidence.config.model.n_embd)
     if evidence.origin or first["step"] != 1 or abs(first["loss"] - expected) <= allowed:
         return None
-    high = first["loss"] > expected
-    return Finding(
-        "first loss",
-        "problem",
-        f"The first loss was {first['loss']:.3f}; a model that knows nothing has ln(vocabulary) = {expected:.3f}.",
-        "The first weights are too large, or targets are not what the model predicts."
-        if high
+    return problem(
+        "initial loss",
+        f"The loss of the first step was {first['loss']:.3f}; an untrained model has ln(vocabulary) = {expected:.3f}.",
+        "The initial weights are too large, or the targets are not what the model predicts."
+        if first["loss"] > expected
         else "The model knows before it has learned: it can see its targets, or its weights are not new.",
-        "Look at what was changed in the initial weights (minigpt/model/gpt.py) and the targets "
-        f"(minigpt/data/batch_loader.py), and begin again: `{evidence.again('again')}`",
-        step=1,
-        epoch=first["epoch"],
+        "Check what was changed in the initialization (minigpt/model/gpt.py) and the targets "
+        f"(minigpt/data/batch_loader.py), then start again: {evidence.train_again('again')}",
+        first,
     )
 
 
-def not_moving(evidence: Evidence) -> Finding | None:
-    """A loss that stands where it began, or where counting tokens alone would bring it."""
+def plateau(evidence: Evidence) -> Finding | None:
+    """The loss stays where it began, or where token frequencies alone bring it."""
     last, steps = evidence.last_step, evidence.last_step - evidence.warmup_steps
     recent = evidence.loss(last - max(20, last // 10))
-    first = evidence.steps[0]
-    if evidence.origin or first["step"] != 1 or recent is None or steps < STILL_STEPS:
+    first, lr = evidence.steps[0], evidence.config.train.lr
+    if evidence.origin or first["step"] != 1 or recent is None or steps < PLATEAU_STEPS:
         return None
-    learned = evidence.unigram is not None and recent < 1.01 * evidence.unigram  # of few letters that is little
-    if first["loss"] - recent < STILL_FALL * first["loss"] and not learned:
-        return Finding(
-            "not moving",
-            "problem",
+    unigram = evidence.unigram_entropy
+    learned = unigram is not None and recent < 1.01 * unigram  # of few letters that is little
+    if first["loss"] - recent < PLATEAU_FALL * first["loss"] and not learned:
+        higher = evidence.train_again("higher-lr", "--train.lr", f"{higher_lr(evidence.config):g}")
+        return problem(
+            "loss plateau",
             f"The loss was {first['loss']:.3f} at the first step and is {recent:.3f} after {last:,}.",
             "The model does not learn: its weights hardly change, or the targets have nothing to do with the text.",
-            f"If the rate {evidence.config.train.lr:g} was meant to be higher: "
-            f"`{evidence.again('faster', '--train.lr', f'{higher_rate(evidence.config):g}')}`",
-            step=1,
-            epoch=first["epoch"],
+            f"If you meant the learning rate {lr:g} to be higher: {higher}",
+            first,
         )
-    middle = evidence.loss(0.4 * last, 0.6 * last)
-    counted = _worth_beating(evidence)
-    if counted is None or middle is None or steps < PLATEAU_STEPS or middle > 1.02 * recent:
+    bigram, middle = evidence.bigram_entropy, evidence.loss(0.4 * last, 0.6 * last)
+    if unigram is None or bigram is None or bigram >= (1 - LONG_CONTEXT_GAIN) * unigram:
         return None
-    lines = [line["loss"] for line in evidence.steps if line["step"] >= last - max(20, last // 10)]
-    error = stdev(lines) / math.sqrt(len(lines)) if len(lines) > 2 else 0.0
-    if recent < counted - max(PLATEAU_NOISE * counted, 2 * error):
+    if middle is None or steps < UNIGRAM_STEPS or middle > 1.02 * recent:
         return None
-    lower = lower_rate(evidence.config)
-    return Finding(
-        "not moving",
-        "problem",
-        f"The loss stands at {recent:.3f}; knowing how often each token occurs gives {counted:.3f}.",
-        "The model has learned to count tokens and nothing of their order. A learning rate that is too high does that.",
-        f"Train anew at a lower rate: `{evidence.again('slower', '--train.lr', f'{lower:g}')}`",
-        step=int(0.4 * last),
+    losses = [line["loss"] for line in evidence.steps if line["step"] >= last - max(20, last // 10)]
+    error = stdev(losses) / math.sqrt(len(losses)) if len(losses) > 2 else 0.0
+    if recent < unigram - max(UNIGRAM_NOISE * unigram, 2 * error):
+        return None
+    lower = evidence.train_again("lower-lr", "--train.lr", f"{lower_lr(evidence.config):g}")
+    return problem(
+        "loss plateau",
+        f"The loss stays at {recent:.3f}; knowing only how often each token occurs gives {unigram:.3f}.",
+        "The model has learned token frequencies and nothing about their order, often because the learning rate is "
+        "too high.",
+        f"Train again at a lower rate: {lower}",
+        {"step": int(0.4 * last)},
     )
 
 
-def _worth_beating(evidence: Evidence) -> float | None:
-    """Returns the loss of counting tokens, where the text's order tells more than that."""
-    counted, ordered = evidence.unigram, evidence.bigram
-    return counted if counted and ordered is not None and ordered < (1 - ORDERLY) * counted else None
-
-
-def bigram(evidence: Evidence) -> Finding | None:
-    """A model that predicts worse than counting which token follows which."""
-    if not evidence.finished or evidence.pairs is None or not evidence.validations:
+def worse_than_bigram(evidence: Evidence) -> Finding | None:
+    """The model predicts worse than a bigram model of the training text."""
+    if not evidence.finished or evidence.bigram_loss is None or not evidence.validations:
         return None
-    best = min(evidence.validations, key=lambda record: record["val_loss"])
-    if best["val_loss"] < evidence.pairs:
+    best = evidence.best_validation["val_loss"]
+    if best < evidence.bigram_loss:
         return None
-    by_heart = evidence.validations[-1]["train_loss"] < evidence.pairs
-    return Finding(
-        "bigram",
-        "problem",
-        f"The lowest validation loss is {best['val_loss']:.3f}; counting which token follows which in training "
-        f"gives {evidence.pairs:.3f}.",
-        "A table of counts predicts this text better than the model: it has not learned to read context yet.",
-        "It learns this text by heart instead: more text helps." if by_heart else _longer(evidence, 4),
+    memorized = evidence.validations[-1]["train_loss"] < evidence.bigram_loss
+    return problem(
+        "worse than bigram",
+        f"The lowest validation loss is {best:.3f}; that of a bigram model is {evidence.bigram_loss:.3f}.",
+        "A table of token pairs predicts this text better: the model has not learned to use its context yet.",
+        "It memorizes the training text instead: more text helps." if memorized else _longer(evidence, 4),
     )
 
 
 def overfitting(evidence: Evidence) -> Finding | None:
     """Validation loss rises while training loss falls."""
-    validations = evidence.validations
-    best = min(validations, key=lambda record: record["val_loss"])
-    behind = validations[validations.index(best) + 1 :][-3:]
-    if not behind:
+    best = evidence.best_validation
+    after = evidence.validations[evidence.validations.index(best) + 1 :][-3:]
+    if not after:
         return None
-    last = behind[-1]
-    high = not evidence.steps or evidence.steps[-1]["lr"] > 0.5 * evidence.config.train.lr
-    allowed = (RISE if len(behind) > 2 else SUDDEN_RISE) * (2 if high else 1) * best["val_loss"]
-    rises = [record["val_loss"] - best["val_loss"] for record in behind]
-    clearly = fmean(rises) > allowed and min(rises) > allowed / 2
-    if not clearly or last["epoch"] < 1.5 or last["train_loss"] >= best["train_loss"]:
-        return None  # nothing is learned by heart that was seen once
+    last = after[-1]
+    high_lr = not evidence.steps or evidence.steps[-1]["lr"] > 0.5 * evidence.config.train.lr
+    allowed = (OVERFIT if len(after) > 2 else SUDDEN_OVERFIT) * (2 if high_lr else 1) * best["val_loss"]
+    rises = [record["val_loss"] - best["val_loss"] for record in after]
+    clear = fmean(rises) > allowed and min(rises) > allowed / 2
+    if not clear or last["epoch"] < 1.5 or last["train_loss"] >= best["train_loss"]:
+        return None  # text that was seen once cannot be memorized
+    fixes = ["The best checkpoint is saved and used by default. More text helps most"]
+    if (dropout := evidence.config.model.dropout) < MAX_DROPOUT:
+        more = f"{min(MAX_DROPOUT, dropout + 0.1):g}"
+        fixes.append(f"more dropout: {evidence.train_again('dropout', '--model.dropout', more)}")
     epochs = max(1, round(best["epoch"]))
-    dropout = evidence.config.model.dropout
-    remedies = []
-    if dropout < MOST_DROPOUT:
-        more = f"{min(MOST_DROPOUT, dropout + 0.1):g}"
-        remedies.append(f"more dropout: `{evidence.again('dropout', '--model.dropout', more)}`")
     if epochs < evidence.total_steps / evidence.steps_per_epoch:
-        remedies.append(f"{pluralize(epochs, 'epoch')}, which is shorter: `{evidence.again('shorter', epochs=epochs)}`")
-    return Finding(
+        fixes.append(f"{pluralize(epochs, 'epoch')} only: {evidence.train_again('shorter', epochs=epochs)}")
+    return problem(
         "overfitting",
-        "problem",
         f"Validation loss was {best['val_loss']:.3f} at epoch {best['epoch']:g} and is {last['val_loss']:.3f} at "
         f"{last['epoch']:g}; training loss went from {best['train_loss']:.3f} to {last['train_loss']:.3f}.",
-        f"Since epoch {best['epoch']:g} the model learns the training text by heart: {rises[-1]:.3f} nats were lost.",
-        "; ".join(["The best checkpoint is kept, and used by itself. More text helps most", *remedies]),
-        step=best["step"],
-        epoch=best["epoch"],
+        f"Since epoch {best['epoch']:g} the model has been memorizing the training text, which cost {rises[-1]:.3f} "
+        "nats.",
+        "; ".join(fixes),
+        best,
     )
 
 
-def repetition(evidence: Evidence) -> Finding | None:
-    """Epochs that bring next to nothing, though nothing is lost by them either."""
+def diminishing_returns(evidence: Evidence) -> Finding | None:
+    """Epochs that bring next to nothing, though they do no harm either."""
     ends = [record for record in evidence.validations if float(record["epoch"]).is_integer()]
-    paying = _last_that_paid(ends)
-    if paying is None or ends[-1]["epoch"] <= REPEATED:
+    lowest = min((record["val_loss"] for record in ends), default=0.0)
+    paid = next((record for record in ends if record["val_loss"] * (1 - GAIN) < lowest), None)
+    if paid is None or ends[-1]["epoch"] <= GOOD_EPOCHS:
         return None
-    if ends[-1]["epoch"] - paying["epoch"] < max(LEAST_EPOCHS, LEAST_SHARE * ends[-1]["epoch"]):
-        return None
-    last, since = ends[-1], round(ends[-1]["epoch"] - paying["epoch"])
-    gained = paying["val_loss"] - last["val_loss"]
-    if gained < 0:
-        return None  # that is overfitting, or chance
-    return Finding(
-        "repetition",
-        "hint",
-        f"The {since} epochs since epoch {paying['epoch']:g} lowered the validation loss by {gained:.3f}, from "
-        f"{paying['val_loss']:.3f}.",
-        "The text has given what this model can take from it: beyond some 4 epochs repetition teaches little, beyond "
-        "16 next to nothing (Muennighoff et al. 2023).",
-        f"More text helps. The same sooner: `{evidence.again('shorter', epochs=round(paying['epoch']))}`",
-        step=paying["step"],
-        epoch=paying["epoch"],
+    epochs, gained = ends[-1]["epoch"] - paid["epoch"], paid["val_loss"] - ends[-1]["val_loss"]
+    if epochs < max(MIN_EPOCHS, MIN_EPOCH_SHARE * ends[-1]["epoch"]) or gained < 0:
+        return None  # a loss that rises is overfitting, or chance
+    return hint(
+        "diminishing returns",
+        f"The {round(epochs)} epochs since epoch {paid['epoch']:g} lowered the validation loss by {gained:.3f}, from "
+        f"{paid['val_loss']:.3f}.",
+        "The model has learned what it can from this text: beyond about 4 epochs repetition teaches little, beyond 16 "
+        "next to nothing (Muennighoff et al. 2023).",
+        f"More text helps. The same result sooner: {evidence.train_again('shorter', epochs=round(paid['epoch']))}",
+        paid,
     )
 
 
-def _last_that_paid(ends: Sequence[Record]) -> Record | None:
-    """Returns the first epoch behind which all that was gained, together, is next to nothing."""
-    lowest = min((record["val_loss"] for record in ends), default=0.0)
-    return next((record for record in ends if record["val_loss"] * (1 - PAYS) < lowest), None)
-
-
-def too_early(evidence: Evidence) -> Finding | None:
+def ended_too_early(evidence: Evidence) -> Finding | None:
     """Validation loss still falls when the run ends."""
     if evidence.last_step < evidence.total_steps:
         return None
-    last = evidence.validations[-1]
-    before = next((r for r in reversed(evidence.validations) if last["tokens"] > 1.2 * r["tokens"]), None)
+    last, earlier = evidence.validations[-1], evidence.validations[::-1]
+    before = next((record for record in earlier if last["tokens"] > 1.2 * record["tokens"]), None)
     if before is None:
         return None
-    fall = _fall(before, last)
-    decayed = evidence.decayed
-    if fall < (STEEP_AT_REST if decayed else STEEP) * last["val_loss"]:
+    fall, decayed = _fall(before, last), evidence.decayed
+    if fall < (STEEP_DECAYED if decayed else STEEP) * last["val_loss"]:
         return None
-    half = next((r for r in reversed(evidence.validations) if last["tokens"] >= 2 * r["tokens"]), before)
-    promise = min(fall, _fall(half, last))  # the end of a schedule falls steeper than what comes after it
-    return Finding(
+    half = next((record for record in earlier if last["tokens"] >= 2 * record["tokens"]), before)
+    promise = min(fall, _fall(half, last))  # the end of a schedule falls more steeply than what comes after it
+    return hint(
         "ended too early",
-        "hint",
         f"Validation loss was still falling at the end: from {before['val_loss']:.3f} at epoch {before['epoch']:g} to "
         f"{last['val_loss']:.3f} at {last['epoch']:g}.",
-        f"As many steps again may bring up to {promise:.2f}"
-        + ("; the learning rate has come to its end, so it takes a new run." if decayed else "."),
+        f"Twice as many steps may lower it by up to {promise:.2f}"
+        + ("; the learning rate has already decayed, so that takes a new run." if decayed else "."),
         _longer(evidence, 2),
-        step=last["step"],
-        epoch=last["epoch"],
+        last,
     )
 
 
 def _longer(evidence: Evidence, times: int) -> str:
-    """Returns how to train for so many times the steps: on, or anew where the rate has come to its end."""
+    """Returns how to train for so many times the steps: on, or anew where the rate has decayed."""
     train = evidence.config.train
     length = ("--steps", str(times * evidence.total_steps)) if train.steps else ("--epochs", str(times * train.epochs))
     if evidence.decayed:
-        return f"Train anew, longer: `{evidence.again('longer', *length)}`"
-    return f"Go on with it: `{evidence.resumed(*length)}`"
+        return f"Train a longer run: {evidence.train_again('longer', *length)}"
+    return f"Continue it: {evidence.resume(*length)}"
 
 
 def _fall(before: Record, last: Record) -> float:
-    """Returns by how much the validation loss fell from one to another, for each doubling of the tokens."""
+    """Returns by how much the validation loss fell from one record to another, for each doubling of the tokens."""
     return float((before["val_loss"] - last["val_loss"]) / math.log2(last["tokens"] / before["tokens"]))
 
 
 def stopped(evidence: Evidence) -> Finding | None:
-    """A run that did not come to its end, and that nobody is training."""
+    """The run did not reach its end, and nobody is training it."""
     if evidence.running or evidence.finished:
         return None
-    return Finding(
+    return hint(
         "stopped",
-        "hint",
         f"The run has taken {evidence.last_step:,} of {pluralize(evidence.total_steps, 'step')}.",
-        "It was stopped before its end, and can go on from where it stands.",
-        f"Go on with it: `{evidence.resumed()}`",
-        step=evidence.last_step,
-        epoch=evidence.epochs,
+        "It was stopped before its end and can be resumed.",
+        f"Continue it: {evidence.resume()}",
+        {"step": evidence.last_step, "epoch": evidence.epochs},
     )
 
 
 def diverged(evidence: Evidence) -> Finding | None:
-    """Bad steps in a row that have ended the run."""
+    """Non-finite steps in a row have ended the run."""
     bad = {note["step"]: note for note in evidence.notes if SKIPPED_STEP in note["text"]}
-    first = bad.get(evidence.last_step - BAD_IN_A_ROW + 1)
+    first = bad.get(evidence.last_step - MAX_NONFINITE + 1)
     if evidence.running or first is None or not bad.keys() >= set(range(first["step"], evidence.last_step + 1)):
         return None
-    return Finding(
+    return problem(
         "diverged",
-        "problem",
-        f"The last {BAD_IN_A_ROW} steps had no finite loss or gradient, and the run ended itself.",
-        _grown_too_large(evidence) + " To go on would take the same steps again.",
+        f"The last {MAX_NONFINITE} steps had no finite loss or gradient, which ended the run.",
+        f"{_overflow(evidence)} Resuming would take the same steps again.",
         _finite_again(evidence),
-        step=first["step"],
-        epoch=first["epoch"],
+        first,
     )
 
 
-def bad_steps(evidence: Evidence) -> Finding | None:
+def nonfinite_steps(evidence: Evidence) -> Finding | None:
     """Steps without a finite loss or gradient. (A few in a row end the run by themselves.)"""
-    gone = [note for note in evidence.notes if note["text"].startswith(REWOUND)]  # and what it was for
-    bad = [note for note in evidence.notes if SKIPPED_STEP in note["text"]] or gone
-    if not bad:
+    rewinds = [note for note in evidence.notes if note["text"].startswith(REWOUND)]
+    bad = [note for note in evidence.notes if SKIPPED_STEP in note["text"]]
+    if not (bad or rewinds):
         return None
-    return Finding(
-        "bad steps",
-        "problem",
-        f"{pluralize(len(bad), 'step')} had no finite loss or gradient, the first one {bad[0]['step']:,}."
-        if bad is not gone
-        else f"Several steps in a row had no finite loss or gradient, {pluralize(len(gone), 'time')}: the run "
-        f"{gone[0]['text'].split(',')[0]}.",
-        _grown_too_large(evidence),
-        _finite_again(evidence),
-        step=bad[0]["step"],
-        epoch=bad[0]["epoch"],
-    )
+    if bad:
+        observation = f"{pluralize(len(bad), 'step')} had no finite loss or gradient, first step {bad[0]['step']:,}."
+    else:  # a rewind drops the records of what it was for
+        observation = f"Several steps in a row had no finite loss or gradient, {pluralize(len(rewinds), 'time')}: the "
+        observation += f"run {rewinds[0]['text'].split(',')[0]}."
+    return problem("non-finite steps", observation, _overflow(evidence), _finite_again(evidence), (bad or rewinds)[0])
 
 
-def _in_half(evidence: Evidence) -> bool:
+def _is_half(evidence: Evidence) -> bool:
     return evidence.environment.get("precision") == "float16"
 
 
-def _grown_too_large(evidence: Evidence) -> str:
-    why = " for float16." if _in_half(evidence) else ": the learning rate is too high, or a weight is broken."
-    return f"Numbers grew too large{why}"
+def _overflow(evidence: Evidence) -> str:
+    if _is_half(evidence):
+        return "Numbers grew too large for float16."
+    return "Numbers grew too large: the learning rate is too high, or a weight is broken."
 
 
 def _finite_again(evidence: Evidence) -> str:
-    if _in_half(evidence):
-        return f"Train anew in float32: `{evidence.again('again', '--machine.precision', 'float32')}`"
-    lower = lower_rate(evidence.config)
-    return f"Train anew at a lower rate: `{evidence.again('again', '--train.lr', f'{lower:g}')}`"
+    if _is_half(evidence):
+        return f"Train again in float32: {evidence.train_again('float32', '--machine.precision', 'float32')}"
+    lower = evidence.train_again("lower-lr", "--train.lr", f"{lower_lr(evidence.config):g}")
+    return f"Train again at a lower rate: {lower}"

@@ -1,8 +1,8 @@
 """Reference curves: the loss that a healthy run of a preset has at each point, made by real runs.
 
-references.json beside this file holds them, a few dozen points each; `benchmarks/reference_curves.py` makes it. A point
-is the tokens trained on, the training loss there (the mean over the steps within 5 % of it) and the validation loss if
-it was measured there. Whether a run's loss is normal is answered in reference_check.py.
+references.json holds them, a few dozen points each; `benchmarks/reference_curves.py` makes it. A point is the tokens
+trained on, the training loss there (the mean over the steps within 5 % of it) and the validation loss if it was
+measured there. Comparing a run with them is the job of reference_check.py.
 """
 
 from __future__ import annotations
@@ -18,25 +18,21 @@ import numpy as np
 
 from minigpt.atomic import write_file
 from minigpt.config import Config, preset_names, resolve
-from minigpt.data.dataset import Fingerprint
-from minigpt.data.dataset_card import DatasetCard
-from minigpt.errors import MiniGPTError, RunError
-from minigpt.intervals import Intervals
-from minigpt.records import read_metrics
-from minigpt.runs.folder import RunFolder
+from minigpt.errors import RunError
+from minigpt.runs.snapshot import RunSnapshot
 from minigpt.text_utils import shell_line
 
 FILE = Path(__file__).with_name("references.json")
 
 POINTS = 48
-"""So many points of a curve, evenly spaced in the logarithm of the tokens, beside the validations."""
+"""Points of a curve, evenly spaced in the logarithm of the tokens, besides the validations."""
 
 NEAR = 0.05
-"""Steps within this share of a point's tokens count for it, and points closer than this are one."""
+"""Steps within this share of a point's tokens count towards it, and points closer than this are merged."""
 
-NEAR_PRESET, NEAR_OPTIMIZER = 3.0, 10.0
-"""A rate is far from the one that a preset was measured with beyond this factor; with another model, beyond the second:
-ten times the rate of preset laptop did no harm."""
+PRESET_FACTOR, OPTIMIZER_FACTOR = 3.0, 10.0
+"""A learning rate is far from its preset's beyond the first factor; from that of another model's preset, beyond the
+second: ten times the rate of preset laptop did no harm."""
 
 Point = tuple[int, float, float | None]
 
@@ -46,16 +42,16 @@ class Reference:
     """A healthy run's curve.
 
     Attributes:
-        preset: whose settings it was trained with, whole.
+        preset: the preset it was trained with, unchanged.
         corpus: the text's name.
-        sha256, train_tokens: the training split's, which tell this text and tokenizer from any other.
-        text_bytes: of both splits, which tell this text where another tokenizer or split made the tokens.
+        sha256, train_tokens: of the training split; they identify text and tokenizer.
+        text_bytes: of both splits; they identify the text where tokenizer or split differ.
         tokenizer: what made the tokens.
         bytes_per_token: of the validation split.
-        machine: what it ran on, for people.
-        command: how it was made, for people.
+        machine: what it ran on, in words.
+        command: how it was made.
         steps, total_steps: how far it went, and how long its schedule is.
-        seed: decided its weights and order.
+        seed: of its weights and order.
         points: tokens trained on, training loss, validation loss or None; losses in nats a token.
     """
 
@@ -74,16 +70,16 @@ class Reference:
     points: tuple[Point, ...]
 
     def train_loss(self, tokens: float) -> float | None:
-        """Returns the training loss after so many tokens; None outside of the curve."""
+        """Returns the training loss after a number of tokens; None outside the curve."""
         return _between([(point[0], point[1]) for point in self.points], tokens)
 
     def val_loss(self, tokens: float) -> float | None:
-        """Returns the validation loss after so many tokens; None outside of the curve."""
+        """Returns the validation loss after a number of tokens; None outside the curve."""
         return _between([(point[0], point[2]) for point in self.points if point[2] is not None], tokens)
 
 
 def _between(points: Sequence[tuple[int, float]], tokens: float) -> float | None:
-    """Returns the loss at `tokens` on straight lines over the logarithm of the tokens."""
+    """Interpolates the loss linearly in the logarithm of the tokens."""
     if not points or not points[0][0] <= tokens <= points[-1][0]:
         return None
     places, losses = zip(*points, strict=True)
@@ -91,7 +87,7 @@ def _between(points: Sequence[tuple[int, float]], tokens: float) -> float | None
 
 
 def read_references(file: Path = FILE) -> list[Reference]:
-    """Returns the reference curves that are there."""
+    """Returns the reference curves in a file; none if it does not exist."""
     if not file.exists():
         return []
     entries = json.loads(file.read_text("utf-8"))
@@ -99,65 +95,65 @@ def read_references(file: Path = FILE) -> list[Reference]:
 
 
 def write_references(references: Sequence[Reference], file: Path = FILE) -> None:
-    """Writes the reference curves, in an order that does not depend on when they were made."""
+    """Writes the reference curves, sorted."""
     lines = [json.dumps(asdict(reference)) for reference in sorted(references, key=lambda r: (r.preset, r.corpus))]
     write_file(file, "[\n" + ",\n".join(lines) + "\n]\n")
 
 
 def preset_of(config: Config) -> str | None:
-    """Returns the preset whose model and training these settings are, but for length, seed and vocabulary."""
+    """Returns the preset with these settings, ignoring length, seed and vocabulary."""
     return next((name for name in preset_names() if not differences(config, name)), None)
 
 
 def nearest_preset(config: Config) -> str | None:
-    """Returns the preset whose settings these are but for length, seed, vocabulary and learning rate."""
+    """Returns the preset with these settings, ignoring length, seed, vocabulary and learning rate."""
     return next((name for name in preset_names() if differences(config, name).keys() <= {"train.lr"}), None)
 
 
 def differences(config: Config, preset: str) -> dict[str, tuple[Any, Any]]:
-    """Returns the settings on which the loss depends and that are not a preset's: their values, and the preset's."""
-    own, usual = _decisive(config), _decisive(resolve(preset))
-    return {name: (own[name], usual[name]) for name in own if own[name] != usual[name]}
+    """Returns the settings that affect the loss and differ from a preset's: own value, preset's value."""
+    own, theirs = _loss_settings(config), _loss_settings(resolve(preset))
+    return {name: (own[name], theirs[name]) for name in own if own[name] != theirs[name]}
 
 
-def usual_rate(config: Config) -> float | None:
+def preset_lr(config: Config) -> float | None:
     """Returns the learning rate of the nearest preset, if there is one."""
     name = nearest_preset(config)
     return resolve(name).train.lr if name else None
 
 
-def lower_rate(config: Config) -> float:
-    """Returns the rate to try where one is too high: the usual one from far above it, else a third."""
-    lr, (usual, near) = config.train.lr, _known_rate(config)
+def lower_lr(config: Config) -> float:
+    """Returns the learning rate to try if one is too high: the preset's from far above it, else a third."""
+    lr, (usual, near) = config.train.lr, _known_lr(config)
     return usual if lr > near * usual else _two_digits(lr / 3)
 
 
-def higher_rate(config: Config) -> float:
-    """Returns the rate to try where one is too low: the usual one from far below it, else ten times as much."""
-    lr, (usual, near) = config.train.lr, _known_rate(config)
+def higher_lr(config: Config) -> float:
+    """Returns the learning rate to try if one is too low: the preset's from far below it, else ten times as much."""
+    lr, (usual, near) = config.train.lr, _known_lr(config)
     return usual if near * lr < usual else _two_digits(10 * lr)
 
 
-def _known_rate(config: Config) -> tuple[float, float]:
-    """Returns the rate of the nearest preset, or of one with the same optimizer, and how near to it is not far."""
-    usual = usual_rate(config)
+def _known_lr(config: Config) -> tuple[float, float]:
+    """Returns the rate of the nearest preset, or of one with the same optimizer, and the factor that is far from it."""
+    usual = preset_lr(config)
     if usual is not None:
-        return usual, NEAR_PRESET
-    presets = map(resolve, preset_names())
-    return min(preset.train.lr for preset in presets if preset.optimizer.name == config.optimizer.name), NEAR_OPTIMIZER
+        return usual, PRESET_FACTOR
+    alike = [preset for preset in map(resolve, preset_names()) if preset.optimizer.name == config.optimizer.name]
+    return min(preset.train.lr for preset in alike), OPTIMIZER_FACTOR
 
 
 def _two_digits(rate: float) -> float:
-    """Returns a rate that a person would type."""
+    """Rounds a rate to what a person would type."""
     return float(f"{rate:.2g}")
 
 
-def _decisive(config: Config) -> dict[str, Any]:
-    """Returns the settings on which the loss at each step depends, by their dotted names."""
+def _loss_settings(config: Config) -> dict[str, Any]:
+    """Returns the settings that affect the loss at each step, by their dotted names."""
     groups = config.to_dict()
     del groups["model"]["vocab_size"]
     groups["train"] = {name: groups["train"][name] for name in ("batch_size", "lr", "grad_clip")}
-    del groups["schedule"]["max_warmup_ratio"]  # it cuts the warm-up of runs that are shorter than any reference
+    del groups["schedule"]["max_warmup_ratio"]  # only shortens the warm-up of runs shorter than any reference
     del groups["machine"]
     return {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
 
@@ -167,17 +163,17 @@ def collect(run: Path | str, corpus: str) -> Reference:
 
     Raises:
         RunError: if the run cannot be read, has other settings than every preset, began with another run's weights,
-            or has not yet ten lines of metrics.
+            or has fewer than ten step records.
     """
-    folder = RunFolder.open(run)
-    config, data, environment = folder.config(), folder.data(), folder.environment()
-    steps = read_metrics(folder.metrics_file, "step")
+    snapshot = RunSnapshot.read(run)
+    snapshot.check()
+    config, data, environment, steps = snapshot.config, snapshot.data, snapshot.environment, snapshot.steps
     preset = preset_of(config)
-    if preset is None or folder.origin() or len(steps) < 10:
+    if preset is None or snapshot.origin or len(steps) < 10:
         raise RunError(
-            "The run can be no reference",
-            got=folder.path,
-            remedy="It must be trained from scratch with a preset's settings, for at least ten lines of metrics.",
+            "The run cannot be a reference",
+            got=snapshot.folder.path,
+            remedy="Train one from scratch with a preset's settings, for at least ten step records.",
         )
     train, val = data["splits"]["train"], data["splits"]["val"]
     return Reference(
@@ -190,34 +186,31 @@ def collect(run: Path | str, corpus: str) -> Reference:
         bytes_per_token=round(val["text_bytes"] / val["tokens"], 4),
         machine=f"{environment['processor']}, {environment['threads']} threads, {environment['precision']}, "
         f"torch {environment['torch']}, Mini-GPT {environment['minigpt']}",
-        command=_command(config, data, preset, corpus),
+        command=_command(snapshot, preset, corpus),
         steps=steps[-1]["step"],
-        total_steps=Intervals(config, train["tokens"], val["tokens"]).total_steps,
+        total_steps=snapshot.total_steps or 0,
         seed=config.train.seed,
-        points=tuple(_points(steps, read_metrics(folder.metrics_file, "validation"))),
+        points=tuple(_points(steps, snapshot.validations)),
     )
 
 
-def _command(config: Config, data: Fingerprint, preset: str, corpus: str) -> str:
-    """Returns the commands that make such a run, for whoever has the text in the folder they are called in."""
-    sources, prepared = [corpus], ["--tokenizer", data["tokenizer"]["spec"]]
-    try:
-        report = DatasetCard.load(Path(data["folder"]))
-    except MiniGPTError:
-        pass  # the data set is gone: its usual options, then
-    else:
-        sources = [Path(source).name if Path(source).exists() else source for source in report.sources]
-        for option, value, usual in (
-            ("--val-fraction", report.val_fraction or 0.1, 0.1),
-            ("--split-by", report.split_by, "document"),
-            ("--seed", report.seed, 0),
+def _command(snapshot: RunSnapshot, preset: str, corpus: str) -> str:
+    """Returns the commands that make such a run, given the text in the current folder."""
+    config, card = snapshot.config, snapshot.dataset_card
+    sources, prepared = [corpus], ["--tokenizer", snapshot.data["tokenizer"]["spec"]]
+    if card:
+        sources = [Path(source).name if Path(source).exists() else source for source in card.sources]
+        for option, value, default in (
+            ("--val-fraction", card.val_fraction or 0.1, 0.1),
+            ("--split-by", card.split_by, "document"),
+            ("--seed", card.seed, 0),
         ):
-            prepared += [] if value == usual else [option, str(value)]
-        prepared += ["--val", *report.val_sources] if report.val_sources else []
-    trained, usual_length = ["--preset", preset], resolve(preset).train
+            prepared += [] if value == default else [option, str(value)]
+        prepared += ["--val", *card.val_sources] if card.val_sources else []
+    trained, defaults = ["--preset", preset], resolve(preset).train
     for option, name in (("--steps", "steps"), ("--epochs", "epochs"), ("--train.seed", "seed")):
         value = getattr(config.train, name)
-        trained += [] if value in (None, getattr(usual_length, name)) else [option, str(value)]
+        trained += [] if value in (None, getattr(defaults, name)) else [option, str(value)]
     return " && ".join(
         [
             shell_line(["minigpt", "prepare", *sources, *prepared, "--out", f"data/{corpus}"]),
@@ -227,7 +220,7 @@ def _command(config: Config, data: Fingerprint, preset: str, corpus: str) -> str
 
 
 def add(reference: Reference, file: Path = FILE) -> None:
-    """Puts a reference into the file, in the place of the one of the same preset, corpus and tokenizer."""
+    """Adds a reference to the file, replacing that of the same preset, corpus and tokenizer."""
     others = [
         other
         for other in read_references(file)
@@ -237,7 +230,7 @@ def add(reference: Reference, file: Path = FILE) -> None:
 
 
 def _points(steps: Sequence[dict[str, Any]], validations: Sequence[dict[str, Any]]) -> Iterator[Point]:
-    """Yields a run's points: each validation that is not too near the one before, and a grid between them."""
+    """Yields a run's points: each validation that is not too near the next, and a grid between them."""
     known = [(record["tokens"], record["loss"]) for record in steps if record["loss"] is not None]
     tokens, losses = np.array([k[0] for k in known], float), np.array([k[1] for k in known], float)
     measured: dict[int, float] = {}
@@ -251,7 +244,7 @@ def _points(steps: Sequence[dict[str, Any]], validations: Sequence[dict[str, Any
         if all(abs(math.log(place / other)) > NEAR for other in measured):
             places.add(place)
     for place in sorted(places):
-        # a validation at the very end stands a little behind the last line of metrics
+        # a validation at the very end is a little after the last step record
         around = np.abs(np.log(tokens / place)) <= NEAR
         if around.any():
             val = measured.get(place)

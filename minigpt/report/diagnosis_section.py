@@ -20,8 +20,8 @@ def _diagnosis(run: RunFacts, found: Diagnosis) -> dict[str, Any]:
     return {
         "label": run.label,
         "normality": run.shortened(found.normality.text),
-        "checks_run": found.made,
-        "skipped": [run.shortened(f"{line[0].upper()}{line[1:]}.") for line in found.not_checked()],
+        "checks_run": found.checks_run,
+        "skipped": [run.shortened(f"{line[0].upper()}{line[1:]}.") for line in found.skipped_lines()],
         "findings": [
             {
                 "severity": one.severity,

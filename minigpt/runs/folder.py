@@ -254,7 +254,7 @@ class RunFolder:
         found = Path(place or own)
         if not is_dir(found):
             raise DataError(
-                "The run's data set is not there" if not place else "There is no such data set",
+                "The run's data set is not there" if not place else "No such data set",
                 got=found,
                 remedy="If it has moved, name it with --data."
                 if not place

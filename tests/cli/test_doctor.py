@@ -38,7 +38,7 @@ def test_a_sick_run_gets_findings_and_remedies_that_run(call, sick_run):
 def test_its_remedy_is_carried_out(call, sick_run):
     out = json.loads(call("doctor", sick_run, "--json")[1])
     finding = next(finding for finding in out["findings"] if finding["check"] == "learning rate too high")
-    assert finding["fix"] == "Train anew at a lower rate"
+    assert finding["fix"] == "Train again at a lower rate"
     words = shlex.split(finding["command"])[1:]
     code, _, _ = call(*words)
     assert code == 0
@@ -71,9 +71,9 @@ def test_old_moved_and_damaged_runs(call, run_folder, data_folder, tmp_path):
     facts = json.loads((run / "data.json").read_text())
     (run / "data.json").write_text(json.dumps({**facts, "folder": str(tmp_path / "gone")}))
     out = call("doctor", run)[1]
-    assert "without looks inside (--train.health-every): learning rate too low" in out
-    assert "data set is not at hand" in out
-    assert "data set is not at hand" not in call("doctor", run, "--data", data_folder)[1]
+    assert "no health records; --train.health-every sets how often it is probed: learning rate too low" in out
+    assert "data set is not available" in out
+    assert "data set is not available" not in call("doctor", run, "--data", data_folder)[1]
     metrics.write_text("")
     assert "has no records of its steps" in call("doctor", run)[1]
     code, _, err = call("doctor", tmp_path / "nowhere")

@@ -10,7 +10,7 @@ import pytest
 
 from minigpt.config import preset_names, resolve
 from minigpt.doctor import references
-from minigpt.doctor.references import add, collect, nearest_preset, preset_of, read_references, usual_rate
+from minigpt.doctor.references import add, collect, nearest_preset, preset_lr, preset_of, read_references
 from minigpt.errors import RunError
 from minigpt.records import read_metrics
 
@@ -37,14 +37,14 @@ def test_presets_are_known_by_their_settings():
         assert preset_of(resolve(name, overrides=own_warmup)) == name
         other = resolve(name, overrides={"train.lr": 0.123})
         assert (preset_of(other), nearest_preset(other)) == (None, name)
-        assert usual_rate(other) == resolve(name).train.lr
+        assert preset_lr(other) == resolve(name).train.lr
         assert nearest_preset(resolve(name, overrides={"model.n_layer": 9})) is None
 
 
 def test_a_curve_follows_its_run(run_folder, tmp_path, monkeypatch):
-    with pytest.raises(RunError, match="no reference"):
+    with pytest.raises(RunError, match="cannot be a reference"):
         collect(run_folder, "stories")
-    monkeypatch.setattr(references, "_decisive", lambda config: {})  # any settings are a preset's
+    monkeypatch.setattr(references, "_loss_settings", lambda config: {})  # any settings are a preset's
     reference = collect(run_folder, "stories")
     steps, validations = (read_metrics(run_folder / "metrics.jsonl", kind) for kind in ("step", "validation"))
     assert reference.points[0][:2] == (steps[0]["tokens"], pytest.approx(steps[0]["loss"], abs=1e-4))
@@ -69,6 +69,6 @@ def test_the_script_prepares_trains_stops_in_time_and_goes_on(text, tmp_path, mo
     run = tmp_path / "runs" / "shakespeare-text"
     assert script.progress(run)[1] is False
     assert [record["step"] for record in read_metrics(run / "metrics.jsonl", "step")] == [1]
-    assert "can be no reference" in capsys.readouterr().out  # one step is no curve
+    assert "cannot be a reference" in capsys.readouterr().out  # one step is no curve
     script.main(words)
     assert f"{run}: done" in capsys.readouterr().out

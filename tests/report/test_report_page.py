@@ -129,7 +129,7 @@ def test_a_stranger_names_parts_and_groups(run, read):
     def nasty(record):
         if record["kind"] == "health":
             record["modules"][0]["module"] = NASTY
-            record["modules"] += [{"module": "\ud800", "grad_norm": 1.0}, "no part"]
+            record["modules"].append({**record["modules"][0], "module": "\ud800"})
         return record
 
     rewrite(run, nasty)

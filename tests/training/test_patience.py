@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from minigpt.cli.console import Console
-from minigpt.cli.doctor import standing
+from minigpt.cli.doctor import progress_line
 from minigpt.cli.train_view import TrainView
 from minigpt.doctor import diagnose, read_evidence
 from minigpt.evaluation.loss import SplitLoss
@@ -139,7 +139,9 @@ def test_with_a_new_length_it_waits_anew_also_after_a_crash(data_folder, tmp_pat
 def test_the_doctor_knows_that_it_ended_by_itself(data_folder, tmp_path):
     train(data_folder, tmp_path / "run", patient(3))
     evidence = read_evidence(tmp_path / "run")
-    assert "20 of 40 steps, epoch 0.488, ended by its patience of 3 validations" in standing(evidence)
+    assert "20 of 40 steps, epoch 0.488, stopped early after 3 validations without improvement" in progress_line(
+        evidence
+    )
     assert not {"stopped", "ended too early"} & {finding.check for finding in diagnose(evidence).findings}
     assert evidence.finished
     answers = iter([False, True])

@@ -206,7 +206,7 @@ def test_a_first_loss_far_from_ln_of_the_vocabulary_is_said(data_folder, tmp_pat
     with torch.no_grad():
         training.model.wte.weight.mul_(100)
     training.run()
-    assert "first loss" in [record["finding"].check for record in records if record["kind"] == "finding"]
+    assert "initial loss" in [record["finding"].check for record in records if record["kind"] == "finding"]
 
 
 def test_a_healthy_run_has_no_notes(run_folder):

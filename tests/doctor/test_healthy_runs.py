@@ -24,8 +24,8 @@ def test_of_each_preset_in_small_nothing_is_said(treat, preset):
     assert patient.said == []
     diagnosis = patient.diagnosis()
     assert [finding.observation for finding in diagnosis.findings] == []
-    assert diagnosis.left_out == {}
-    assert diagnosis.made >= 20
+    assert diagnosis.skipped == {}
+    assert diagnosis.checks_run >= 20
 
 
 def test_single_sequences_with_a_line_each(treat):

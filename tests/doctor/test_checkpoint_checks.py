@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from minigpt.cli.doctor import standing
+from minigpt.cli.doctor import progress_line
 from minigpt.doctor import diagnose, read_evidence
 from minigpt.runs.folder import RunFolder
 
@@ -28,7 +28,7 @@ def damage(folder):
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
 
-def test_whole_checkpoints_are_nothing_to_mend(run):
+def test_intact_checkpoints_are_not_a_finding(run):
     assert not {"no checkpoint", "damaged checkpoint", "no metrics"} & set(found(run))
 
 
@@ -50,7 +50,7 @@ def test_a_run_that_was_killed_before_its_first_step(run):
         assert found(run) == {}  # it may just begin
     (finding,) = found(run).values()
     assert (finding.check, finding.severity) == ("nothing saved", "problem")
-    assert finding.observation == "The run never took a step of its 60; nobody is training it."
+    assert finding.observation == "The run took none of its 60 steps, and nobody is training it."
     assert finding.command == f"minigpt resume {run.path}"
     run.origin_file.write_text(json.dumps({"kind": "run", "folder": "elsewhere", "checkpoint": "step-000000001"}))
     assert "--init-from elsewhere" in found(run)["nothing saved"].command  # resume needs what it began with
@@ -63,7 +63,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint(run):
     run.metrics_file.write_text("".join(json.dumps(record) + "\n" for record in kept))
     (finding,) = found(run).values()
     assert finding.check == "nothing saved"
-    assert "has taken 1 step and saved none" in finding.observation
+    assert "took 1 step and saved none" in finding.observation
     assert finding.command == f"minigpt resume {run.path}"
 
 
@@ -107,8 +107,8 @@ def test_steps_behind_the_last_line_count(run):
     run.metrics_file.write_text("".join(line + "\n" for line in kept))
     evidence = read_evidence(run.path)
     assert evidence.last_step == 60
-    assert "60 of 60 steps" in standing(evidence)
-    assert "not yet validated" in standing(evidence)
+    assert "60 of 60 steps" in progress_line(evidence)
+    assert "not yet validated" in progress_line(evidence)
 
 
 @pytest.mark.parametrize("empty", [True, False])
@@ -116,15 +116,15 @@ def test_metrics_that_are_lost(run, empty):
     run.metrics_file.write_text("") if empty else run.metrics_file.unlink()
     evidence = read_evidence(run.path)
     diagnosis = diagnose(evidence)
-    assert "60 of 60 steps" in standing(evidence)
+    assert "60 of 60 steps" in progress_line(evidence)
     assert "no metrics" in [finding.check for finding in diagnosis.findings]
-    assert "no records of the loss" in diagnosis.normality.text
-    assert len(diagnosis.not_checked()) == 1
-    assert "without looks" not in diagnosis.not_checked()[0]
+    assert "no records of its loss" in diagnosis.normality.text
+    assert len(diagnosis.skipped_lines()) == 1
+    assert "health records" not in diagnosis.skipped_lines()[0]
 
 
 def test_as_plain_values_a_remedy_is_words_and_a_command(run):
     shutil.rmtree(run.checkpoints)
     finding = found(run)["no checkpoint"].to_dict()
-    assert finding["fix"] == "Restore its checkpoints folder from a copy. Without one, begin again"
+    assert finding["fix"] == "Restore its checkpoints folder from a copy. Without one, start again"
     assert finding["command"] == f"minigpt resume {run.path}"

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from minigpt.doctor import Evidence, diagnose
-from minigpt.doctor.inner_checks import exploding
-from minigpt.doctor.machine_checks import out_of_memory
+from minigpt.doctor.health_checks import exploding_gradient
+from minigpt.doctor.speed_checks import out_of_memory
 from minigpt.model.accounting import flops_per_token
 
 
@@ -74,24 +74,6 @@ def test_memory_that_ran_out(evidence, batch, rows, parts, tmp_path):
     assert f"--train.grad-accum-steps {batch}`" in finding.fix
 
 
-def test_a_machine_that_is_busy_with_something_else(evidence):
-    plan = {"steps": 60, "step_seconds": 1 / 60, "how": "measured here"}
-    evidence.plan = plan
-    evidence.steps = [
-        {**line, "tokens_per_second": 60 * 256 / 4, "seconds": 10.0 * number}
-        for number, line in enumerate(evidence.steps)
-    ]
-    assert found(evidence) == {"slow"}
-    for other in ({"step_seconds": 3 / 60}, {"how": "reckoned"}, {"how": None}):
-        evidence.plan = {**plan, **other}
-        assert found(evidence) == set()
-    evidence.plan = plan
-    evidence.notes.append(
-        {"kind": "note", "step": 30, "epoch": 0.1, "text": "resumed in another environment, so not bit for bit"}
-    )
-    assert found(evidence) == set()
-
-
 def test_short_runs_are_not_judged_by_the_clock(evidence):
     sick = on_gpu(evidence, flops=0.02, device_util=0.3, data_wait_ratio=0.6)
     sick.steps = [{**line, "seconds": 1.0} for line in sick.steps]
@@ -99,13 +81,16 @@ def test_short_runs_are_not_judged_by_the_clock(evidence):
 
 
 def test_what_is_missing_silences_its_checks(evidence):
-    evidence.health, evidence.report, evidence.unigram = [], None, None
-    evidence.absent = {"health": "nobody looked", "report": "it is away"}
+    evidence.health, evidence.card, evidence.unigram_entropy = [], None, None
+    evidence.missing = {"health": "nobody looked", "card": "it is away"}
     diagnosis = diagnose(evidence)
-    assert diagnosis.left_out["vanishing gradient"] == "nobody looked"
-    assert [name for name, why in diagnosis.left_out.items() if why == "it is away"] == ["overlap", "vocabulary"]
-    assert "not checked, since it is away: overlap, vocabulary" in diagnosis.not_checked()
-    assert exploding(evidence) is None
+    assert diagnosis.skipped["vanishing gradient"] == "nobody looked"
+    assert [name for name, why in diagnosis.skipped.items() if why == "it is away"] == [
+        "contamination",
+        "unused vocabulary",
+    ]
+    assert "skipped, because it is away: contamination, unused vocabulary" in diagnosis.skipped_lines()
+    assert exploding_gradient(evidence) is None
 
 
 def test_a_run_that_went_back_tells_each_step_once(evidence):

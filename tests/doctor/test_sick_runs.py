@@ -13,7 +13,7 @@ import torch
 
 from minigpt.config import resolve
 from minigpt.data import Batch, prepare
-from minigpt.doctor import diagnose, loss_checks, machine_checks, read_evidence, references
+from minigpt.doctor import diagnose, loss_checks, read_evidence, references, speed_checks
 from minigpt.doctor.references import collect
 from minigpt.records import read_metrics
 from minigpt.training.api import resume
@@ -26,8 +26,8 @@ def test_a_first_loss_too_high(treat):
             training.model.wte.weight.mul_(100)
 
     patient = treat(before=enlarge, train__steps=1)
-    assert patient.live == ["first loss"]
-    finding = patient.found["first loss"]
+    assert patient.live == ["initial loss"]
+    finding = patient.found["initial loss"]
     assert finding.severity == "problem"
     assert "too large" in finding.explanation
     assert "ln(vocabulary) = 3.135" in finding.observation
@@ -44,13 +44,13 @@ def test_a_first_loss_too_low(treat):
             training.model.wte.weight.mul_(20)
 
     patient = treat(before=leak, train__steps=1)
-    assert "see its targets" in patient.found["first loss"].explanation
+    assert "see its targets" in patient.found["initial loss"].explanation
 
 
 def test_a_loss_that_does_not_move(treat):
     patient = treat(train__lr=1e-9, train__steps=120, train__health_every=0)
-    assert "not moving" in patient.live
-    finding = patient.found["not moving"]
+    assert "loss plateau" in patient.live
+    finding = patient.found["loss plateau"]
     assert finding.severity == "problem"
     assert "--train.lr 0.0005" in finding.fix
 
@@ -62,10 +62,10 @@ def test_a_loss_that_stands_where_counting_brings_it(treat, monkeypatch):
         batch, chance = training.batches.batch, np.random.default_rng(0)
         training.batches.batch = lambda step: Batch(batch(step).x, chance.permuted(batch(step).y, axis=1))
 
-    monkeypatch.setattr(loss_checks, "PLATEAU_STEPS", 150)
+    monkeypatch.setattr(loss_checks, "UNIGRAM_STEPS", 150)
     patient = treat(before=shuffle, train__lr=1e-2, train__steps=200, model__n_layer=1)
-    assert "not moving" in patient.live
-    assert "how often each token occurs" in patient.found["not moving"].observation
+    assert "loss plateau" in patient.live
+    assert "how often each token occurs" in patient.found["loss plateau"].observation
 
 
 @pytest.mark.parametrize("preset", ["seed", "laptop"])
@@ -74,7 +74,7 @@ def test_a_learning_rate_far_too_high(treat, preset):
     assert patient.live == ["learning rate too high"]
     assert list(patient.found) == ["learning rate too high"]
     finding = patient.found["learning rate too high"]
-    assert "times their first size" in finding.observation
+    assert "times their initial size" in finding.observation
     assert f"--train.lr {resolve(preset).train.lr:g}`" in finding.fix
 
 
@@ -91,7 +91,7 @@ def test_a_loss_that_rises_again(treat):
 def test_a_learning_rate_far_too_low(treat):
     patient = treat(train__lr=1e-6, train__steps=120)
     assert "learning rate too low" in patient.live
-    assert "not moving" not in patient.found
+    assert "loss plateau" not in patient.found
     assert "--train.lr 0.0005" in patient.found["learning rate too low"].fix
 
 
@@ -100,7 +100,7 @@ def test_overfitting(treat, little_data):
         on=little_data, preset="laptop", train__lr=2e-2, train__epochs=20, model__n_embd=64, train__batch_size=4
     )
     assert "overfitting" in patient.live
-    assert "repetition" not in patient.found
+    assert "diminishing returns" not in patient.found
     finding = patient.found["overfitting"]
     best = min(patient.validations, key=lambda record: record["val_loss"])
     assert (finding.epoch, finding.step) == (best["epoch"], best["step"])
@@ -114,9 +114,9 @@ def test_epochs_that_bring_nothing_more(treat, tmp_path):
     (tmp_path / "text.txt").write_text("".join(random.Random(1).choices("abcdefghik", k=16_000)), encoding="utf-8")
     prepare([str(tmp_path / "text.txt")], tmp_path / "random", tokenizer="char")
     patient = treat(on=tmp_path / "random", train__lr=3e-3, train__epochs=7, model__n_layer=1, model__n_embd=16)
-    assert list(patient.found) == ["repetition", "small validation"]
-    assert patient.found["repetition"].severity == "hint"
-    assert "--epochs" in patient.found["repetition"].fix
+    assert list(patient.found) == ["diminishing returns", "small validation"]
+    assert patient.found["diminishing returns"].severity == "hint"
+    assert "--epochs" in patient.found["diminishing returns"].fix
 
 
 def test_an_end_that_comes_too_early(treat):
@@ -156,7 +156,7 @@ def test_a_gradient_that_explodes(treat):
     assert "exploding gradient" in patient.live
     finding = patient.found["exploding gradient"]
     assert 150 < finding.step <= 160
-    assert "Most of it is that of" in finding.observation
+    assert "has the largest" in finding.observation
 
 
 def test_dead_units(treat):
@@ -186,8 +186,8 @@ def test_steps_without_a_finite_gradient(treat):
             bias[0] = float("nan") if training.state.step == 10 else 0.0
 
     patient = treat(after_step=break_once, train__lr=1e-2, train__steps=30)
-    assert "bad steps" in patient.live
-    assert patient.found["bad steps"].step == 11
+    assert "non-finite steps" in patient.live
+    assert patient.found["non-finite steps"].step == 11
 
 
 def test_a_run_that_diverges_at_once_has_one_cause(treat):
@@ -214,7 +214,7 @@ def test_bad_steps_that_end_a_run_have_one_cause(treat, save_every):
     assert patient.live == []
     (finding,) = patient.diagnosis().findings
     assert (finding.check, finding.step) == ("diverged", 11)
-    assert finding.observation == "The last 5 steps had no finite loss or gradient, and the run ended itself."
+    assert finding.observation == "The last 5 steps had no finite loss or gradient, which ended the run."
     assert finding.command.startswith("minigpt train")
     assert finding.command.endswith("--train.lr 0.0005")
 
@@ -233,20 +233,20 @@ def test_a_validation_split_that_stands_in_training(treat, tmp_path):
         file.write_text(file.read_text("utf-8")[:100] + same, encoding="utf-8")  # not equal, but nearly
     prepare([str(folder)], tmp_path / "data", tokenizer="char", block_size=32)
     patient = treat(on=tmp_path / "data", train__steps=20)
-    assert "overlap" in patient.live
-    assert patient.found["overlap"].severity == "problem"
+    assert "contamination" in patient.live
+    assert patient.found["contamination"].severity == "problem"
 
 
 def test_a_vocabulary_that_is_hardly_used(treat, text, tmp_path):
     prepare([str(text)], tmp_path / "data", tokenizer="gpt2", block_size=32)
     patient = treat(on=tmp_path / "data", train__steps=2)
-    assert "vocabulary" in patient.live
-    assert "of 50,257 tokens" in patient.found["vocabulary"].observation.lower()
-    assert "--tokenizer bpe:4096" in patient.found["vocabulary"].fix
+    assert "unused vocabulary" in patient.live
+    assert "of the 50,257 tokens" in patient.found["unused vocabulary"].observation.lower()
+    assert "--tokenizer bpe:4096" in patient.found["unused vocabulary"].fix
 
 
 def test_a_loader_that_is_slow(treat, monkeypatch):
-    monkeypatch.setattr(machine_checks, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(speed_checks, "MIN_SECONDS", 0.0)
 
     def slow_down(training):
         batch = training.batches.batch
@@ -260,7 +260,7 @@ def test_a_loader_that_is_slow(treat, monkeypatch):
 def test_a_loss_higher_than_the_references(treat, monkeypatch):
     """Another seed is normal, and a hundredth of the rate is not."""
     monkeypatch.setattr(
-        references, "_decisive", lambda config: {"train.lr": config.train.lr}
+        references, "_loss_settings", lambda config: {"train.lr": config.train.lr}
     )  # any model is preset deep's
     options = {"train__lr": 1e-3, "train__steps": 80}
     reference = collect(treat(name="reference", **options).run, "letters")
@@ -283,15 +283,15 @@ def test_nothing_is_said_twice_when_a_run_is_resumed(treat, data):
 
 
 def test_a_check_that_fails_ends_no_run(treat, monkeypatch):
-    monkeypatch.setattr(machine_checks, "_lines", lambda evidence: 1 / 0)
+    monkeypatch.setattr(speed_checks, "_lines", lambda evidence: 1 / 0)
     patient = treat(train__lr=1e-2, train__steps=120)
     assert sorted(text for text in patient.texts if "doctor" in text) == [
-        f"the doctor leaves out a check that failed, {name}: ZeroDivisionError: division by zero"
-        for name in ("data-bound", "launch-bound", "memory-bound", "slow")
+        f"the doctor's check '{name}' failed and is skipped from here on: ZeroDivisionError: division by zero"
+        for name in ("data-bound", "launch-bound", "memory-bound")
     ]
     diagnosis = patient.diagnosis()
-    assert diagnosis.left_out["data-bound"] == "it failed (ZeroDivisionError: division by zero)"
-    assert diagnosis.not_checked()[-1].endswith("division by zero): data-bound, launch-bound, memory-bound, slow")
+    assert diagnosis.skipped["data-bound"] == "it failed (ZeroDivisionError: division by zero)"
+    assert diagnosis.skipped_lines()[-1].endswith("division by zero): data-bound, launch-bound, memory-bound")
 
 
 @pytest.mark.parametrize("number", [math.nan, None])
@@ -303,4 +303,4 @@ def test_a_look_with_a_norm_that_is_no_number_counts_for_nothing(treat, number):
         file.write(json.dumps(record) + "\n")
     evidence = read_evidence(patient.run)
     assert len(evidence.health) == 3
-    assert diagnose(evidence).made >= 20
+    assert diagnose(evidence).checks_run >= 20
