@@ -5,13 +5,14 @@ Not here: what is drawn (training/loss_plot.py, evaluation/eval_plots.py, report
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unicodedata import east_asian_width
+
+import numpy as np
 
 from minigpt.atomic import replacing
 from minigpt.text_utils import escape_control
@@ -143,21 +144,16 @@ def downsample(
         log_x, log_y: whether an axis is logarithmic: points at or below 0 are dropped.
         limit: how many points.
     """
-    points = [
-        (a, b)
-        for a, b in zip(x, y, strict=True)
-        if math.isfinite(a) and math.isfinite(b) and (a > 0 or not log_x) and (b > 0 or not log_y)
-    ]
-    if len(points) > limit:
-        across = [math.log(a) if log_x else a for a, _ in points]
-        left, right = min(across), max(across)
+    across, up = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    drawn = np.isfinite(across) & np.isfinite(up) & ((across > 0) | (not log_x)) & ((up > 0) | (not log_y))
+    across, up = across[drawn], up[drawn]
+    if len(across) > limit:
+        position = np.log(across) if log_x else across
+        left, right = position.min(), position.max()
         count = limit // 2 - 1
-        kept = {0, len(points) - 1}
-        stretches: dict[int, list[int]] = {}
-        for index, position in enumerate(across):
-            number = int((position - left) / (right - left) * count) if right > left else 0
-            stretches.setdefault(min(number, count - 1), []).append(index)
-        for indices in stretches.values():
-            kept |= {end(indices, key=lambda index: points[index][1]) for end in (min, max)}
-        points = [points[index] for index in sorted(kept)]
-    return [a for a, _ in points], [b for _, b in points]
+        stretch = ((position - left) / max(right - left, 1e-300) * count).astype(np.int64).clip(max=count - 1)
+        order = np.lexsort((up, stretch))  # by stretch, and within each by value
+        ends = np.flatnonzero(np.diff(stretch[order])) + 1
+        kept = np.unique(np.concatenate([order[[0, *ends]], order[[*(ends - 1), -1]], [0, len(across) - 1]]))
+        across, up = across[kept], up[kept]
+    return across.tolist(), up.tolist()

@@ -1,6 +1,6 @@
-"""What is known of runs, as plain values, and whether it may be compared.
+"""What is known of runs, as plain values, and whether runs can be compared.
 
-Not here: where it comes from (collect.py), and what is made of it (the files of pictures and sections).
+Not here: where it comes from (collect.py), and how it is shown (plots.py and the sections).
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class RunFacts(RunSnapshot):
     """What is known of one run.
 
     Attributes:
-        label: what the report calls it; no other run of the report has this name.
-        prepared: how the data set was made, if it is at hand.
-        evaluation: the figures; None if nothing was measured.
-        unseen: whether they are of the validation split that was kept out of the run's training.
+        label: its name in the report; no other run of the report has the same.
+        prepared: the card of its data set, if available.
+        evaluation: its metrics; None if it was not evaluated.
+        unseen: whether they are of the validation split held out from the run's training.
         sampled: the samples, with their metrics.
-        diagnosis: what the doctor says; None if it says nothing of such a run.
+        diagnosis: the doctor's; None if there is none.
         missing: what is not in the report, as sentences.
-        places: paths that the report does not tell, and what stands for each in a command: `RUN`, `DATA`, `TEXT`.
+        places: paths that the report does not reveal, and the placeholder of each: `RUN`, `DATA`, `TEXT`.
     """
 
     label: str
@@ -49,7 +49,7 @@ class RunFacts(RunSnapshot):
 
     @property
     def parameters(self) -> int:
-        """How many numbers were trained."""
+        """The number of parameters."""
         return parameter_count(self.config.model)
 
     @property
@@ -59,17 +59,17 @@ class RunFacts(RunSnapshot):
 
     @property
     def step(self) -> int:
-        """The step that the figures are of; the last one if nothing was measured."""
+        """The step that was evaluated, or else the last one."""
         return self.evaluation.step if self.evaluation else self.last_step
 
     @property
     def seen(self) -> Mapping[str, float]:
-        """The `epoch`, `tokens` and `seconds` behind that step, as far as they are known."""
+        """The `epoch`, `tokens` and `seconds` at that step, as far as known."""
         found = {name: self.at(name, self.step) for name in ("epoch", "tokens", "seconds")}
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def at(self, name: str, step: int) -> float:
-        """Returns a value of the records at a step, between two of them on the straight line; NaN if none has it."""
+        """Returns a value of the records at a step, interpolated; NaN if none has it."""
         points = {record["step"]: value for record in self.records if math.isfinite(value := number(record.get(name)))}
         steps = sorted(points)
         return float(np.interp(step, [0, *steps], [0, *(points[one] for one in steps)])) if steps else math.nan
@@ -83,7 +83,7 @@ class RunFacts(RunSnapshot):
 
     @property
     def bits_per_nat(self) -> float:
-        """Bits per byte of the validation text for each nat per token; NaN where nobody knows."""
+        """Bits per byte of the validation text for each nat per token; NaN if unknown."""
         for record in self.validations:
             loss, bits = number(record.get("val_loss")), number(record.get("val_bits_per_byte"))
             if math.isfinite(loss) and math.isfinite(bits) and loss > 0:
@@ -91,9 +91,9 @@ class RunFacts(RunSnapshot):
         return math.nan
 
     def shortened(self, text: str) -> str:
-        """Returns a sentence without the folders of this run: a report is made to be shown to others.
+        """Returns a sentence without the folders of this run, since reports are shown to others.
 
-        Commands between backticks name what stands for a path; elsewhere it is its last part.
+        Commands between backticks get placeholders; elsewhere a path becomes its last part.
         """
         parts = text.split("`")
         for place, part in enumerate(parts):
@@ -106,33 +106,33 @@ class RunFacts(RunSnapshot):
 
 
 def one_tokenizer(runs: Sequence[RunFacts]) -> bool:
-    """Whether runs cut their text alike."""
+    """Whether runs have the same tokenizer."""
     return len({run.tokenizer.get("identity") for run in runs}) == 1
 
 
 def same_text(runs: Sequence[RunFacts]) -> bool:
-    """Whether runs were validated on the same text, those that were; between tokenizers, as far as its length tells."""
+    """Whether runs were validated on the same text; across tokenizers, judged by its length."""
     which = "sha256" if one_tokenizer(runs) else "text_bytes"
     return len({split.get(which) for run in runs if (split := run.data["splits"].get("val"))}) <= 1
 
 
 def comparable(runs: Sequence[RunFacts]) -> bool:
-    """Whether the losses of runs may be compared: one tokenizer, one validation text."""
+    """Whether the losses of runs can be compared: same tokenizer, same validation text."""
     return one_tokenizer(runs) and same_text(runs)
 
 
 def measured_alike(runs: Sequence[RunFacts]) -> bool:
-    """Whether what was measured now is of the same tokens in all runs that were measured, two at least."""
+    """Whether at least two runs were evaluated, all on the same tokens."""
     found = [run.evaluation.metrics for run in runs if run.evaluation]
     texts = {(one.bytes_per_token, *(document.tokens for document in one.by_document)) for one in found}
     return len(found) > 1 and len(texts) == 1
 
 
 def _with_placeholders(command: str, places: Mapping[str, str]) -> str:
-    """Returns a command with what stands for its paths, also where they only begin a word (`runs/first-slower`)."""
+    """Returns a command with placeholders for its paths, also at the start of a word (`runs/first-slower`)."""
     try:
         words = words_of(command)
-    except ValueError:  # it is no command
+    except ValueError:  # not a command
         return command
     for place, word in enumerate(words):
         for path in sorted(places, key=len, reverse=True):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from minigpt.text_utils import pluralize
 
 MISSING = "–"
 
 
-def format_number(value: float, form: str = "{:,.3f}") -> str:
-    """Returns a number in a form, or a dash if it is not finite."""
-    return form.format(value) if math.isfinite(value) else MISSING
+def format_number(value: float, form: str | Callable[[float], str] = "{:,.3f}") -> str:
+    """Returns a number as a format string or a function writes it, or a dash if it is not finite."""
+    if not math.isfinite(value):
+        return MISSING
+    return form(value) if callable(form) else form.format(value)
 
 
 def amount(value: float) -> str:

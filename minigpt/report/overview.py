@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from minigpt.evaluation.eval_tables import format_interval
@@ -133,22 +132,17 @@ def data_name(run: RunFacts) -> str:
 
 def _tiles(run: RunFacts) -> list[tuple[str, str, str]]:
     """Returns the most important numbers: name, value, unit."""
+    measured, best = run.evaluation and run.evaluation.metrics, run.best or {}
+    loss, perplexity = (number(best.get(name)) for name in ("val_loss", "val_perplexity"))
+    if measured:
+        loss, perplexity = measured.loss.value, measured.perplexity.value
     tiles = []
-    meaning = "as uncertain as a guess among that many"
-    if run.evaluation:
-        found = run.evaluation.metrics
-        tiles += [
-            ("loss", f"{found.loss.value:.3f}", "nats per token"),
-            ("perplexity", f"{found.perplexity.value:,.1f}", meaning),
-            ("bits per byte", f"{found.bits_per_byte.value:.3f}", "of text"),
-        ]
-    elif run.best:
-        loss, perplexity = (number(run.best.get(which)) for which in ("val_loss", "val_perplexity"))
-        tiles += [
-            ("validation loss", f"{loss:.3f}", "nats per token"),
-            ("perplexity", f"{perplexity:,.1f}", meaning),
-        ]
-    tiles.append(("parameters", amount(run.parameters), "trained numbers"))
+    if measured or best:
+        tiles.append(("loss" if measured else "validation loss", f"{loss:.3f}", "nats per token"))
+        tiles.append(("perplexity", f"{perplexity:,.1f}", "as uncertain as a guess among that many"))
+    if measured:
+        tiles.append(("bits per byte", f"{measured.bits_per_byte.value:.3f}", "of text"))
+    tiles.append(("parameters", amount(run.parameters), "in the model"))
     if "tokens" in run.seen:
         tiles.append(("tokens seen", amount(run.seen["tokens"]), "in training"))
     if "seconds" in run.seen:
@@ -167,17 +161,17 @@ ESTIMATES = (
 
 def _compare(runs: Sequence[RunFacts]) -> dict[str, Any]:
     """Returns the metrics of several runs; measured on one text, also their differences and which is best."""
-    rows: list[tuple[str, list[Cell]]] = [
-        (title, [Cell(form(number(values(run)))) for run in runs])
-        for title, form, values in (
-            ("parameters", amount, lambda run: run.parameters),
-            ("tokens seen", amount, lambda run: run.seen.get("tokens")),
-            ("epochs", "{:.2f}", lambda run: run.seen.get("epoch")),
-            ("training time", duration, lambda run: run.seen.get("seconds")),
-            ("steps", "{:,.0f}", lambda run: run.step),
-            ("lowest validation loss in training", "{:.4f}", lambda run: (run.best or {}).get("val_loss")),
-        )
-        for form in [form if callable(form) else lambda value, form=form: format_number(value, form)]
+
+    def row(title: str, form: str | Callable[[float], str], values: Iterable[Any]) -> tuple[str, list[Cell]]:
+        return title, [Cell(format_number(number(value), form)) for value in values]
+
+    rows = [
+        row("parameters", amount, (run.parameters for run in runs)),
+        row("tokens seen", amount, (run.seen.get("tokens") for run in runs)),
+        row("epochs", "{:.2f}", (run.seen.get("epoch") for run in runs)),
+        row("training time", duration, (run.seen.get("seconds") for run in runs)),
+        row("steps", "{:,.0f}", (run.step for run in runs)),
+        row("lowest validation loss in training", "{:.4f}", ((run.best or {}).get("val_loss") for run in runs)),
     ]
     measured = [run.evaluation.metrics if run.evaluation else None for run in runs]
     alike = measured_alike(runs)
@@ -192,9 +186,9 @@ def _compare(runs: Sequence[RunFacts]) -> dict[str, Any]:
         if paired := any(away):
             title = f"loss minus that of {runs[0].label}"
             rows.append((title, [Cell(MISSING), *(_cell(one, "{:+.4f}") for one in away)]))
-    errors = [metrics.calibration_error if metrics else math.nan for metrics in measured]
-    if any(map(math.isfinite, errors)):
-        rows.append(("calibration error", [Cell(format_number(error, "{:.2%}")) for error in errors]))
+    if any(measured):
+        errors = (metrics.calibration_error if metrics else None for metrics in measured)
+        rows.append(row("calibration error", "{:.2%}", errors))
     notes = [(run.label, note) for run in runs if run.evaluation for note in run.evaluation.notes]
     return {
         "comparison": rows,

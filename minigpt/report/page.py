@@ -7,7 +7,6 @@ a name says is escaped by Jinja2, and control characters are made visible in the
 from __future__ import annotations
 
 import html
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 
 from minigpt.atomic import write_file
 from minigpt.errors import ConfigError
-from minigpt.files import is_dir, is_file, why
+from minigpt.files import is_dir, why
 from minigpt.plotting import SERIES
 from minigpt.report.collect import Progress, ReportOptions, collect_facts
 from minigpt.report.commands_section import commands
@@ -42,13 +41,9 @@ VISIBLE = {code: html.escape(text) for code, text in CONTROLS.items()} | dict.fr
 
 
 class Section(NamedTuple):
-    """A section of the page.
+    """A section: its id, its heading, its file in templates/, and the function that returns what the file shows as `s`.
 
-    Attributes:
-        key: its id in the page.
-        title: its heading.
-        template: the file in templates/ that shows it, under the name `s`.
-        content: returns what the template shows; None omits the section.
+    The function returns None to omit the section.
     """
 
     key: str
@@ -132,17 +127,9 @@ def _writing(file: Path) -> Iterator[None]:
 
 def _check_writable(file: Path) -> None:
     """Raises ConfigError if the path holds something other than a report, OSError if no file can be written there."""
-    if is_dir(file):
-        raise ConfigError("The report would replace a folder", got=file, remedy=ANOTHER_FILE)
-    try:
-        os.lstat(file)  # a name that is too long is an error now, not after the work
-    except FileNotFoundError:
-        pass
-    else:
-        if not (is_file(file) and _is_html(file)):
-            what = "The report would replace a file that is not an HTML page"
-            raise ConfigError(what, got=file, remedy=ANOTHER_FILE)
-    if is_dir(file.parent):  # else it is not a run, and `collect_facts` says so
+    if (file.exists() or file.is_symlink()) and not (file.is_file() and _is_html(file)):
+        raise ConfigError("The report would replace something that is not an HTML page", got=file, remedy=ANOTHER_FILE)
+    if file.parent.is_dir():  # else it is not a run, and `collect_facts` says so
         tempfile.TemporaryFile(dir=file.parent).close()
 
 

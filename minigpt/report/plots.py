@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -145,35 +145,36 @@ def _modules(run: RunFacts, name: str) -> dict[str, tuple[list[float], list[floa
 
 def evaluation_plots(runs: Sequence[RunFacts]) -> list[Plot]:
     """Returns loss by context, by frequency and by document, and calibration; between tokenizers only the last."""
-    measured = [run for run in runs if run.evaluation]
-    found = [(run.label, run.evaluation.metrics) for run in measured if run.evaluation]
-    made: dict[str, Plot] = {}
+    found = [(run.label, run.evaluation.metrics) for run in runs if run.evaluation]
+    one = one_tokenizer([run for run in runs if run.evaluation])
+    made = []
 
-    def add(key: str, title: str, description: str, draw: Any, hint: str) -> None:
-        made[key] = render(key, title, f"{description}.", partial(draw, runs=found), hint)
+    def add(key: str, title: str, hint: str, draw: Callable[..., None], descriptions: Iterable[str]) -> None:
+        made.append(render(key, title, f"{'; '.join(descriptions)}.", partial(draw, runs=found), hint))
 
-    if found:
-        text = "; ".join(f"{who}: mean gap {one.calibration_error:.1%}" for who, one in found)
-        hint = "Below the dotted line, the model is more confident than it is accurate."
-        add("calibration", "Calibration", text, eval_plots.draw_calibration, hint)
-    if not found or not one_tokenizer(measured):
-        return list(made.values())
-    contexts = [(who, one.by_context) for who, one in found]
-    text = "; ".join(f"{who} from {b[0].loss:.3f} with {b[0].name} to {b[-1].loss:.3f}" for who, b in contexts)
-    hint = "A falling line means that the model uses its context."
-    add("by-context", "Loss by context", f"{text} tokens of context", eval_plots.draw_by_context, hint)
-    if frequencies := [(who, one.by_frequency) for who, one in found if one.by_frequency]:
-        text = "; ".join(f"{who} {b[0].loss:.2f} for the rarest to {b[-1].loss:.2f}" for who, b in frequencies)
+    if found and one:
+        hint = "A falling line means that the model uses its context."
+        contexts = ((who, metrics.by_context) for who, metrics in found)
+        texts = [
+            f"{who} from {b[0].loss:.3f} with {b[0].name} to {b[-1].loss:.3f} with {b[-1].name}" for who, b in contexts
+        ]
+        add("by-context", "Loss by context", hint, eval_plots.draw_by_context, texts)
+    if one and (frequencies := [(who, metrics.by_frequency) for who, metrics in found if metrics.by_frequency]):
         hint = "By how often a token occurs in training: rare tokens are the hardest to learn."
-        add("by-frequency", "Loss by token frequency", text, eval_plots.draw_by_frequency, hint)
-    if any(one.documents > 1 for _, one in found):
-        losses = [(who, [document.loss for document in one.by_document]) for who, one in found]
-        text = "; ".join(f"{who} from {min(values):.2f} to {max(values):.2f}" for who, values in losses)
+        texts = [f"{who} {b[0].loss:.2f} for the rarest to {b[-1].loss:.2f}" for who, b in frequencies]
+        add("by-frequency", "Loss by token frequency", hint, eval_plots.draw_by_frequency, texts)
+    if found:
+        hint = "Below the dotted line, the model is more confident than it is accurate."
+        texts = [f"{who}: mean gap {metrics.calibration_error:.1%}" for who, metrics in found]
+        add("calibration", "Calibration", hint, eval_plots.draw_calibration, texts)
+    if one and any(metrics.documents > 1 for _, metrics in found):
         hint = "Each point is a document of the validation text."
-        if any(one.documents > eval_plots.MAX_DOCUMENTS for _, one in found):
+        if any(metrics.documents > eval_plots.MAX_DOCUMENTS for _, metrics in found):
             hint += f" {eval_plots.MAX_DOCUMENTS:,} of them are shown, from the easiest to the hardest."
-        add("by-document", "Loss by document", text, eval_plots.draw_by_document, hint)
-    return [made[key] for key in ("by-context", "by-frequency", "calibration", "by-document") if key in made]
+        losses = [(who, [document.loss for document in metrics.by_document]) for who, metrics in found]
+        texts = [f"{who} from {min(values):.2f} to {max(values):.2f}" for who, values in losses]
+        add("by-document", "Loss by document", hint, eval_plots.draw_by_document, texts)
+    return made
 
 
 def _has(records: Sequence[Mapping[str, Any]], name: str) -> bool:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from minigpt.evaluation.evaluate import IN_TRAINING
 from minigpt.records import column, number
 from minigpt.report import plots
@@ -45,13 +47,7 @@ def _validation_table(run: RunFacts, *, several: bool) -> Table:
         ("bits per byte", "val_bits_per_byte", "{:.4f}"),
         ("time", "seconds", duration),
     ]
-    rows = [
-        [
-            form(number(record.get(name))) if callable(form) else format_number(number(record.get(name)), form)
-            for _, name, form in columns
-        ]
-        for record in kept
-    ]
+    rows = [[format_number(number(record.get(name)), form) for _, name, form in columns] for record in kept]
     best = [place for place, record in enumerate(kept) if record is run.best]
     header = [title for title, _, _ in columns]
     if several:
@@ -79,10 +75,11 @@ def comparison(runs: Sequence[RunFacts]) -> TableSection | None:
     every = -(-len(grid) // MAX_POINTS_COMPARED)
     rows, interpolated = [], False
     for tokens in grid[(len(grid) - 1) % every :: every]:
-        values = [_interpolate(points, tokens) for _, points in found]
-        interpolated |= any(not exact for _, exact in values)
-        cells = [f"{'' if exact else '≈ '}{value:.4f}" for value, exact in values]
-        differences = [f"{value - values[0][0]:+.4f}" for value, _ in values[1:]]
+        values = [float(np.interp(tokens, list(dict(points)), list(dict(points).values()))) for _, points in found]
+        exact = [tokens in dict(points) for _, points in found]
+        interpolated |= not all(exact)
+        cells = [f"{'' if measured else '≈ '}{value:.4f}" for value, measured in zip(values, exact, strict=True)]
+        differences = [f"{value - values[0]:+.4f}" for value in values[1:]]
         rows.append([amount(tokens), *cells, *differences])
     labels = [label for label, _ in found]
     header = ["tokens seen", *labels, *(f"{label} minus {labels[0]}" for label in labels[1:])]
@@ -97,16 +94,6 @@ def _points(run: RunFacts, in_nats: bool) -> list[tuple[float, float]]:
     values = column(run.validations, "val_loss" if in_nats else "val_bits_per_byte")
     found = zip(column(run.validations, "tokens"), values, strict=True)
     return sorted(dict(point for point in found if all(map(math.isfinite, point))).items())
-
-
-def _interpolate(points: list[tuple[float, float]], tokens: float) -> tuple[float, bool]:
-    """Returns the value after that many tokens, and whether it was measured there."""
-    before = max(point for point in points if point[0] <= tokens)
-    after = min(point for point in points if point[0] >= tokens)
-    if before[0] == after[0]:
-        return before[1], True
-    share = (tokens - before[0]) / (after[0] - before[0])
-    return before[1] + share * (after[1] - before[1]), False
 
 
 def health(runs: Sequence[RunFacts]) -> dict[str, Any] | None:

@@ -39,7 +39,7 @@ def test_prompts_of_ones_own_are_continued(call, run):
         ([], "runs/first"),
         (["nowhere"], "no run folder"),
         (["RUN", "--checkpoint", "999"], "no such checkpoint"),
-        (["RUN", "--data", "nowhere"], "No such data set"),
+        (["RUN", "--data", "nowhere"], "such data set"),
         (["RUN", "--out", "nowhere/x.html"], "folder does not exist"),
         (["RUN", "--device", "tpu"], "tpu"),
     ],
@@ -57,7 +57,7 @@ def test_what_is_left_out_is_said_beside_the_result(call, run, tmp_path):
     (tmp_path / "first-data").rename(tmp_path / "moved")
     code, out, err = call("report", run, "--no-samples")
     assert (code, out.count("\n")) == (0, 1)
-    assert err.startswith("not in the report: Nothing was measured")
+    assert err.startswith("not in the report: No evaluation")
     assert "name it with --data" in err
 
 

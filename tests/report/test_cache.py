@@ -97,7 +97,7 @@ def test_too_little_memory_ends_no_report(run, monkeypatch):
     monkeypatch.setattr(cache, "evaluate", fail)
     for options in (ReportOptions(samples=False), ReportOptions(samples=False, checkpoint="latest")):
         words = Page(write_report([run], options=options).read_text("utf-8")).words
-        assert "Nothing was measured: there is not enough memory. Try --device cpu, or leave it out" in words
+        assert "No evaluation: not enough memory. Try --device cpu, or omit it" in words
 
 
 def test_other_errors_are_not_taken_for_too_little_memory(run, monkeypatch):
@@ -116,7 +116,7 @@ def test_a_place_that_cannot_be_written_is_named_before_the_work(run, tmp_path, 
         raise AssertionError("it has begun")
 
     monkeypatch.setattr("minigpt.report.page.collect_facts", work)
-    with pytest.raises(ConfigError, match="would replace a folder"):
+    with pytest.raises(ConfigError, match="not an HTML page"):
         write_report([run], tmp_path)
 
     def refused(**rest):
@@ -167,7 +167,7 @@ def test_kept_figures_outlive_their_text(measuring, tmp_path):
     [facts] = collect_facts([folder.path], ReportOptions(samples=False))
     assert (facts.evaluation, facts.unseen) == (first, True)
     write_report(folder.path, options=ReportOptions(samples=False), on_missing=said.append)
-    assert "the figures are those kept from before" in said[0]
+    assert "the metrics are from an earlier report" in said[0]
     assert "name it with --data" in said[0]
     assert len(steps) == 1
     for name in ("train", "val", "step", "weights", "metrics"):
@@ -175,7 +175,7 @@ def test_kept_figures_outlive_their_text(measuring, tmp_path):
         folder.evaluation_file.write_text(json.dumps(changed), encoding="utf-8")
         [facts] = collect_facts([folder.path], ReportOptions(samples=False))
         assert facts.evaluation is None
-        assert "Nothing was measured: " in facts.missing[0]
+        assert "No evaluation: " in facts.missing[0]
 
 
 def test_text_that_may_be_trained_on_is_not_called_unseen(run, text_folder, tmp_path):

@@ -244,7 +244,7 @@ def test_what_is_missing_is_left_out_and_said(run, read):
     rewrite(run, lambda r: r if r["kind"] in ("step", "validation") else None)
     found = read(write_report([run]))
     assert found.wrong == []
-    assert "Nothing was measured: The run's data set is not there" in found.words
+    assert "No evaluation: The run's data set is not there" in found.words
     assert "No samples: The run's data set is not there" in found.words
     assert "Its lowest validation loss was" in found.words
     assert "Gradient norm by module" not in found.words
@@ -258,8 +258,8 @@ def test_a_damaged_file_is_named(run, read):
     assert found.wrong == []
     for splits in ([], {"train": 3}, {"train": {"tokens": "many", "text_bytes": 1}}):
         (run / "data.json").write_text(json.dumps({"folder": "x", "tokenizer": {}, "splits": splits}), encoding="utf-8")
-        assert "Nothing is known of the data" in read(write_report([run], options=FAST)).words
-    assert "Nothing is known of the machine: A file of the run cannot be read" in found.words
+        assert "No information about the data" in read(write_report([run], options=FAST)).words
+    assert "No information about the machine: A file of the run cannot be read" in found.words
     assert "No samples: Invalid line in the sample log" in found.words
 
 
