@@ -24,7 +24,7 @@ CPU = detect_runtime("cpu", "float32")
 
 def model_with_gradients(**changes: str | int | bool) -> tuple[GPT, Batch]:
     torch.manual_seed(0)
-    model = GPT(tiny(model__n_layer=2, **changes).model)
+    model = GPT(tiny(model__vocab_size=257, model__n_layer=2, **changes).model)
     x, y = np.random.default_rng(0).integers(257, size=(2, 4, 32))
     batch = Batch(x, y)
     GradientAccumulator(model, CPU, torch.amp.GradScaler("cpu", enabled=False), 4).add(batch, 1, 0)
