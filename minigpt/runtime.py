@@ -1,6 +1,6 @@
 """What a program runs on: device, number format, threads, and which of several processes it is.
 
-Nothing is chosen at import: `detect_runtime` decides from what the machine has, says why, and everybody else is told.
+Nothing is chosen at import: `detect_runtime` decides by what the machine has, and says why.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from minigpt.errors import DeviceError
 from minigpt.schema import Count
 
 COMPILE_MODES = ("default", "reduce-overhead")
-"""How `torch.compile` may make code; the second one records a GPU's launches once and plays them back."""
+"""Modes of `torch.compile`; the second one records a GPU's launches once and replays them."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -35,24 +35,24 @@ INSTRUCTIONS = (
     *("avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx10_2", "amx_int8", "amx_bf16", "amx_fp16"),
     *("bf16", "i8mm", "sve", "sve2", "sme"),
 )
-"""What a processor may have, as torch calls it, that products have kernels of their own for."""
+"""Instruction sets that matrix products have special kernels for, by torch's names."""
 
 KERNEL_VARIABLES = (
     *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE"),
     *("DNNL_DEFAULT_FPMATH_MODE", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS"),
 )
-"""Variables of the environment that torch, oneDNN and MKL choose their kernels by."""
+"""Environment variables by which torch, oneDNN and MKL choose their kernels."""
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """What a run runs on.
+    """What a program runs on.
 
     Attributes:
         device: where the tensors are.
         precision: number format of the matrix products, a key of `DTYPES`.
         device_reason, precision_reason: why these, for people.
-        compiled: "off", or the mode in which `torch.compile` makes the model's code when it trains.
+        compiled: "off", or the mode of `torch.compile` when the model trains.
         compiled_reason: why.
     """
 
@@ -61,11 +61,11 @@ class Runtime:
     device_reason: str
     precision_reason: str
     compiled: str = "off"
-    compiled_reason: str = "not asked for"
+    compiled_reason: str = "not requested"
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision as torch's type."""
+        """The precision as a torch type."""
         return DTYPES[self.precision]
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -78,44 +78,44 @@ class Runtime:
 
 
 def detect_runtime(device: str = "auto", precision: str = "auto", threads: int | None = None) -> Runtime:
-    """Decides what to run on. Sets the number of CPU threads: to what is given, else to what torch takes.
+    """Decides what to run on, and sets the number of CPU threads: `threads`, or torch's default.
 
     Raises:
         DeviceError: if the device does not exist here or cannot compute.
     """
-    torch.set_num_threads(threads or torch.get_num_threads())  # unless it is set, MKL may take fewer as it sees fit
+    torch.set_num_threads(threads or torch.get_num_threads())  # unless it is set, MKL may use fewer
     chosen, device_reason = _choose_device(device)
     if chosen.type == "cpu":
         _keep_freed_memory()
     if precision == "auto":
         return Runtime(chosen, *_fast_precision(chosen, device_reason))
-    return Runtime(chosen, precision, device_reason, "as asked for")
+    return Runtime(chosen, precision, device_reason, "as requested")
 
 
 def restore_runtime(before: Mapping[str, Any], settings: MachineConfig) -> Runtime:
-    """Decides for a run that is resumed: what it ran on before, where that is here, else anew.
+    """Decides what to resume a run on: what it ran on before if that is available, what is detected otherwise.
 
     Args:
         before: its `environment`.
-        settings: its settings; what they name counts most.
+        settings: its settings, which override both.
     """
     threads = before["threads"] if isinstance(before["threads"], int) else None
     if threads is not None and threads > (os.cpu_count() or 1):
-        threads = None  # it began on a larger machine
+        threads = None  # it was started on a larger machine
     machine = detect_runtime(settings.device, settings.precision, settings.threads or threads)
     if settings.compile != "off" and before.get("compiled", "off") in ("off", *COMPILE_MODES):
-        machine = replace(machine, compiled=before.get("compiled", "off"), compiled_reason="as the run began")
+        machine = replace(machine, compiled=before.get("compiled", "off"), compiled_reason="as when the run started")
     kept = str(before["device"]).startswith(machine.device.type) and before["precision"] in DTYPES
     if settings.precision == "auto" and kept:
-        return replace(machine, precision=before["precision"], precision_reason="as the run began")
+        return replace(machine, precision=before["precision"], precision_reason="as when the run started")
     return machine
 
 
 def _keep_freed_memory() -> None:
-    """Asks glibc, where it is the C library, to keep what is freed rather than hand it back to the system.
+    """Asks glibc, where it is the C library, to keep freed memory instead of returning it to the system.
 
-    A step of training takes and frees the same tens of megabytes; each time anew, they cost page faults worth 4 to 14 %
-    of a step (docs/log.md).
+    A training step allocates and frees the same tens of megabytes; the page faults would cost 4 to 14 % of a step
+    (docs/log.md).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
@@ -127,9 +127,9 @@ def _keep_freed_memory() -> None:
 def _choose_device(name: str) -> tuple[torch.device, str]:
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda"), f"a GPU is here: {torch.cuda.get_device_name()}"
+            return torch.device("cuda"), f"GPU found: {torch.cuda.get_device_name()}"
         if torch.backends.mps.is_available():
-            return torch.device("mps"), "an Apple GPU is here"
+            return torch.device("mps"), "Apple GPU found"
         return torch.device("cpu"), "no GPU that this PyTorch can use"
     try:
         if name.partition(":")[0] not in ("cpu", "cuda", "mps"):
@@ -139,15 +139,15 @@ def _choose_device(name: str) -> tuple[torch.device, str]:
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DeviceError(
-            f"The device {name!r} cannot be used here",
+            f"The device {name!r} is not available",
             got=reason,
-            remedy="Try auto, or cpu.",
+            remedy="Use auto or cpu.",
         ) from None
-    return device, "as asked for"
+    return device, "as requested"
 
 
 def _fast_precision(device: torch.device, device_reason: str) -> tuple[str, str, str]:
-    """Returns the precision, the device's reason handed through, and the precision's reason."""
+    """Returns the precision, the device's reason unchanged, and the precision's reason."""
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         # From 8.0 on bfloat16 is native. A T4 (7.5) emulates it, slowly, though PyTorch calls it supported.
@@ -159,7 +159,7 @@ def _fast_precision(device: torch.device, device_reason: str) -> tuple[str, str,
                 return precision, device_reason, f"{why} at compute capability {major}.{minor}"
         return "float32", device_reason, f"nothing faster at compute capability {major}.{minor}"
     if device.type == "cpu":
-        # Measured in turns, so that another program's burst does not hit one of them alone.
+        # Measured in turns, so that a burst of another program does not hit only one of them.
         rates = [[measure_matmul_flops(device, dtype) for dtype in (torch.bfloat16, torch.float32)] for _ in range(3)]
         bfloat16, float32 = (max(column) for column in zip(*rates, strict=True))
         gain = bfloat16 / float32
@@ -167,17 +167,17 @@ def _fast_precision(device: torch.device, device_reason: str) -> tuple[str, str,
         return (
             "bfloat16" if fast else "float32",
             device_reason,
-            f"bfloat16 products run at {gain:.1f} times float32's rate",
+            f"matrix products are {gain:.1f} times as fast in bfloat16 as in float32",
         )
     return "float32", device_reason, "the safe choice on this kind of device"
 
 
 def measure_matmul_flops(device: torch.device, dtype: torch.dtype, size: int = 512, seconds: float = 0.015) -> float:
-    """Returns the measured rate of square matrix products in FLOP/s: the best of a few, after one to warm up.
+    """Returns the measured speed of square matrix products in FLOP/s: the best of a few, after one to warm up.
 
     Args:
-        device, dtype: where, and of what.
-        size: their side. A CPU's is halved while a product would take too long, as in float16 where that is emulated.
+        device, dtype: of the matrices.
+        size: their side; halved on a CPU while a product would take too long, as in float16 where that is emulated.
         seconds: how long to measure.
     """
     if device.type == "cpu" and size > 128:
@@ -197,7 +197,7 @@ def measure_matmul_flops(device: torch.device, dtype: torch.dtype, size: int = 5
 
 
 def synchronise(device: torch.device) -> None:
-    """Waits until the device has done what it was given, so that a clock read afterwards is honest."""
+    """Waits until the device has finished, so that times are right."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -205,7 +205,7 @@ def synchronise(device: torch.device) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the device, or this machine, has no memory left."""
+    """Whether an error means that the device or this machine has no memory left."""
     text = str(error)
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
         isinstance(error, RuntimeError)
@@ -214,15 +214,15 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Returns the most bytes that this process has held: resident on a CPU, allocated on a CUDA device.
+    """Returns the peak memory of this process in bytes: resident on a CPU, allocated on a CUDA device.
 
-    None where the system does not tell.
+    None where the system does not report it.
     """
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     if device.type != "cpu":
         return None
-    try:  # Linux: of this program alone, where getrusage counts what the process was before it became this program
+    try:  # Linux: of this program alone; getrusage also counts what the process was before exec
         status = Path("/proc/self/status").read_text("ascii")
         return 1024 * int(re.search(r"VmHWM:\s*(\d+) kB", status)[1])  # type: ignore[index]
     except (OSError, TypeError):
@@ -278,7 +278,7 @@ def full_tensor(tensor: Tensor) -> Tensor:
 
 
 class DeviceMonitor:
-    """Reads how much memory this process has on the device, and how busy the device is."""
+    """Reads how much memory this process uses on the device, and how busy the device is."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -286,9 +286,9 @@ class DeviceMonitor:
         self._process.cpu_percent()  # the first reading starts the clock of the next
 
     def read(self) -> dict[str, float]:
-        """Returns `memory` in bytes (resident on a CPU, allocated on a GPU) and `use`, a share of the device.
+        """Returns `memory` in bytes (resident on a CPU, allocated on a GPU), and `device_util`, a fraction.
 
-        `use` is left out where the device does not tell: an Apple GPU, or a GPU without the `gpu` extra.
+        `device_util` is missing where it is not known: on an Apple GPU, or without the `gpu` extra.
         """
         if self.device.type == "cpu":
             use = self._process.cpu_percent() / 100 / (torch.get_num_threads() or 1)
@@ -298,13 +298,13 @@ class DeviceMonitor:
         reading = {"memory": float(torch.cuda.memory_allocated(self.device))}
         try:
             reading["device_util"] = torch.cuda.utilization(self.device) / 100
-        except Exception:  # the driver's library may be missing, or may refuse: an unknown use stops no run
+        except Exception:  # the driver's library may be missing, or may refuse
             return reading
         return reading
 
 
 class Environment(TypedDict):
-    """What another program needs to know of the machine that a run was trained on, of all that `environment` tells."""
+    """What other modules read of `environment`."""
 
     device: str
     precision: str
@@ -312,7 +312,7 @@ class Environment(TypedDict):
 
 
 def environment(machine: Runtime) -> dict[str, Any]:
-    """Returns what a reader of the run needs to know of the machine and its programs; nothing that names a person."""
+    """Returns what a reader of the run should know of machine and versions; nothing that names a person."""
     from minigpt import __version__
 
     return {
@@ -336,14 +336,14 @@ def environment(machine: Runtime) -> dict[str, Any]:
 
 
 def _instructions() -> str:
-    """Returns what libraries choose their CPU kernels by: what the processor can do, and variables that forbid it.
+    """Returns what libraries choose their CPU kernels by: instruction sets, and environment variables.
 
-    Its name does not tell: virtual machines on different processors may all be called "AMD EPYC".
+    The processor's name does not say: different ones may all be called "AMD EPYC" in virtual machines.
     """
     known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     found = [name for name in INSTRUCTIONS if known.get(name)]
-    said = [f"{name}={os.environ[name]}" for name in KERNEL_VARIABLES if os.environ.get(name)]
-    return " ".join([torch.backends.cpu.get_cpu_capability(), *found, *said])
+    variables = [f"{name}={os.environ[name]}" for name in KERNEL_VARIABLES if os.environ.get(name)]
+    return " ".join([torch.backends.cpu.get_cpu_capability(), *found, *variables])
 
 
 def _processor_name() -> str:

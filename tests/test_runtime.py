@@ -51,7 +51,7 @@ def test_a_device_that_is_not_here_is_refused(name):
 
 def test_what_is_asked_for_is_what_is_taken():
     machine = runtime.detect_runtime("cpu", "float16")
-    assert (machine.dtype, machine.precision_reason) == (torch.float16, "as asked for")
+    assert (machine.dtype, machine.precision_reason) == (torch.float16, "as requested")
 
 
 def test_a_resumed_run_keeps_its_precision_and_threads():
@@ -70,7 +70,7 @@ def test_the_use_of_the_device_is_read():
 def test_the_environment_names_versions_and_reasons_and_no_person():
     facts = runtime.environment(runtime.detect_runtime("cpu", "float32"))
     assert facts["torch"] == torch.__version__
-    assert facts["precision_reason"] == "as asked for"
+    assert facts["precision_reason"] == "as requested"
     import getpass
     import socket
 

@@ -1,7 +1,6 @@
-"""How a model is doing inside, part by part, in one step of its training: what `health` records tell.
+"""The health of a model in one training step, module by module: what `health` records contain.
 
-A look costs about as much as a step of the body on a thousand tokens, and changes nothing. What its figures mean is
-decided in minigpt/doctor/.
+A probe costs about as much as a step on a thousand tokens, and changes nothing. minigpt/doctor/ interprets the figures.
 """
 
 from __future__ import annotations
@@ -21,30 +20,30 @@ from minigpt.model.hooks import Watcher, hooked
 from minigpt.runtime import Runtime
 
 PROBE_TOKENS = 1024
-"""The hidden units and heads are watched on so many tokens: on few, a healthy unit may be silent by chance."""
+"""Tokens to observe hidden units and heads on: on few, a healthy unit may be inactive by chance."""
 
 SAMPLED = 65_536
-"""So many weights of each parameter, evenly spaced, stand for all when the change of a step is measured."""
+"""Weights of each parameter, evenly spaced, on which the update of a step is measured."""
 
-SILENT = 1e-3
-"""A hidden unit is dead if it never comes to this share of its layer's root mean square on the probe."""
+INACTIVE = 1e-3
+"""A hidden unit is dead if it never reaches this fraction of its layer's root mean square on the probe."""
 
 SATURATED = 0.99
-"""A head is saturated if its queries give this share of their weight to one token, on average."""
+"""A head is saturated if its queries give this much of their attention to one token, on average."""
 
 
 class HealthProbe:
-    """A look at one step: made when its gradients are there, read when they are applied.
+    """Measures one step: made when its gradients are computed, read when they are applied.
 
     Args:
         model: the model, with unclipped gradients.
-        probe: ids to watch units and heads on, (sequences, time); `probe_ids` gives some.
+        probe: ids to observe units and heads on, (sequences, time), as `probe_ids` returns them.
         machine: where and in which precision it is trained.
     """
 
     def __init__(self, model: GPT, probe: np.ndarray[Any, Any], machine: Runtime) -> None:
         self.model = model
-        self.parts = [{"module": name, **measured} for name, measured in self._by_part(_norms).items()]
+        self.parts = [{"module": name, **measured} for name, measured in self._by_module(_norms).items()]
         self.before = {name: _sample(parameter) for name, parameter in model.named_parameters()}
         dead, saturated = _probe(model, probe, machine)
         for part in self.parts:
@@ -55,14 +54,14 @@ class HealthProbe:
                 part["saturated_head_ratio"] = saturated[name]
 
     def read(self) -> list[dict[str, Any]]:
-        """Returns each part's figures, after the optimizer's step: see minigpt/records.py."""
-        updates = self._by_part(self._update)
+        """Returns the figures of each module, after the optimizer's step: see minigpt/records.py."""
+        updates = self._by_module(self._update)
         return [{**part, **updates[str(part["module"])]} for part in self.parts]
 
-    def _by_part(self, measure: Any) -> dict[str, dict[str, float]]:
+    def _by_module(self, measure: Any) -> dict[str, dict[str, float]]:
         members: dict[str, list[tuple[str, nn.Parameter]]] = {}
         for name, parameter in self.model.named_parameters():
-            members.setdefault(part_of(name), []).append((name, parameter))
+            members.setdefault(module_of(name), []).append((name, parameter))
         with torch.no_grad():
             return {part: measure(parameters) for part, parameters in members.items()}
 
@@ -77,8 +76,8 @@ class HealthProbe:
         return {"update_ratio": _rounded(math.sqrt(float(torch.stack(changes).sum()) / size) if size else 0.0)}
 
 
-def part_of(name: str) -> str:
-    """Returns the part that a parameter belongs to: embedding, h.0.attn, h.0.mlp, ..., head.
+def module_of(name: str) -> str:
+    """Returns the module that a parameter belongs to: embedding, h.0.attn, h.0.mlp, ..., head.
 
     The norm before a layer counts with it, and the last norm with the head.
     """
@@ -88,7 +87,7 @@ def part_of(name: str) -> str:
 
 
 def _norms(parameters: list[tuple[str, nn.Parameter]]) -> dict[str, float]:
-    """Returns the Euclidean norms of a part's gradient and weights."""
+    """Returns the Euclidean norms of a module's gradient and weights."""
     gradients = [p.grad.norm() for _, p in parameters if p.grad is not None]
     weights = [p.norm() for _, p in parameters]
     return {
@@ -98,7 +97,7 @@ def _norms(parameters: list[tuple[str, nn.Parameter]]) -> dict[str, float]:
 
 
 def probe_ids(batches: BatchLoader, step: int) -> np.ndarray[Any, Any]:
-    """Returns sequences of the batches from a step on, so many that they hold PROBE_TOKENS; none with padding."""
+    """Returns sequences of the batches from a step on, without padding, that hold PROBE_TOKENS."""
     rows: list[np.ndarray[Any, Any]] = []
     wanted = -(-PROBE_TOKENS // batches.block_size)
     for ahead in range(wanted):
@@ -110,13 +109,13 @@ def probe_ids(batches: BatchLoader, step: int) -> np.ndarray[Any, Any]:
 
 
 def _sample(parameter: Tensor) -> Tensor:
-    """Returns some of the weights, as a copy in float64, which not every GPU knows."""
+    """Returns some of the weights, as a copy in float64 on the CPU, since not every GPU has float64."""
     flat = parameter.detach().flatten()
     return flat[:: -(-flat.numel() // SAMPLED)].float().cpu().double()
 
 
 def _probe(model: GPT, probe: np.ndarray[Any, Any], machine: Runtime) -> tuple[dict[str, float], dict[str, float]]:
-    """Returns the shares of dead hidden units and of saturated heads, by part, on the probe."""
+    """Returns the fractions of dead hidden units and of saturated heads, by module, on the probe."""
     ids = torch.from_numpy(probe).to(machine.device)
     dead: dict[str, float] = {}
     saturated: dict[str, float] = {}
@@ -124,7 +123,7 @@ def _probe(model: GPT, probe: np.ndarray[Any, Any], machine: Runtime) -> tuple[d
     def watch_units(part: str) -> Watcher:
         def watch(units: Tensor) -> None:
             units = units.float().flatten(0, -2)  # (batch * time, n_inner)
-            silent = units.abs().amax(0) < SILENT * units.square().mean().sqrt()
+            silent = units.abs().amax(0) < INACTIVE * units.square().mean().sqrt()
             dead[part] = _rounded(float(silent.float().mean()))
 
         return watch

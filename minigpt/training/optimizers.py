@@ -1,8 +1,8 @@
 """Optimizers: torch's own, each set up for a GPT.
 
-Weight decay pulls on matrices and embeddings only, never on biases and gains. A parameter that needs no gradient is
-left alone. A new optimizer is a function and a line in
-`OPTIMIZERS`; it returns a list, since Muon takes matrices alone and needs AdamW beside it for the rest.
+Weight decay applies to matrices and embeddings, never to biases and gains. Parameters that need no gradient are not
+trained. A new optimizer is a function and a line in `OPTIMIZERS`; it returns a list, since Muon takes only matrices
+and leaves the rest to AdamW.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from minigpt.state_dict import misfit
 
 
 def adam(model: nn.Module, lr: float, config: OptimizerConfig) -> list[Optimizer]:
-    """Adam (Kingma and Ba 2015); weight decay, if any, joins the gradient."""
+    """Adam (Kingma and Ba 2015); weight decay, if any, is added to the gradient."""
     return [_lean(torch.optim.Adam)(_decay_groups(model, config), lr=lr, **_adam_settings(config))]
 
 
@@ -57,17 +57,17 @@ OPTIMIZERS = {
 }
 
 _ADAMS = ("step", "exp_avg", "exp_avg_sq")
-MEMORY = {"Adam": _ADAMS, "AdamW": _ADAMS, "Muon": ("momentum_buffer",)}
-"""What torch's optimizers remember of each parameter."""
+STATE_KEYS = {"Adam": _ADAMS, "AdamW": _ADAMS, "Muon": ("momentum_buffer",)}
+"""The state that torch's optimizers have for each parameter."""
 
 
 def make_optimizers(model: nn.Module, lr: float, config: OptimizerConfig) -> list[Optimizer]:
-    """Returns the optimizers that together train every parameter of the model, each of them once."""
+    """Returns the optimizers that together train every parameter of the model."""
     return OPTIMIZERS[config.name](model, lr, config)
 
 
 def set_lr(optimizers: list[Optimizer], lr: float) -> None:
-    """Sets the learning rate of all of them."""
+    """Sets the learning rate of all optimizers."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = lr
@@ -80,7 +80,7 @@ def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
 def _decay_groups(
     model: nn.Module, config: OptimizerConfig, of: Container[Kind] = get_args(Kind)
 ) -> list[dict[str, Any]]:
-    """Returns the trained parameters of some kinds, in a group with weight decay and one without."""
+    """Returns the trained parameters of these kinds, in a group with weight decay and one without."""
     kinds = parameter_kinds(model)
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in _trained(model).items():
@@ -110,7 +110,7 @@ def _adam_settings(config: OptimizerConfig) -> dict[str, Any]:
 
 
 def optimizer_tensors(model: nn.Module, optimizers: list[Optimizer]) -> dict[str, Tensor]:
-    """Returns the optimizers' memory as named tensors, `exp_avg/h.0.attn.c_attn.weight` for instance."""
+    """Returns the optimizers' state as named tensors, `exp_avg/h.0.attn.c_attn.weight` for instance."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"{key}/{names[parameter]}": torch.as_tensor(value)
@@ -121,17 +121,17 @@ def optimizer_tensors(model: nn.Module, optimizers: list[Optimizer]) -> dict[str
 
 
 def load_optimizer_tensors(model: nn.Module, optimizers: list[Optimizer], tensors: Mapping[str, Tensor]) -> None:
-    """Puts back what `optimizer_tensors` returned, into optimizers made the same way for the same model.
+    """Restores what `optimizer_tensors` returned, into optimizers made the same way for the same model.
 
     Raises:
-        CheckpointError: if a tensor is missing, surplus or of another shape; nothing has been put back then. Before the
+        CheckpointError: if a tensor is missing, unexpected or of another shape; nothing is restored then. Before the
             first step there are none.
     """
     owners = {p: o for o in optimizers for group in o.param_groups for p in group["params"]}
     places = {
         f"{key}/{name}": (owners[parameter], parameter, key)
         for name, parameter in _trained(model).items()
-        for key in MEMORY[type(owners[parameter]).__name__]
+        for key in STATE_KEYS[type(owners[parameter]).__name__]
     }
     expected = {label: () if key == "step" else tuple(p.shape) for label, (_, p, key) in places.items()}
     found = {label: tuple(tensor.shape) for label, tensor in tensors.items()}
@@ -140,5 +140,5 @@ def load_optimizer_tensors(model: nn.Module, optimizers: list[Optimizer], tensor
             raise misfit(f"{label}: {found.get(label, 'missing')}, expected {expected.get(label, 'nothing')}")
     for label, tensor in tensors.items():
         owner, parameter, key = places[label]
-        # A copy lies where torch would have put it; what was read from a file begins at odd places.
+        # A copy is aligned as torch aligns it; a tensor read from a file may not be.
         owner.state[parameter][key] = tensor.to(parameter.device, copy=True)

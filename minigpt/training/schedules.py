@@ -1,9 +1,8 @@
-"""Learning-rate schedules: each a function from progress to a share of the peak rate.
+"""Learning-rate schedules: each a function from progress to a fraction of the peak rate.
 
-`lr_factor` is what the loop calls. A schedule is given `done`, the share of all steps that is behind, and `start`,
-the share
-at which the warm-up ends; the warm-up itself is the same straight line for all but one-cycle. Each reaches its end,
-`final`, one step after the last (as in Hugging Face's schedules), so that a final of 0 leaves no step without a rate.
+The trainer calls `lr_factor`. A schedule is given `done`, the fraction of all steps taken, and `start`, the fraction at
+which the warm-up ends; the warm-up itself is the same straight line for all but one-cycle. Each reaches `min_lr_ratio`
+one step after the last, as in Hugging Face's schedules, so that even a ratio of 0 leaves every step a rate.
 A new schedule is a function and a line in `SCHEDULES`.
 """
 
@@ -20,19 +19,19 @@ def constant(done: float, start: float, config: ScheduleConfig) -> float:
 
 
 def linear(done: float, start: float, config: ScheduleConfig) -> float:
-    """Falls to `final` in a straight line."""
+    """Falls to `min_lr_ratio` in a straight line."""
     return 1.0 + (config.min_lr_ratio - 1.0) * max(0.0, done - start) / (1.0 - start)
 
 
 def cosine(done: float, start: float, config: ScheduleConfig) -> float:
-    """Falls to `final` along half a cosine (Loshchilov and Hutter 2017)."""
+    """Falls to `min_lr_ratio` along half a cosine (Loshchilov and Hutter 2017)."""
     return config.min_lr_ratio + (1.0 - config.min_lr_ratio) * 0.5 * (
         1.0 + math.cos(math.pi * (done - start) / (1.0 - start))
     )
 
 
 def wsd(done: float, start: float, config: ScheduleConfig) -> float:
-    """Warm-up, stable, decay (Hu et al. 2024): flat, then a straight line to `final` over the last `decay` of all."""
+    """Warm-up, stable, decay (Hu et al. 2024): constant, then linear over the last `decay_ratio`."""
     return linear(done, max(start, 1.0 - config.decay_ratio), config)
 
 
@@ -51,11 +50,11 @@ SCHEDULES = {
 
 
 def lr_factor(step: int, total: int, config: ScheduleConfig) -> float:
-    """Returns the share of the peak rate for one step.
+    """Returns the fraction of the peak rate for one step.
 
     Args:
         step: the step, from 0.
-        total: steps in the whole run; the first one after it, `total`, would get the schedule's end.
+        total: steps in the whole run.
         config: which schedule, and its settings.
     """
     warmup = config.warmup(total)

@@ -213,7 +213,7 @@ def test_other_commands_work_while_a_run_is_trained(call, data_folder, tmp_path)
         out = tmp_path / "out"
         for words in (
             ("generate", run, "--prompt", "the", "--max-new-tokens", 2),
-            ("samples", run, "--prompt", "the", "--tokens", 2),
+            ("samples", run, "--prompt", "the", "--max-new-tokens", 2),
             ("evaluate", run, "--device", "cpu"),
             ("doctor", run),
             ("report", run, "--device", "cpu"),

@@ -54,7 +54,7 @@ def test_the_run_folder_stands_on_its_own(run_folder):
     assert (run_folder / "training_metrics.png").read_bytes().startswith(b"\x89PNG")
     environment = json.loads((run_folder / "environment.json").read_text())
     assert environment["precision"] == "float32"
-    assert environment["precision_reason"] == "as asked for"
+    assert environment["precision_reason"] == "as requested"
 
 
 def test_the_metrics_have_their_fields(run_folder):
