@@ -15,7 +15,7 @@ import secrets
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
 
 import torch
 from torch import Tensor
@@ -42,12 +42,12 @@ class _Request:
     id: int
     prompt: Sequence[int]
     params: SamplingParams
-    filters: tuple[object, ...]
+    filters: tuple[object, ...]  # the same object for all requests with equal samplers
     seed: int
     stop_tokens: Collection[int]
     logprobs: bool
     top_logprobs: int
-    detokenizer: Detokenizer | None
+    detokenizer: Detokenizer | None = None
     n_tokens: int = 0  # new ones so far
 
     def ending(self, token: int) -> tuple[FinishReason | None, int | None]:
@@ -118,25 +118,16 @@ class Engine:
         assert params.max_new_tokens > 0, "a request asks for at least one token"
         assert len(prompt) + params.max_new_tokens <= (self.max_length or math.inf), "the request is too long"
         assert self.tokenizer or not params.stop_strings, "stop strings need a tokenizer"
-        stop_tokens, detokenizer = params.stop_tokens or (), None
-        if self.tokenizer is not None:
-            stop_tokens = (self.tokenizer.end_of_text,) if params.stop_tokens is None else stop_tokens
-            detokenizer = Detokenizer(self.tokenizer, params.stop_strings)
+        end_of_text = (self.tokenizer.end_of_text,) if self.tokenizer else ()
+        stop_tokens = frozenset(end_of_text if params.stop_tokens is None else params.stop_tokens)
+        own = params.filters
+        filters = next((each.filters for each in chain(self._active, self._waiting) if each.filters == own), own)
         seed = secrets.randbits(32) if params.seed is None else params.seed
-        self._waiting.append(
-            _Request(
-                next(self._ids),
-                prompt,
-                params,
-                params.filters,
-                seed,
-                frozenset(stop_tokens),
-                logprobs,
-                top_logprobs,
-                detokenizer,
-            )
-        )
-        return self._waiting[-1].id
+        request = _Request(next(self._ids), prompt, params, filters, seed, stop_tokens, logprobs, top_logprobs)
+        if self.tokenizer:
+            request.detokenizer = Detokenizer(self.tokenizer, params.stop_strings)
+        self._waiting.append(request)
+        return request.id
 
     def cancel(self, request_id: int) -> None:
         """Ends a request: it gets no more tokens. Nothing happens if it has ended already."""
@@ -168,7 +159,7 @@ class Engine:
         tokens = chosen.tolist()
         check_finite(logits)
         logprobs = self._logprobs(logits, chosen)
-        candidates = [self._candidates(row, logits[row], token) for row, token in enumerate(tokens)]
+        candidates = [self._candidates(row, logits, token) for row, token in enumerate(tokens)]
         self._batch.append(tokens)
         outputs, finished = [], set()
         for row, request in enumerate(self._active):
@@ -186,9 +177,9 @@ class Engine:
         """Returns the chosen token of each row; rows with the same samplers are handled together."""
         numbers = [uniform(request.seed, request.n_tokens) for request in self._active]
         uniforms = torch.tensor(numbers, dtype=torch.float64, device=logits.device)
-        groups: dict[tuple[object, ...], list[int]] = {}
+        groups: dict[int, list[int]] = {}
         for row, request in enumerate(self._active):
-            groups.setdefault(request.filters, []).append(row)
+            groups.setdefault(id(request.filters), []).append(row)
         if len(groups) == 1:
             return sample_tokens(logits, self._batch.texts, self._active[0].params, uniforms)
         chosen = torch.empty(len(numbers), dtype=torch.long, device=logits.device)
@@ -207,6 +198,7 @@ class Engine:
         request = self._active[row]
         if not request.top_logprobs:
             return ()
+        logits = logits[row]
         ids = logits.topk(min(request.top_logprobs, len(logits))).indices.tolist()
         ids += [] if token in (*ids, NO_TOKEN) else [token]
         filtered = filter_logits(logits[None], [self._batch.texts[row]], request.params)[0]
