@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from minigpt.config import GPTConfig, resolve
+from minigpt.config import GPTConfig, resolve, with_vocabulary
 from minigpt.generation import Engine, SamplingParams, for_inference
 from minigpt.generation.inference_weights import choose_dtype
 from minigpt.generation.quantized_linear import DTYPES, SMALL
@@ -31,6 +31,7 @@ from minigpt.model import GPT
 from minigpt.runtime import detect_runtime, environment
 
 PEER = "transformers float32"
+GPT2_VOCABULARY = 50_257
 
 
 @dataclass
@@ -57,7 +58,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for generation.json and generation.png")
     options = parser.parse_args()
     torch.manual_seed(0)
-    model = GPT(resolve(options.preset).model).eval()
+    model = GPT(with_vocabulary(resolve(options.preset), GPT2_VOCABULARY).model).eval()
     report: dict[str, Any] = {"environment": environment(detect_runtime("cpu", "float32")), "prompts": {}}
     limits = memory_limits(model)
     for count in options.prompts:
