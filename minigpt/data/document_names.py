@@ -18,8 +18,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
-import numpy as np
-
 from minigpt.data.chunks import DocumentOrigin
 from minigpt.errors import DataError
 from minigpt.files import read_lines, why
@@ -74,35 +72,28 @@ class DocumentNames(Sequence[str]):
             ValueError: they are not what `DocumentNamesWriter` writes, or not of this number of documents.
         """
         self._names: list[str] = []
-        starts, records = array("q"), array("q")
-        name, n = None, 0
+        self._files, self._records = array("I"), array("Q")  # of each document: which name, and which record
         for line in lines:
             if line.startswith('"'):
-                name = _encodable(str(json.loads(line)))
+                self._names.append(_encodable(str(json.loads(line))))
                 continue
             record, count = map(int, [*line.split(), "1"][:2])
-            if name is None or record < 0 or count < 1 or (count > 1 and not record):
+            if not self._names or record < 0 or count < 1 or (count > 1 and not record):
                 raise ValueError(f"not a document: {line[:40]!r}")
-            if n + count > n_documents:
+            if len(self) + count > n_documents:
                 raise ValueError(f"more than {n_documents:,} documents")
-            self._names.append(name)
-            starts.append(n)
-            records.append(record)
-            n += count
-        if n != n_documents:
-            raise ValueError(f"{n:,} documents, not {n_documents:,}")
-        self._starts, self._records = np.frombuffer(starts, dtype=np.int64), np.frombuffer(records, dtype=np.int64)
-        self._n = n
+            self._files.extend([len(self._names) - 1] * count)
+            self._records.extend(range(record, record + count))
+        if len(self) != n_documents:
+            raise ValueError(f"{len(self):,} documents, not {n_documents:,}")
 
     def __len__(self) -> int:
-        return self._n
+        return len(self._records)
 
     def __getitem__(self, number: int) -> str:  # type: ignore[override]  # no slices
-        if not 0 <= number < self._n:
+        if number < 0:
             raise IndexError(number)
-        line = int(np.searchsorted(self._starts, number, side="right")) - 1
-        record = int(self._records[line])
-        return DocumentOrigin(self._names[line], record and record + number - int(self._starts[line])).title
+        return DocumentOrigin(self._names[self._files[number]], self._records[number]).title
 
 
 def _encodable(name: str) -> str:

@@ -26,7 +26,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -93,18 +93,12 @@ class TokenFileWriter:
                 os.fsync(self._file.fileno())
 
 
-class FileState(NamedTuple):
-    """Which file it is, and what changes when it is written to."""
+FileState = tuple[int, int, int, int]
+"""Which file it is, and what changes when it is written to: device, inode, size, time of the last change."""
 
-    device: int
-    inode: int
-    size: int
-    written: int
 
-    @classmethod
-    def of(cls, stat: os.stat_result) -> FileState:
-        """Returns the state that the system reports."""
-        return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+def _state(stat: os.stat_result) -> FileState:
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 @dataclass(frozen=True)
@@ -138,16 +132,16 @@ class TokenFile:
             DataError: the file was written to, and has other ids now.
         """
         try:
-            now = FileState.of(self.path.stat())
+            now = _state(self.path.stat())
         except OSError:
             return state
-        if now == state or (now.device, now.inode) != (state.device, state.inode):
+        if now == state or now[:2] != state[:2]:
             return state
-        if now.size == state.size and _scan(self.path, self.tokens.dtype)[0] == self.sha256:
+        if now[2] == state[2] and _scan(self.path, self.tokens.dtype)[0] == self.sha256:
             return now  # its time was changed, or it was written again
         raise DataError(
             f"The token file {self.path} was changed while it was in use",
-            got=f"{now.size:,} bytes, {state.size:,} before",
+            got=f"{now[2]:,} bytes, {state[2]:,} before",
             remedy="Restore it, or prepare the data again; then continue with `minigpt resume RUN`.",
         )
 
@@ -187,7 +181,7 @@ class TokenFile:
         try:
             with open_regular(path) as file:
                 version, itemsize, n_tokens, *about = HEADER.unpack(file.read(HEADER_BYTES))
-                state = FileState.of(os.fstat(file.fileno()))
+                stat = os.fstat(file.fileno())
         except (OSError, ValueError) as error:
             raise DataError(f"The token file {path} cannot be used", got=why(error), remedy=_REMEDY) from error
         n_documents, n_bytes, vocab_size, segment_length, identity, sha256 = about
@@ -196,17 +190,16 @@ class TokenFile:
             raise DataError(f"{path} was written by a newer Mini-GPT", got=f"version {version}", remedy=remedy)
         dtype = token_dtype(vocab_size)
         expected = HEADER_BYTES + n_tokens * dtype.itemsize
-        if state.size != expected or itemsize != dtype.itemsize:
-            what, got = (
-                f"The token file {path} is damaged: its size is wrong",
-                f"{state.size:,} bytes, not {expected:,}",
-            )
-            raise DataError(what, got=got, remedy=_REMEDY)
+        if stat.st_size != expected or itemsize != dtype.itemsize:
+            what = f"The token file {path} is damaged: its size is wrong"
+            raise DataError(what, got=f"{stat.st_size:,} bytes, not {expected:,}", remedy=_REMEDY)
         if n_tokens:
             tokens: Tokens = np.memmap(path, dtype=dtype, mode="r", offset=HEADER_BYTES, shape=(n_tokens,))
         else:
             tokens = np.empty(0, dtype=dtype)  # an empty file cannot be mapped
-        made = cls(path, tokens, n_documents, n_bytes, vocab_size, identity.hex(), sha256.hex(), state, segment_length)
+        made = cls(
+            path, tokens, n_documents, n_bytes, vocab_size, identity.hex(), sha256.hex(), _state(stat), segment_length
+        )
         if verify:
             found, largest = _scan(path, dtype)
             if found != made.sha256:
