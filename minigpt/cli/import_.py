@@ -38,7 +38,7 @@ def import_command(folder: Path, /, *, run: Path, tokenizer: str | None = None) 
     shape = f"{pluralize(model.n_layer, 'layer')}, {pluralize(model.n_head, 'head')}"
     console.print(
         f"{made.run}: {made.parameters:,} parameters, {shape}, "
-        f"{model.n_embd} wide, context {model.block_size:,}, tokenizer {made.tokenizer} with {model.vocab_size:,} ids"
+        f"{model.n_embd} wide, context {model.block_size:,}, tokenizer {made.tokenizer}, vocabulary {model.vocab_size:,}"
     )
     for note in made.notes:
         console.print(f"note: {note}")

@@ -52,7 +52,7 @@ def test_json_is_one_object_and_nothing_else(call, run_folder, data_folder):
     assert found["loss"] == pytest.approx(found["baselines"]["uniform"]["value"], rel=0.9)
 
 
-def test_a_strangers_words_steer_no_terminal(call, run_folder, tmp_path):
+def test_control_characters_do_not_reach_the_terminal(call, run_folder, tmp_path):
     for name in ("a\x1b[31m[bold]", "b"):
         (tmp_path / f"{name}.txt").write_text("the \x1b[2J cat")
     code, out, _ = call(run_folder, "--text", tmp_path / "a\x1b[31m[bold].txt", tmp_path / "b.txt")

@@ -1,4 +1,4 @@
-"""Where readings and documents begin, and texts that are none."""
+"""Where sequences and documents begin, and inputs that are not text."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ BYTES = make_tokenizer("byte")
 END = BYTES.end_of_text
 
 
-def test_a_split_is_one_reading_of_its_documents(dataset: Dataset):
-    material = text_of_split(dataset.val, dataset.tokenizer)
-    assert material.sequences.tolist() == [0]
-    assert len(material.documents) == dataset.card.val.documents
+def test_a_split_is_one_sequence_of_documents(dataset: Dataset):
+    text = text_of_split(dataset.val, dataset.tokenizer)
+    assert text.sequences.tolist() == [0]
+    assert len(text.documents) == dataset.card.val.documents
     ends = np.flatnonzero(dataset.val.tokens == END)
-    np.testing.assert_array_equal(material.documents[1:], ends[:-1] + 1)
-    assert material.names is None
-    assert material.beginning(1).startswith("the ")
-    assert len(material.beginning(1)) <= 60
-    assert material.bytes_per_token == dataset.val.n_bytes / dataset.val.n_tokens
+    np.testing.assert_array_equal(text.documents[1:], ends[:-1] + 1)
+    assert text.names is None
+    assert text.beginning(1).startswith("the ")
+    assert len(text.beginning(1)) <= 60
+    assert text.bytes_per_token == dataset.val.n_bytes / dataset.val.n_tokens
 
 
-def test_stretches_drawn_by_themselves_are_documents_of_their_own(text_folder, tmp_path):
+def test_segments_begin_documents(text_folder, tmp_path):
     prepare([str(text_folder)], tmp_path / "data", tokenizer="byte", split_by="sequence", block_size=64)
     data = Dataset.open(tmp_path / "data")
-    material = text_of_split(data.val, data.tokenizer)
+    text = text_of_split(data.val, data.tokenizer)
     assert data.val.segment_length == 64
-    assert set(range(0, data.val.n_tokens, 64)) <= set(material.documents.tolist())
+    assert set(range(0, data.val.n_tokens, 64)) <= set(text.documents.tolist())
 
 
 @pytest.mark.parametrize("ids", [[], [65]])
@@ -52,14 +52,14 @@ def test_texts_are_read_one_by_one(tmp_path):
     records = [{"text": "one"}, {"text": ""}, {"text": "two"}]
     (tmp_path / "c.jsonl").write_text("\n".join(map(json.dumps, records)))
     names = [str(tmp_path / name) for name in ("a.txt", "b.txt.gz", "c.jsonl")]
-    material = text_of_sources(names, BYTES)
+    text = text_of_sources(names, BYTES)
     texts = [b"ab<|endoftext|>", "é".encode(), b"one", b"two"]
     expected = [token for text in texts for token in (END, *text)]  # what stands in a text is never special
-    assert material.tokens.tolist() == expected
-    assert material.sequences.tolist() == material.documents.tolist() == [0, 16, 19, 23]
-    assert material.names == ("a.txt", "b.txt.gz", "c.jsonl:1", "c.jsonl:3")
-    assert [material.beginning(number) for number in range(4)] == [text.decode() for text in texts]
-    assert material.bytes_per_token == 1
+    assert text.tokens.tolist() == expected
+    assert text.sequences.tolist() == text.documents.tolist() == [0, 16, 19, 23]
+    assert text.names == ("a.txt", "b.txt.gz", "c.jsonl:1", "c.jsonl:3")
+    assert [text.beginning(number) for number in range(4)] == [text.decode() for text in texts]
+    assert text.bytes_per_token == 1
 
 
 def test_a_tokens_bytes_are_the_texts_own(tmp_path):
@@ -76,7 +76,7 @@ def test_standard_input_is_a_text(monkeypatch):
 @pytest.mark.parametrize(
     ("content", "message"), [(b"", "empty"), (b"caf\xe9", "not UTF-8"), (b"a\0b", "binary"), (None, "No such file")]
 )
-def test_what_is_no_text_is_refused(tmp_path, content, message):
+def test_inputs_that_are_not_text_are_refused(tmp_path, content, message):
     if content is not None:
         (tmp_path / "x.txt").write_bytes(content)
     with pytest.raises(DataError, match=message):

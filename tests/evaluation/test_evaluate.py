@@ -1,4 +1,4 @@
-"""A run measured as a whole, and what is said when something is missing."""
+"""Evaluation of a whole run, and its notes and errors."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_loss_is_what_transformers_computes_on_the_exported_model(run_folder
     assert evaluate(run_folder, stride=stride).metrics.loss.value == pytest.approx(total / (len(ids) - 1), abs=1e-5)
 
 
-def test_the_same_question_gets_the_same_answer(run_folder):
+def test_an_evaluation_is_deterministic(run_folder):
     assert evaluate(run_folder).to_dict() == evaluate(run_folder).to_dict()
 
 
@@ -112,7 +112,7 @@ def copy_of(run_folder: Path, tmp_path: Path, **data: object) -> Path:
     return copy
 
 
-def test_without_the_training_data_the_rest_is_said_all_the_same(run_folder, tmp_path):
+def test_without_the_training_data_the_rest_is_measured(run_folder, tmp_path):
     (tmp_path / "a.txt").write_text("the cat sees the dog.")
     run = copy_of(run_folder, tmp_path, folder=str(tmp_path / "gone"))
     found = evaluate(run, texts=[str(tmp_path / "a.txt")])
@@ -157,7 +157,7 @@ def test_all_of_a_data_set_is_both_splits_each_read_by_itself(run_folder, datase
     assert [one.name for one in both.by_document] == [one.name for one in (*val.by_document, *train.by_document)]
 
 
-def test_all_of_a_split_by_sequences_leaves_its_seams_out(run_folder, text_folder, tmp_path):
+def test_targets_between_segments_are_skipped(run_folder, text_folder, tmp_path):
     prepare([str(text_folder)], tmp_path / "data", tokenizer="byte", split_by="sequence", block_size=64)
     found = evaluate(run_folder, data=tmp_path / "data", split="all")
     data = Dataset.open(tmp_path / "data")
@@ -166,7 +166,7 @@ def test_all_of_a_split_by_sequences_leaves_its_seams_out(run_folder, text_folde
     assert not any(one.beginning for one in found.metrics.by_document)  # nobody knows their files
 
 
-def test_text_of_another_data_set_that_was_trained_on_is_said(run_folder, text_folder, tmp_path):
+def test_known_text_in_another_data_set_is_noted(run_folder, text_folder, tmp_path):
     prepare([str(text_folder)], tmp_path / "data", tokenizer="byte", block_size=32, seed=7)
     for split in ("val", "train"):
         notes = " ".join(evaluate(run_folder, data=tmp_path / "data", split=split).notes)
@@ -174,13 +174,13 @@ def test_text_of_another_data_set_that_was_trained_on_is_said(run_folder, text_f
         assert "training split" not in notes  # it is that of another text
 
 
-def test_few_documents_are_said_to_be_few(run_folder, tmp_path):
+def test_few_documents_are_noted(run_folder, tmp_path):
     for name in ("a", "b"):
         (tmp_path / f"{name}.txt").write_text("the cat sees the dog.")
     assert "only 2 documents" in " ".join(evaluate(run_folder, texts=[str(tmp_path)]).notes)
 
 
-def test_a_text_that_was_trained_on_is_said_to_be_no_fair_test(run_folder, dataset, tmp_path):
+def test_a_text_that_was_trained_on_is_noted(run_folder, dataset, tmp_path):
     tokens = dataset.train.tokens
     half = bytes(dataset.tokenizer.decode(tokens[: len(tokens) // 2].tolist()), "utf-8")
     (tmp_path / "seen.txt").write_bytes(half)
@@ -244,7 +244,7 @@ def test_bfloat16_is_close(run_folder):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
-def test_a_picture_is_drawn(run_folder, tmp_path, suffix):
+def test_a_plot_is_drawn(run_folder, tmp_path, suffix):
     file = tmp_path / f"$x{suffix}"  # a name that is half a formula
     evaluation = dataclasses.replace(evaluate(run_folder), run="runs/$x")
     check_picture(file)
@@ -254,7 +254,7 @@ def test_a_picture_is_drawn(run_folder, tmp_path, suffix):
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
 
 
-def test_a_picture_without_training_data_says_so(run_folder, tmp_path):
+def test_a_plot_without_training_data_says_so(run_folder, tmp_path):
     evaluation = evaluate(run_folder)
     found = dataclasses.replace(evaluation.metrics, by_frequency=None)
     draw_evaluation(dataclasses.replace(evaluation, metrics=found), tmp_path / "x.svg")
@@ -262,7 +262,7 @@ def test_a_picture_without_training_data_says_so(run_folder, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "x", "no/such/folder/x.png"])
-def test_a_picture_that_cannot_be_written_is_refused_beforehand(tmp_path, name):
+def test_a_plot_that_cannot_be_written_is_refused_beforehand(tmp_path, name):
     with pytest.raises(ConfigError, match="plot"):
         check_picture(tmp_path / name)
 

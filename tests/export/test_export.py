@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
@@ -16,7 +18,8 @@ import torch
 from minigpt import generate, load
 from minigpt.config import Position
 from minigpt.errors import ConfigError, DataError, MiniGPTError
-from minigpt.export.exporting import export_run
+from minigpt.export.exporting import ExportSource, export_run
+from minigpt.export.formats import FORMATS, ExportFormat
 from minigpt.export.tokenizer_out import WRITERS
 from minigpt.tokenizers import TOKENIZER_TYPES, load_tokenizer
 from tests.export.conftest import TEXT, make_run
@@ -124,12 +127,12 @@ def test_the_end_of_text_begins_ends_and_pads(case):
     assert set(theirs["facts"].values()) == set(theirs["settings"].values()) == {tokenizer.end_of_text}
 
 
-def test_our_own_programs_read_the_tokenizer_there_too(case):
+def test_mini_gpt_reads_the_exported_tokenizer(case):
     _, tokenizer, folder, _ = case
     assert load_tokenizer(folder).identity == tokenizer.identity
 
 
-def test_every_kind_of_tokenizer_has_a_form():
+def test_every_type_of_tokenizer_can_be_exported():
     assert WRITERS.keys() == TOKENIZER_TYPES.keys() == {spec.partition(":")[0] for spec in RUNS}
 
 
@@ -144,13 +147,25 @@ def test_every_kind_of_tokenizer_has_a_form():
         ({"position": "rope", "norm": "rmsnorm"}, ["model.position rope", "model.norm rmsnorm"]),
     ],
 )
-def test_what_gpt2_cannot_express_is_refused_by_name(tmp_path, shape, words):
+def test_variants_that_gpt2_lacks_are_refused_by_name(tmp_path, shape, words):
     run = make_run(tmp_path / "run", **shape)
     with pytest.raises(ConfigError) as caught:
         export_run(run, tmp_path / "out")
     for word in words:
         assert word in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_new_format_is_a_module_and_a_line(tmp_path, monkeypatch):
+    def write(source: ExportSource, folder: Path) -> None:
+        (folder / "names.txt").write_text("\n".join(source.model.state_dict()))
+
+    monkeypatch.setitem(sys.modules, "my_format", SimpleNamespace(write=write))
+    monkeypatch.setitem(FORMATS, "names", ExportFormat("people", "my_format"))
+    out = export_run(make_run(tmp_path / "run"), tmp_path / "out", format="names")
+    assert "wte.weight" in (out / "names.txt").read_text().splitlines()
+    with pytest.raises(ConfigError, match=r"Unknown export format.*nams.*Did you mean names.*hf, names"):
+        export_run(tmp_path / "run", tmp_path / "2", format="nams")
 
 
 def test_each_position_is_either_exported_or_refused():
@@ -165,7 +180,7 @@ def test_nothing_is_overwritten(tmp_path):
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_a_disk_that_is_full_leaves_nothing(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     def fail(*arguments, **settings):
         raise OSError(28, "No space left on device")
 
@@ -176,7 +191,7 @@ def test_a_disk_that_is_full_leaves_nothing(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_the_card_tells_figures_data_and_licence_and_no_folder(run_folder, text_folder, tmp_path):
+def test_the_card_states_results_data_and_licence_but_no_paths(run_folder, text_folder, tmp_path):
     run = shutil.copytree(run_folder, tmp_path / "a|b`c\nd")
     card = (export_run(run, tmp_path / "out", license="cc-by-4.0") / "README.md").read_text("utf-8")
     best = json.loads((run_folder / "checkpoints" / "best.json").read_text())

@@ -26,7 +26,7 @@ NAME = "transformer.h.1.mlp.c_fc.weight"
 
 @pytest.fixture
 def folder(plain, tmp_path) -> Path:
-    """A good checkpoint, to be damaged; it stands beside the place of the run."""
+    """A good checkpoint, to be damaged; next to where the run would be."""
     return shutil.copytree(plain, tmp_path / "hf")
 
 
@@ -90,7 +90,7 @@ TENSORS = {
 
 
 @pytest.mark.parametrize(("damage", "words"), TENSORS.values(), ids=TENSORS)
-def test_a_tensor_that_does_not_fit_is_named(folder, damage, words):
+def test_a_wrong_tensor_is_named(folder, damage, words):
     damage(folder)
     refuse(folder, words)
 
@@ -137,7 +137,7 @@ FILES = {
     "a header beyond the end": header(b"{}", 500),
     "an overlong header": header(b"{}", 10**9),
     "the longest header": header(b"{}", 2**64 - 1),
-    "a header that is no JSON": header(b"[[[[[["),
+    "a header that is not JSON": header(b"[[[[[["),
     "a deep header": header(b'{"a":' * 50_000),
     "a list": header(b"[]"),
     "data missing": header(tensor()),
@@ -153,7 +153,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("content", FILES.values(), ids=FILES)
-def test_a_file_that_is_no_whole_safetensors_is_refused(folder, content):
+def test_a_damaged_file_is_refused(folder, content):
     (folder / WEIGHTS).write_bytes(content)
     refuse(folder, "(?i)header is too long|damaged, or not a safetensors file")
 
@@ -165,7 +165,7 @@ def test_a_file_cut_anywhere_is_refused(folder):
         refuse(folder, "(?i)damaged, or not a safetensors file")
 
 
-def test_a_device_is_no_file(folder):
+def test_only_regular_files_are_read(folder):
     (folder / WEIGHTS).unlink()
     (folder / WEIGHTS).mkdir()
     refuse(folder, "it is a folder")
@@ -202,7 +202,7 @@ def reindex(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         "\x1b[31mred.safetensors/",
     ],
 )
-def test_an_index_names_no_file_elsewhere(sharded, plain, name):
+def test_an_index_cannot_name_files_elsewhere(sharded, plain, name):
     shutil.copy(plain / WEIGHTS, sharded.parent / "elsewhere.safetensors")
     reindex(sharded, lambda index: index["weight_map"].update({NAME: name}))
     with pytest.raises(CheckpointError, match="must name safetensors files in its own folder") as caught:
@@ -215,7 +215,7 @@ INDICES = {
     "no map": (lambda index: index.pop("weight_map"), "no weight_map"),
     "a list": (lambda index: index.update(weight_map=[]), "no weight_map"),
     "numbers": (lambda index: index["weight_map"].update({NAME: 3}), "no weight_map"),
-    "a tensor that is nowhere": (
+    "a tensor in no file": (
         lambda index: index["weight_map"].update(extra=index["weight_map"][NAME]),
         "missing.*extra",
     ),
@@ -233,7 +233,7 @@ INDICES = {
 
 
 @pytest.mark.parametrize(("change", "words"), INDICES.values(), ids=INDICES)
-def test_an_index_that_is_wrong_is_refused(sharded, change, words):
+def test_a_wrong_index_is_refused(sharded, change, words):
     reindex(sharded, change)
     refuse(sharded, words)
 
@@ -280,14 +280,14 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize(("changes", "words"), CONFIGS.values(), ids=CONFIGS)
-def test_a_setting_that_ours_cannot_follow_is_named(folder, changes, words):
+def test_unsupported_settings_are_named(folder, changes, words):
     file = folder / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
     refuse(folder, words)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", "[" * 100_000, "\xff"])
-def test_a_config_that_is_no_json_object_is_refused(folder, text):
+def test_config_must_be_a_json_object(folder, text):
     (folder / "config.json").write_bytes(text.encode("latin-1"))
     refuse(folder, r"Cannot read config\.json")
 
@@ -301,13 +301,13 @@ def test_missing_files_are_named(folder):
         import_hugging_face(folder / "nowhere", folder.parent / "run")
 
 
-def test_memory_is_asked_for_before_it_is_taken(folder, monkeypatch):
+def test_memory_is_checked_before_the_first_tensor_is_read(folder, monkeypatch):
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
     monkeypatch.setattr("minigpt.export.importing.read_tensor", lambda stored: pytest.fail("it was read"))
     refuse(folder, "Not enough memory")
 
 
-def test_a_strangers_words_do_not_steer_the_terminal(folder, capsys):
+def test_control_characters_do_not_reach_the_terminal(folder, capsys):
     with_tensors(lambda tensors: tensors.update({"\x1b[31m[red]evil[/red]": torch.zeros(1)}))(folder)
     with pytest.raises(SystemExit) as end:
         main(["import", str(folder), "--run", str(folder.parent / "run"), "--tokenizer", "byte"])
@@ -317,7 +317,7 @@ def test_a_strangers_words_do_not_steer_the_terminal(folder, capsys):
     assert "\x1b" not in err
 
 
-def test_every_refusal_is_one_that_a_user_can_read(folder):
+def test_a_refusal_has_all_parts_of_a_message(folder):
     (folder / WEIGHTS).write_bytes(b"junk")
     with pytest.raises(MiniGPTError) as caught:
         import_hugging_face(folder, folder.parent / "run", tokenizer="byte")

@@ -62,7 +62,7 @@ def test_narrow_numbers_become_float32(make_gpt2, tmp_path, dtype):
     assert {p.dtype for p in load(tmp_path / "run")[0].parameters()} == {torch.float32}
 
 
-def test_shards_are_one(make_gpt2, tmp_path):
+def test_shards_are_joined(make_gpt2, tmp_path):
     theirs = make_gpt2()
     theirs.save_pretrained(tmp_path / "hf", max_shard_size="10KB")
     assert len(list((tmp_path / "hf").glob("*.safetensors"))) > 2
@@ -101,7 +101,7 @@ def test_padding_beyond_the_tokenizers_ids_is_kept_and_noted(make_gpt2, tmp_path
     assert torch.equal(logits(GPT2LMHeadModel.from_pretrained(again)), logits(theirs))
 
 
-def test_other_dropout_and_another_end_are_said(make_gpt2, tmp_path):
+def test_other_dropout_and_another_end_are_noted(make_gpt2, tmp_path):
     make_gpt2(embd_pdrop=0.3, eos_token_id=7).save_pretrained(tmp_path / "hf")
     made = import_hugging_face(tmp_path / "hf", tmp_path / "run", tokenizer="byte")
     assert len(made.notes) == 2
@@ -110,7 +110,7 @@ def test_other_dropout_and_another_end_are_said(make_gpt2, tmp_path):
 
 
 @pytest.mark.parametrize("spec", ["gpt2", "bpe:300", "char", "byte"])
-def test_what_was_exported_comes_back(tmp_path, spec):
+def test_an_export_comes_back(tmp_path, spec):
     run = make_run(tmp_path / "run", spec, tie_word_embeddings=False)
     export_run(run, tmp_path / "hf")
     import_hugging_face(tmp_path / "hf", tmp_path / "back")
@@ -148,7 +148,7 @@ def test_an_imported_run_has_no_data_and_nothing_to_resume(imported, data_folder
         resume(imported, data=data_folder)
 
 
-def test_a_run_or_nothing(plain, imported, tmp_path, monkeypatch):
+def test_a_failed_import_leaves_nothing(plain, imported, tmp_path, monkeypatch):
     before = sorted(imported.rglob("*"))
     with pytest.raises(RunError, match="exists already"):
         import_hugging_face(plain, imported, tokenizer="byte")
@@ -179,7 +179,7 @@ def test_a_tokenizer_that_is_not_the_models_is_refused(plain, tmp_path, tokenize
     assert not list(tmp_path.iterdir())
 
 
-def test_a_small_tokenizer_is_no_padding(make_gpt2, tmp_path):
+def test_a_much_smaller_tokenizer_is_refused(make_gpt2, tmp_path):
     make_gpt2(vocab_size=2000).save_pretrained(tmp_path / "hf")
     with pytest.raises(TokenizerError, match="byte has 257 ids, the model 2,000"):
         import_hugging_face(tmp_path / "hf", tmp_path / "run", tokenizer="byte")

@@ -60,7 +60,7 @@ def write(folder: Path, content: dict[str, Any]) -> Path:
 @pytest.mark.parametrize(
     "form", ["tokenizer.json", "vocab.json and merges.txt", "by transformers", "old merges", "none"]
 )
-def test_gpt2s_own_is_known_in_each_form(gpt2_files, tmp_path, form):
+def test_gpt2s_own_is_recognised_in_each_form(gpt2_files, tmp_path, form):
     if form == "by transformers":
         GPT2Tokenizer.from_pretrained(gpt2_files).save_pretrained(tmp_path)
     elif form == "tokenizer.json":
@@ -172,7 +172,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("damage", "words"), WRONG.values(), ids=WRONG)
-def test_what_ours_cannot_follow_is_refused_by_name(tmp_path, damage, words):
+def test_unsupported_tokenizers_are_refused_by_name(tmp_path, damage, words):
     file = content(trained())
     damage(file)
     with pytest.raises(TokenizerError, match=words):
@@ -205,7 +205,7 @@ def test_tokens_added_beside_the_pair_of_files_are_refused(gpt2_files, tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"a": ' * 100_000])
-def test_a_file_that_is_no_json_object_is_refused(tmp_path, text):
+def test_tokenizer_json_must_be_an_object(tmp_path, text):
     (tmp_path / "tokenizer.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"Cannot read tokenizer\.json"):
         read_tokenizer(tmp_path, 400)
@@ -237,7 +237,7 @@ def test_a_vocabulary_that_claims_to_be_ours_is_checked_all_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("spec", ["bpe:\x1b]0;owned\x07", "bpe:", "bpe:3\n", "bpe:" + "9" * 5000, "gpt2", 3, None])
-def test_a_spec_that_is_none_is_refused_and_no_control_character_shown(tmp_path, spec):
+def test_an_invalid_spec_is_refused_and_escaped(tmp_path, spec):
     with pytest.raises(TokenizerError, match="damaged") as caught:
         load_tokenizer(claim(tmp_path, spec=spec))
     assert str(caught.value).isprintable()
@@ -245,7 +245,7 @@ def test_a_spec_that_is_none_is_refused_and_no_control_character_shown(tmp_path,
 
 
 @pytest.mark.parametrize("changed", [{"identity": "\x1b[31m"}, {"files": {"\x1b[31m": ""}}, {"kind": "\x1b[31m"}])
-def test_what_a_stranger_wrote_is_shown_escaped(tmp_path, changed):
+def test_untrusted_names_are_escaped(tmp_path, changed):
     with pytest.raises(TokenizerError, match=r"x1b\[31m") as caught:
         load_tokenizer(claim(tmp_path, **changed))
     assert str(caught.value).isprintable()
@@ -258,7 +258,7 @@ def test_json_without_end_is_a_damaged_tokenizer(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["merges.txt", "vocab.json", "tokenizer.json", "tokenizer_config.json"])
-def test_what_is_no_regular_file_is_not_read(gpt2_files, tmp_path, name):
+def test_only_regular_files_are_read_as_tokenizers(gpt2_files, tmp_path, name):
     for kept in {"merges.txt", "vocab.json"} - {name}:
         shutil.copy(gpt2_files / kept, tmp_path)
     if hasattr(os, "mkfifo"):
