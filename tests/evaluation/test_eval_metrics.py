@@ -23,7 +23,7 @@ def made_up(n_documents: int, length: int, seed: int = 0) -> tuple[EvalText, Sco
     random = np.random.default_rng(seed)
     n_tokens = n_documents * length
     documents = np.arange(n_documents) * length
-    material = EvalText(
+    text = EvalText(
         random.integers(97, 123, n_tokens, dtype=np.uint32),
         np.zeros(1, dtype=np.int64),
         np.ones(1, dtype=np.int64),
@@ -44,11 +44,11 @@ def made_up(n_documents: int, length: int, seed: int = 0) -> tuple[EvalText, Sco
         confidence,
     )
     simple = Baselines(random.integers(0, 2000, n_tokens - 1) % 1500, scores.nll + 1, scores.nll + 0.5)
-    return material, scores, simple
+    return text, scores, simple
 
 
 def test_by_hand():
-    material = EvalText(
+    text = EvalText(
         np.array([END := BYTES.end_of_text, 97, 98, 99, END, 97], dtype=np.uint32),
         np.array([0, 4]),
         np.array([1, 1]),
@@ -65,7 +65,7 @@ def test_by_hand():
         np.array([0.9, 0.9, 0.1, 1.0], dtype=np.float32),
     )
     simple = Baselines(np.array([0, 5, 10, 99]), scores.nll + 1, scores.nll * 2)
-    found = eval_metrics(material, scores, simple)
+    found = eval_metrics(text, scores, simple)
     assert (found.tokens, found.documents) == (4, 2)
     assert found.loss.value == 3.0
     assert found.perplexity.value == pytest.approx(math.exp(3))
@@ -89,8 +89,8 @@ def test_by_hand():
 
 
 def test_every_grouping_adds_up_to_the_whole():
-    material, scores, simple = made_up(12, 500)
-    found = eval_metrics(material, scores, simple)
+    text, scores, simple = made_up(12, 500)
+    found = eval_metrics(text, scores, simple)
     for groups in (found.by_context, found.by_frequency, found.by_document):
         assert sum(group.tokens for group in groups) == found.tokens
         assert sum(group.tokens * group.loss for group in groups) / found.tokens == pytest.approx(found.loss.value)
@@ -102,8 +102,8 @@ def test_every_grouping_adds_up_to_the_whole():
 
 
 def test_the_calibration_is_scikit_learns():
-    material, scores, _ = made_up(3, 2000)
-    found = eval_metrics(material, scores)
+    text, scores, _ = made_up(3, 2000)
+    found = eval_metrics(text, scores)
     accuracy, confidence = calibration_curve(scores.rank == 0, scores.confidence, n_bins=CALIBRATION_BINS)
     np.testing.assert_allclose([part.accuracy for part in found.calibration], accuracy, rtol=1e-6)
     np.testing.assert_allclose([part.confidence for part in found.calibration], confidence, rtol=1e-6)
@@ -112,8 +112,8 @@ def test_the_calibration_is_scikit_learns():
 
 
 def test_the_interval_is_scipys_percentile_bootstrap():
-    material, scores, _ = made_up(60, 100)
-    found = eval_metrics(material, scores)
+    text, scores, _ = made_up(60, 100)
+    found = eval_metrics(text, scores)
     by_document = [group.loss for group in found.by_document]
     theirs = stats.bootstrap(
         (by_document,), np.mean, method="percentile", n_resamples=20_000, rng=np.random.default_rng(1)
@@ -134,19 +134,19 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says():
 
 
 def test_one_long_document_is_resampled_in_blocks_and_a_short_one_is_not():
-    material, scores, _ = made_up(1, 12_345)
-    found = eval_metrics(material, scores)
+    text, scores, _ = made_up(1, 12_345)
+    found = eval_metrics(text, scores)
     assert found.interval_from == "12 blocks of 1,000 tokens of this document"
     assert found.loss.interval[0] < found.loss.value < found.loss.interval[1]
-    material, scores, _ = made_up(1, 9_000)
-    found = eval_metrics(material, scores)
+    text, scores, _ = made_up(1, 9_000)
+    found = eval_metrics(text, scores)
     assert found.interval_from is None
     assert found.loss.interval is found.bits_per_byte.interval is None
 
 
 def test_without_training_data_there_is_no_frequency():
-    material, scores, _ = made_up(3, 100)
-    found = eval_metrics(material, scores)
+    text, scores, _ = made_up(3, 100)
+    found = eval_metrics(text, scores)
     assert found.by_frequency is None
     assert list(found.baselines) == ["uniform"]
     assert found.by_document[0].bigram is None

@@ -17,7 +17,7 @@ from minigpt.tokenizers import make_tokenizer
 BYTES = make_tokenizer("byte")
 
 
-def material(lengths: list[int], leads: list[int] | None = None, segment_length: int = 0) -> EvalText:
+def eval_text(lengths: list[int], leads: list[int] | None = None, segment_length: int = 0) -> EvalText:
     """Readings of these lengths; every token is a number of its own, so that a wrong neighbour shows."""
     starts = np.cumsum([0, *lengths])[:-1]
     ones = np.array(leads if leads else [1] * len(lengths))
@@ -34,7 +34,7 @@ def material(lengths: list[int], leads: list[int] | None = None, segment_length:
 def test_each_token_is_predicted_once_with_enough_context(lengths, block_size, data, segment_length):
     stride = data.draw(st.integers(1, block_size))
     leads = [data.draw(st.integers(1, length)) for length in lengths]
-    text = material(lengths, leads, segment_length)
+    text = eval_text(lengths, leads, segment_length)
     windows = Windows(text, block_size, stride)
     predicted = []
     for first in range(0, len(windows), 2):
@@ -76,4 +76,4 @@ def test_side_by_side_they_are_the_sequences_of_training(dataset: Dataset, block
 @pytest.mark.parametrize("stride", [0, -1, 9])
 def test_a_stride_out_of_range_is_refused(stride):
     with pytest.raises(ConfigError, match="stride"):
-        Windows(material([20]), 8, stride)
+        Windows(eval_text([20]), 8, stride)

@@ -25,7 +25,7 @@ def test_export_import_and_training_on(call, run_folder, data_folder, tmp_path):
     assert figures[0] == pytest.approx(figures[1], rel=1e-6)
 
     code, out, _ = call("train", "--init-from", back, "--data", data_folder, "--run", on, "--steps", 3, *SHORT)
-    assert (code, "beginning with the weights of" in out) == (0, True)
+    assert (code, "starting from the weights of" in out) == (0, True)
     assert call("generate", on, "--checkpoint", "0", *asked)[1] == call("generate", back, *asked)[1]
     assert "finished" in call("resume", on)[1]
     code, _, err = call("resume", back)
@@ -56,7 +56,9 @@ def test_without_data_the_initial_runs_is_used(call, run_folder, data_folder, tm
         ),
     ],
 )
-def test_a_mistake_gets_one_message_and_leaves_nothing(call, arguments, words, run_folder, data_folder, plain, tmp_path):
+def test_a_mistake_gets_one_message_and_leaves_nothing(
+    call, arguments, words, run_folder, data_folder, plain, tmp_path
+):
     places = {
         "HF": plain,
         "FILE": plain / "config.json",
