@@ -37,8 +37,8 @@ def import_command(folder: Path, /, *, run: Path, tokenizer: str | None = None) 
     console = Console()
     shape = f"{pluralize(model.n_layer, 'layer')}, {pluralize(model.n_head, 'head')}"
     console.print(
-        f"{made.run}: {made.parameters:,} parameters, {shape}, "
-        f"{model.n_embd} wide, context {model.block_size:,}, tokenizer {made.tokenizer}, vocabulary {model.vocab_size:,}"
+        f"{made.run}: {made.parameters:,} parameters, {shape}, {model.n_embd} wide, context {model.block_size:,}, "
+        f"tokenizer {made.tokenizer}, vocabulary {model.vocab_size:,}"
     )
     for note in made.notes:
         console.print(f"note: {note}")

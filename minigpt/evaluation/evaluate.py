@@ -122,9 +122,9 @@ def evaluate(
         description = f"all of {dataset.folder}" if split == "all" else f"the {split} split of {dataset.folder}"
 
     runtime = restore_runtime(folder.environment(), machine or MachineConfig())
-    config, place = folder.config(), folder.find_checkpoint(checkpoint)
+    config, weights = folder.config(), folder.find_checkpoint(checkpoint)
     scores = score(
-        load_model(config, place, runtime.device),
+        load_model(config, weights, runtime.device),
         text,
         runtime,
         stride=stride,
@@ -139,7 +139,7 @@ def evaluate(
     own = dataset is not None and train is not None and dataset.train.sha256 == train.sha256
     known = _known_share(train, text, on_progress) if train and not own else 0.0
     notes = list(_notes(metrics, text, scores, missing, split if own else "val", known))
-    step, stride = folder.checkpoint_step(place), config.model.block_size if stride is None else stride
+    step, stride = folder.checkpoint_step(weights), config.model.block_size if stride is None else stride
     if dataset is not None and split == "val" and stride == config.model.block_size:
         notes += _difference_to_training(folder, dataset, step, metrics.loss.value, runtime.precision)
     return Evaluation(
@@ -174,7 +174,7 @@ def _training_split(folder: RunFolder, dataset: Dataset | None) -> tuple[TokenFi
 
 
 def _baselines(train: TokenFile, text: EvalText, scores: Scores, on_progress: Progress) -> Baselines:
-    targets, previous = (text.tokens[scores.places - back].astype(np.int64) for back in (0, 1))
+    targets, previous = (text.tokens[scores.positions - back].astype(np.int64) for back in (0, 1))
     return baselines(train, previous, targets, lambda done, total: on_progress("counting", done, total))
 
 
@@ -214,7 +214,7 @@ def _notes(
     if text.segment_length:
         yield "The data was split by sequences, not by documents: the intervals are too narrow."
     unknown = text.tokenizer.unknown
-    if unknown is not None and (count := int((text.tokens[scores.places] == unknown).sum())):
+    if unknown is not None and (count := int((text.tokens[scores.positions] == unknown).sum())):
         yield (
             f"{pluralize(count, 'character')} of the text {'is' if count == 1 else 'are'} not in the vocabulary; "
             "predicting 'unknown' is easier."

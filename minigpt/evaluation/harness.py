@@ -165,10 +165,10 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
         tokens = np.concatenate([np.array(rows[i], dtype=np.uint32) for i in order])
         text = EvalText(tokens, starts[:-1], leads, starts[:-1], None, 1.0, self._tokenizer)
         scores = score(self._model, text, self._runtime, batch_size=self._batch_size, on_progress=self._on_progress)
-        row = np.searchsorted(starts, scores.places, side="right") - 1  # (n_targets,)
+        row = np.searchsorted(starts, scores.positions, side="right") - 1  # (n_targets,)
         totals = np.bincount(row, weights=-scores.nll.astype(np.float64), minlength=len(rows))
         misses = np.bincount(row, weights=scores.rank > 0, minlength=len(rows))
-        results = {i: (float(totals[place]), not misses[place]) for place, i in enumerate(order)}
+        results = {i: (float(totals[position]), not misses[position]) for position, i in enumerate(order)}
         return [results[i] for i in range(len(rows))]
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:

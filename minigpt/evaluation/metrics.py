@@ -131,11 +131,11 @@ def eval_metrics(text: EvalText, scores: Scores, simple: Baselines | None = None
     n_tokens = len(scores.nll)
     right, among_five = scores.rank == 0, scores.rank < 5
     lengths = np.array([len(token) for token in text.tokenizer.vocabulary])
-    columns = [np.ones(n_tokens), scores.nll, right, among_five, lengths[text.tokens[scores.places]]]
+    columns = [np.ones(n_tokens), scores.nll, right, among_five, lengths[text.tokens[scores.positions]]]
     if simple:
         columns += [simple.unigram, simple.bigram]
 
-    document = np.searchsorted(text.documents, scores.places, side="right") - 1  # (n_tokens,)
+    document = np.searchsorted(text.documents, scores.positions, side="right") - 1  # (n_tokens,)
     present, document = np.unique(document, return_inverse=True)
     unit, interval_from = _units(document, len(present))
     table: Reals = np.stack(

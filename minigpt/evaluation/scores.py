@@ -34,14 +34,14 @@ class Scores:
     """The results for each predicted token, in the order of the text; arrays of shape (n_targets,).
 
     Attributes:
-        places: the token's position in the text.
+        positions: the token's position in the text.
         context: the number of tokens the model saw before it.
         nll: negative log-likelihood, in nats.
         rank: how many other tokens were at least as likely; 0 means that the most likely token was right.
         confidence: probability of the most likely token.
     """
 
-    places: Ints
+    positions: Ints
     context: npt.NDArray[np.int32]
     nll: Floats
     rank: npt.NDArray[np.int32]
@@ -97,7 +97,7 @@ def score(
 
 
 def _score_rows(
-    model: GPT, scorer: TokenScorer, runtime: Runtime, x: Ints, y: Ints, places: Ints
+    model: GPT, scorer: TokenScorer, runtime: Runtime, x: Ints, y: Ints, positions: Ints
 ) -> tuple[npt.NDArray[np.generic], ...]:
     """Scores a batch: the arrays of `Scores`, for the targets among y."""
     wanted = y != IGNORE_INDEX  # (rows, time)
@@ -107,7 +107,7 @@ def _score_rows(
         model(ids, logits_to_keep=0)
     context = np.broadcast_to(np.arange(1, x.shape[1] + 1, dtype=np.int32), x.shape)
     nll, rank, confidence = (part.cpu().numpy() for part in scorer(final[0][chosen], targets))
-    return places[wanted], context[wanted], nll, rank, confidence
+    return positions[wanted], context[wanted], nll, rank, confidence
 
 
 class TokenScorer:

@@ -54,16 +54,16 @@ class Windows:
             Three arrays (rows, time), time being the longest's, at most block_size:
             x: token ids; 0 beyond the end of a sequence.
             y: the token that follows each of x, or IGNORE_INDEX where it is not to be predicted here.
-            places: the position of each of y in the text.
+            positions: the position of each of y in the text.
         """
         starts, ends = self._starts[first:stop, None], self._ends[first:stop, None]  # (rows, 1)
         time = min(self.block_size, int((ends - starts).max()) - 1)
-        places = starts + np.arange(time + 1)  # (rows, time + 1)
+        positions = starts + np.arange(time + 1)  # (rows, time + 1)
         tokens = self.text.tokens
-        ids = tokens[np.minimum(places, len(tokens) - 1)].astype(np.int64)
-        x = np.where(places < ends, ids, 0)[:, :-1]
-        places = places[:, 1:]
-        wanted = (places >= self._first_targets[first:stop, None]) & (places < ends)
+        ids = tokens[np.minimum(positions, len(tokens) - 1)].astype(np.int64)
+        x = np.where(positions < ends, ids, 0)[:, :-1]
+        positions = positions[:, 1:]
+        wanted = (positions >= self._first_targets[first:stop, None]) & (positions < ends)
         if self.text.segment_length:
-            wanted &= places % self.text.segment_length != 0
-        return x, np.where(wanted, ids[:, 1:], IGNORE_INDEX), places
+            wanted &= positions % self.text.segment_length != 0
+        return x, np.where(wanted, ids[:, 1:], IGNORE_INDEX), positions

@@ -32,13 +32,13 @@ def made_up(n_documents: int, length: int, seed: int = 0) -> tuple[EvalText, Sco
         1.0,
         BYTES,
     )
-    places = np.arange(1, n_tokens)
+    positions = np.arange(1, n_tokens)
     hardness = np.repeat(random.gamma(4.0, 0.7, n_documents), length)[1:]
     confidence = random.uniform(0.02, 1, n_tokens - 1).astype(np.float32)
     wrong = random.uniform(size=n_tokens - 1) > confidence**2
     scores = Scores(
-        places,
-        (places % 40 + 1).astype(np.int32),
+        positions,
+        (positions % 40 + 1).astype(np.int32),
         random.exponential(hardness).astype(np.float32),
         (wrong * random.integers(1, 9, n_tokens - 1)).astype(np.int32),
         confidence,

@@ -132,7 +132,7 @@ def test_equal_to_transformers(model, text, stride):
             done, start = done + counted, start + stride
     scores = score(model, text, CPU, stride=stride)
     assert scores.nll.mean(dtype=np.float64) == pytest.approx(total / 299, rel=1e-5)
-    np.testing.assert_array_equal(scores.places, np.arange(1, 300))
+    np.testing.assert_array_equal(scores.positions, np.arange(1, 300))
 
 
 def test_transformers_agrees_on_first_guesses_and_their_confidence(model, text):
@@ -148,7 +148,7 @@ def test_transformers_agrees_on_first_guesses_and_their_confidence(model, text):
 
 
 def same(a: Scores, b: Scores) -> None:
-    np.testing.assert_array_equal(a.places, b.places)
+    np.testing.assert_array_equal(a.positions, b.positions)
     np.testing.assert_allclose(a.nll, b.nll, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(a.rank, b.rank)
 

@@ -38,18 +38,20 @@ def test_each_token_is_predicted_once_with_enough_context(lengths, block_size, d
     windows = Windows(text, block_size, stride)
     predicted = []
     for first in range(0, len(windows), 2):
-        x, y, places = windows.rows(first, first + 2)
-        assert x.shape == y.shape == places.shape
+        x, y, positions = windows.rows(first, first + 2)
+        assert x.shape == y.shape == positions.shape
         assert x.shape[1] <= block_size
         for row, column in np.argwhere(y != IGNORE_INDEX):
-            place = places[row, column]
-            start = text.sequences[np.searchsorted(text.sequences, place, side="right") - 1]
-            assert y[row, column] == place
+            position = positions[row, column]
+            start = text.sequences[np.searchsorted(text.sequences, position, side="right") - 1]
+            assert y[row, column] == position
             context = x[row, : column + 1]
-            np.testing.assert_array_equal(context, np.arange(place - column - 1, place))  # the tokens just before it
-            assert place - column - 1 >= start  # and none of another reading
-            assert column + 1 >= min(place - start, block_size - stride)
-            predicted.append(place)
+            np.testing.assert_array_equal(
+                context, np.arange(position - column - 1, position)
+            )  # the tokens just before it
+            assert position - column - 1 >= start  # and none of another reading
+            assert column + 1 >= min(position - start, block_size - stride)
+            predicted.append(position)
     targets = [
         start + i
         for start, lead, length in zip(text.sequences, leads, lengths, strict=True)
