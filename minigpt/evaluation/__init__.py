@@ -1,4 +1,4 @@
-"""How good a model is."""
+"""How well a model predicts, and what its samples are like."""
 
 from minigpt.evaluation.evaluate import Evaluation, evaluate
 from minigpt.evaluation.loss import SplitLoss, perplexity, split_loss
