@@ -16,6 +16,15 @@ BEGINNING_WIDTH, MIN_BEGINNING_WIDTH = 24, 10
 NUMBERS_WIDTH = 42
 """Width of the other columns of that table."""
 
+ESTIMATES = (
+    ("loss", "loss", "{:.4f}", "mean surprise per token, in nats"),
+    ("perplexity", "perplexity", "{:,.2f}", "as uncertain as a guess among that many tokens"),
+    ("bits per byte", "bits_per_byte", "{:.4f}", "comparable across tokenizers"),
+    ("accuracy", "accuracy", "{:.2%}", "its first guess is right"),
+    ("top-5 accuracy", "top5_accuracy", "{:.2%}", "one of its first five guesses is right"),
+)
+"""The estimates of `EvalMetrics`: title, attribute, format and meaning."""
+
 
 def format_interval(estimate: Estimate, form: str) -> str:
     """Returns the ends of an interval, `1.2 to 1.4`; nothing without one."""
@@ -24,16 +33,11 @@ def format_interval(estimate: Estimate, form: str) -> str:
 
 def estimates_table(found: EvalMetrics) -> Table:
     """Returns each metric with its interval and meaning."""
+    estimates = [(title, getattr(found, name), form, meaning) for title, name, form, meaning in ESTIMATES]
+    error = ("calibration error", Estimate(found.calibration_error), "{:.2%}", "mean gap of confidence and accuracy")
     rows = [
-        (title, form.format(estimate.value), format_interval(estimate, form), meaning)
-        for title, estimate, form, meaning in (
-            ("loss", found.loss, "{:.4f}", "mean surprise per token, in nats"),
-            ("perplexity", found.perplexity, "{:,.2f}", "as uncertain as a guess among that many tokens"),
-            ("bits per byte", found.bits_per_byte, "{:.4f}", "comparable across tokenizers"),
-            ("accuracy", found.accuracy, "{:.2%}", "its first guess is right"),
-            ("top-5 accuracy", found.top5_accuracy, "{:.2%}", "one of its first five guesses is right"),
-            ("calibration error", Estimate(found.calibration_error), "{:.2%}", "mean gap of confidence and accuracy"),
-        )
+        (title, form.format(one.value), format_interval(one, form), meaning)
+        for title, one, form, meaning in [*estimates, error]
     ]
     return Table(["metric", "value", "95 % interval", "meaning"], rows, (0, 3))
 

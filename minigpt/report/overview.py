@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from minigpt.evaluation.eval_tables import format_interval
+from minigpt.evaluation.eval_tables import ESTIMATES, format_interval
 from minigpt.evaluation.evaluate import IN_TRAINING, NOTEWORTHY
 from minigpt.evaluation.metrics import RESAMPLES, Estimate, EvalMetrics
 from minigpt.evaluation.paired_bootstrap import beats_bigram, difference, significantly_best
@@ -150,15 +150,6 @@ def _tiles(run: RunFacts) -> list[tuple[str, str, str]]:
     return tiles
 
 
-ESTIMATES = (
-    ("loss, nats per token", "loss", "{:.4f}"),
-    ("perplexity", "perplexity", "{:,.2f}"),
-    ("bits per byte", "bits_per_byte", "{:.4f}"),
-    ("accuracy of the first guess", "accuracy", "{:.2%}"),
-    ("accuracy of the first five", "top5_accuracy", "{:.2%}"),
-)
-
-
 def _compare(runs: Sequence[RunFacts]) -> dict[str, Any]:
     """Returns the metrics of several runs; measured on one text, also their differences and which is best."""
 
@@ -176,7 +167,7 @@ def _compare(runs: Sequence[RunFacts]) -> dict[str, Any]:
     measured = [run.evaluation.metrics if run.evaluation else None for run in runs]
     alike = measured_alike(runs)
     best = significantly_best(measured) if alike or same_text(runs) else None
-    for title, name, form in ESTIMATES if any(measured) else ():
+    for title, name, form, _ in ESTIMATES if any(measured) else ():
         comparable = name == "bits_per_byte" or (alike and name in ("loss", "perplexity"))
         found = [getattr(metrics, name) if metrics else None for metrics in measured]
         rows.append((title, [_cell(one, form, comparable and place == best) for place, one in enumerate(found)]))
