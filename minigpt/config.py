@@ -22,10 +22,19 @@ from minigpt.errors import ConfigError, did_you_mean
 from minigpt.files import MOST_JSON, parse_toml, read_bytes, why
 from minigpt.sniff import HEAD_BYTES, advice, sniff
 
-Position: TypeAlias = Literal["learned", "sinusoidal", "rope", "none"]
+Position: TypeAlias = Literal[
+    "learned",
+    "sinusoidal",
+    "rope",
+    "none",
+]
 Norm: TypeAlias = Literal["layernorm", "rmsnorm"]
 MLP: TypeAlias = Literal["gelu", "relu2", "swiglu"]
-Optimizer: TypeAlias = Literal["adam", "adamw", "muon"]
+Optimizer: TypeAlias = Literal[
+    "adam",
+    "adamw",
+    "muon",
+]
 Schedule: TypeAlias = Literal["constant", "linear", "cosine", "wsd", "one-cycle"]
 IGNORE_INDEX = -1
 """The target of a position that does not count towards the loss, such as padding."""

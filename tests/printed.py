@@ -12,7 +12,7 @@ from pathlib import Path
 from cyclopts import CycloptsError
 
 from minigpt.cli.commands import app
-from minigpt.cli.config_options import typed_settings
+from minigpt.cli.config_options import ShortOptions, typed_settings
 from minigpt.config import GROUPS, Config, resolve
 from minigpt.errors import ConfigError
 
@@ -66,7 +66,7 @@ def training_with(command: str) -> str:
     _, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
     named = bound.arguments
     groups = {name: named[name] for name in GROUPS if name in named}
-    typed = typed_settings(Config(**groups), named.get("epochs"), named.get("steps"))
+    typed = typed_settings(Config(**groups), named.get("short", ShortOptions()))
     try:
         after = resolve(file=file, overrides=typed)
     except ConfigError as error:

@@ -107,7 +107,7 @@ def anchors(document: Path) -> set[str]:
 def commands(document: Path) -> Iterator[list[str]]:
     """What stands behind `minigpt` in each command line that a document shows."""
     text = document.read_text("utf-8")
-    shown = [code for language, code in FENCE.findall(text) if language not in ("python", "toml", "json")]
+    shown = [code for language, code in FENCE.findall(text) if language not in ("python", "toml", "json", "console")]
     shown += IN_CODE.findall(prose(document))
     for line in "\n".join(shown).replace("\\\n", " ").splitlines():
         for command in re.split(r"\||&&|;", line.strip().removeprefix("$ ")):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cyclopts import App, ArgumentCollection, Group, Parameter
 
-from minigpt.config import Config, GPTConfig, check_one_length, load_preset, preset_names
+from minigpt.config import Config, GPTConfig, Precision, check_one_length, load_preset, preset_names
 
 PRESETS = ". ".join(
     f"{preset.name}: {preset.summary}; made for --tokenizer {preset.tokenizer}"
@@ -34,7 +35,33 @@ def options(title: str, place: int) -> Parameter:
     return Parameter(group=Group(title, sort_key=place))
 
 
-def typed_settings(parsed: Config, epochs: int | None, steps: int | None) -> dict[str, Any]:
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ShortOptions:
+    """Settings that have a short name too, the same as in other commands."""
+
+    epochs: int | None = None
+    "Short for --train.epochs."
+    steps: int | None = None
+    "Short for --train.steps."
+    device: str | None = None
+    "Short for --machine.device."
+    precision: Precision | None = None
+    "Short for --machine.precision."
+    threads: int | None = None
+    "Short for --machine.threads."
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those that are given, by their dotted names."""
+        named = {
+            f"{'train' if name in ('epochs', 'steps') else 'machine'}.{name}": value
+            for name, value in vars(self).items()
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+
+def typed_settings(parsed: Config, short: ShortOptions) -> dict[str, Any]:
     """Returns the settings that were given on the command line, by their dotted names.
 
     Raises:
@@ -42,7 +69,7 @@ def typed_settings(parsed: Config, epochs: int | None, steps: int | None) -> dic
     """
     flat = {f"{group}.{name}": value for group, values in parsed.to_dict().items() for name, value in values.items()}
     typed = {name: value for name, value in flat.items() if name in given.names}
-    typed |= {name: value for name, value in (("train.epochs", epochs), ("train.steps", steps)) if value is not None}
+    typed |= short.settings
     check_one_length(typed.get("train.epochs"), typed.get("train.steps"))
     return typed
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from minigpt.cli.config_options import PRESETS, options, parent_of, typed_settings
+from minigpt.cli.config_options import PRESETS, ShortOptions, options, parent_of, typed_settings
 from minigpt.config import Config, GPTConfig, MachineConfig, OptimizerConfig, ScheduleConfig, TrainConfig, resolve
 
 if TYPE_CHECKING:
@@ -22,13 +22,12 @@ def plan_command(
     init_from: Path | None = None,
     preset: Annotated[str | None, Parameter(help=f"Preset to start from. {PRESETS}. [default: seed]")] = None,
     config: Path | None = None,
-    epochs: int | None = None,
-    steps: int | None = None,
-    model: Annotated[GPTConfig, options("Model", 1)] = GPTConfig(),  # noqa: B008 (frozen)
-    train: Annotated[TrainConfig, options("Trainer", 2)] = TrainConfig(),  # noqa: B008
+    short: ShortOptions = ShortOptions(),  # noqa: B008 (frozen)
+    model: Annotated[GPTConfig, options("Model", 1)] = GPTConfig(),  # noqa: B008
+    train: Annotated[TrainConfig, options("Training", 2)] = TrainConfig(),  # noqa: B008
     optimizer: Annotated[OptimizerConfig, options("Optimizer", 3)] = OptimizerConfig(),  # noqa: B008
     schedule: Annotated[ScheduleConfig, options("Learning-rate schedule", 4)] = ScheduleConfig(),  # noqa: B008
-    machine: Annotated[MachineConfig, options("Runtime", 5)] = MachineConfig(),  # noqa: B008
+    machine: Annotated[MachineConfig, options("Machine", 5)] = MachineConfig(),  # noqa: B008
 ) -> None:
     """Estimate what a training will cost: parameters, FLOPs, memory and time.
 
@@ -48,14 +47,10 @@ def plan_command(
         Run whose weights to start from, as for `minigpt train`.
     config
         TOML file of settings, in groups as below.
-    epochs
-        Short for --train.epochs.
-    steps
-        Short for --train.steps.
     """
     parsed = Config(model=model, train=train, optimizer=optimizer, schedule=schedule, machine=machine)
     parent, data = parent_of(init_from, data)
-    settings = resolve(preset, config, typed_settings(parsed, epochs, steps), parent)
+    settings = resolve(preset, config, typed_settings(parsed, short), parent)
 
     from minigpt.cli.console import Console
     from minigpt.config import load_preset, with_model, with_vocabulary

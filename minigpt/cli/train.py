@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from minigpt.cli.config_options import PRESETS, options, parent_of, typed_settings
+from minigpt.cli.config_options import PRESETS, ShortOptions, options, parent_of, typed_settings
 from minigpt.config import Config, GPTConfig, MachineConfig, OptimizerConfig, ScheduleConfig, TrainConfig, resolve
 from minigpt.errors import ConfigError
 
@@ -19,14 +19,13 @@ def train_command(
     init_from: Path | None = None,
     preset: Annotated[str | None, Parameter(help=f"Preset to start from. {PRESETS}. [default: seed]")] = None,
     config: Path | None = None,
-    epochs: int | None = None,
-    steps: int | None = None,
+    short: ShortOptions = ShortOptions(),  # noqa: B008 (frozen)
     tensorboard: bool = False,
-    model: Annotated[GPTConfig, options("Model", 1)] = GPTConfig(),  # noqa: B008 (frozen)
-    train: Annotated[TrainConfig, options("Trainer", 2)] = TrainConfig(),  # noqa: B008
+    model: Annotated[GPTConfig, options("Model", 1)] = GPTConfig(),  # noqa: B008
+    train: Annotated[TrainConfig, options("Training", 2)] = TrainConfig(),  # noqa: B008
     optimizer: Annotated[OptimizerConfig, options("Optimizer", 3)] = OptimizerConfig(),  # noqa: B008
     schedule: Annotated[ScheduleConfig, options("Learning-rate schedule", 4)] = ScheduleConfig(),  # noqa: B008
-    machine: Annotated[MachineConfig, options("Runtime", 5)] = MachineConfig(),  # noqa: B008
+    machine: Annotated[MachineConfig, options("Machine", 5)] = MachineConfig(),  # noqa: B008
 ) -> int:
     """Train a GPT from scratch, or from the weights of another run.
 
@@ -55,15 +54,11 @@ def train_command(
         says; the data must use its tokenizer (`minigpt prepare TEXT --out DATA --tokenizer RUN`).
     config
         TOML file of settings, in groups as below, such as the config.toml of another run.
-    epochs
-        Short for --train.epochs.
-    steps
-        Short for --train.steps.
     tensorboard
         Also write to RUN/tensorboard (extra `tensorboard`).
     """
     parsed = Config(model=model, train=train, optimizer=optimizer, schedule=schedule, machine=machine)
-    typed = typed_settings(parsed, epochs, steps)
+    typed = typed_settings(parsed, short)
     parent, data = parent_of(init_from, data)
     if data is None:
         raise ConfigError("No data set given", remedy="Give --data, the folder that `minigpt prepare` made.")

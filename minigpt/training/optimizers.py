@@ -57,7 +57,11 @@ OPTIMIZERS = {
 }
 
 _ADAMS = ("step", "exp_avg", "exp_avg_sq")
-STATE_KEYS = {"Adam": _ADAMS, "AdamW": _ADAMS, "Muon": ("momentum_buffer",)}
+STATE_KEYS = {
+    "Adam": _ADAMS,
+    "AdamW": _ADAMS,
+    "Muon": ("momentum_buffer",),
+}
 """The state that torch's optimizers have for each parameter."""
 
 
