@@ -1,10 +1,14 @@
-"""The floors: parts of the package import from lower floors only, and inside a package parts precede wholes."""
+"""The floors: parts of the package import from lower floors only, and inside a package parts precede wholes.
+
+Also held here: names that mean one thing only, and the size of the two files that every reader starts with.
+"""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections import Counter
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -43,6 +47,9 @@ FLOORS = {
 }
 DOOR = {"__init__", "__main__"}
 """The package's own front: it may name anything, and nothing imports it but for its version."""
+
+MOST_LINES = {"model/gpt.py": 250, "training/trainer.py": 200}
+"""The files to read first stay short enough to be read in one go."""
 
 
 def modules() -> dict[str, ast.Module]:
@@ -103,6 +110,28 @@ def test_inside_a_package_parts_come_before_wholes():
         inside = {target for target in imports(tree) if target.split(".")[0] == package and target != package}
         order[name] = inside - {name}
     list(TopologicalSorter(order).static_order())  # raises CycleError when two modules need each other
+
+
+def repeated(names: list[str]) -> list[str]:
+    return [name for name, times in Counter(names).items() if times > 1]
+
+
+def test_no_two_classes_share_a_name():
+    classes = [node.name for tree in modules().values() for node in tree.body if isinstance(node, ast.ClassDef)]
+    assert len(classes) > 100
+    assert not repeated(classes)
+
+
+def test_no_two_modules_share_a_name():
+    """But for a command's module, which is named after the command, as the function or package behind it is."""
+    names = [name.rpartition(".")[2] for name in modules() if not name.startswith("cli.")]
+    assert len(names) > 80
+    assert not [name for name in repeated(names) if name != "__init__"]
+
+
+def test_the_files_to_read_first_are_short():
+    lines = {name: (ROOT / name).read_text("utf-8").count("\n") for name in MOST_LINES}
+    assert not {name: count for name, count in lines.items() if count > MOST_LINES[name]}
 
 
 def test_nothing_happens_at_import():
