@@ -45,8 +45,8 @@ every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path:
 
 
 def prose(document: Path) -> str:
-    """A document without its fenced code."""
-    return FENCE.sub("", document.read_text("utf-8"))
+    """A document without its fenced code, and without the files that it tells the reader to create."""
+    return re.sub(r"^New file .*$", "", FENCE.sub("", document.read_text("utf-8")), flags=re.M)
 
 
 @cache
