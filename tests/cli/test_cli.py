@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 
 import pytest
 
@@ -101,6 +102,16 @@ def test_an_option_overrides_the_preset_even_with_the_defaults_value(call, data_
     assert "log_every = 10\n" in text  # the default's value, but given: it beats the file
     assert "grad_clip = 0.25\n" in text
     assert "steps = 1\n" in text
+
+
+def test_settings_have_the_short_names_of_other_commands(call, data_folder, tmp_path):
+    run, short = tmp_path / "run", ["--steps", 1, "--device", "cpu", "--precision", "float32", "--threads", 1]
+    assert call("train", "--data", data_folder, "--run", run, *TINY, *short)[0] == 0
+    settings = tomllib.loads((run / "config.toml").read_text())
+    assert settings["train"]["steps"] == settings["machine"]["threads"] == 1
+    assert (settings["machine"]["device"], settings["machine"]["precision"]) == ("cpu", "float32")
+    for command in ("plan", "generate", "evaluate", "samples", "report"):
+        assert "--device" in call(command, "--help")[1]
 
 
 @pytest.mark.parametrize(
