@@ -54,14 +54,14 @@ def full_above(gradients: GradientAccumulator, most_rows: int, unless_recomputed
 
 
 @pytest.mark.parametrize("rows", [1, 3, 5, 8, 100])
-def test_parts_add_up_to_the_whole_batch(rows):
+def test_micro_batches_add_up_to_the_whole_batch(rows):
     whole = gradient_of(*make(8)[:2])
     parts = gradient_of(*make(rows)[:2])
     assert parts[0] == pytest.approx(whole[0], rel=1e-6)
     torch.testing.assert_close(parts[1], whole[1], rtol=1e-4, atol=1e-7)
 
 
-def test_when_memory_runs_out_the_rows_are_halved_and_the_gradient_stays_the_same():
+def test_out_of_memory_halves_the_micro_batches_and_keeps_the_gradient():
     expected = gradient_of(*make(8)[:2])
     gradients, batch, notes = make(8)
     seen = full_above(gradients, 2)
@@ -76,7 +76,7 @@ def test_when_memory_runs_out_the_rows_are_halved_and_the_gradient_stays_the_sam
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_with_one_row_activations_are_recomputed_and_the_gradient_stays_the_same(dropout):
+def test_out_of_memory_with_one_sequence_turns_on_gradient_checkpointing(dropout):
     gradients, batch, _ = make(1, dropout)
     expected = gradient_of(gradients, batch)
     gradients, batch, notes = make(2, dropout)
@@ -90,7 +90,7 @@ def test_with_one_row_activations_are_recomputed_and_the_gradient_stays_the_same
     assert torch.isfinite(gradients.model(torch.from_numpy(batch.x[:1]))).all()
 
 
-def test_when_nothing_is_left_to_do_the_error_comes_out():
+def test_out_of_memory_is_raised_when_nothing_helps():
     gradients, batch, notes = make(2)
     full_above(gradients, 0)
     with pytest.raises(torch.OutOfMemoryError):
@@ -98,7 +98,7 @@ def test_when_nothing_is_left_to_do_the_error_comes_out():
     assert len(notes) == 2
 
 
-def test_other_errors_come_out_at_once():
+def test_other_errors_are_raised_at_once():
     gradients, batch, notes = make(2)
     gradients.model.h[0].register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("a bug")))
     with pytest.raises(RuntimeError, match="a bug"):
@@ -106,7 +106,7 @@ def test_other_errors_come_out_at_once():
     assert not notes
 
 
-def test_nothing_of_the_failed_attempt_stays_in_memory():
+def test_a_failed_attempt_leaves_nothing_in_memory():
     gradients, batch, _ = make(8)
     outputs: list[weakref.ref[torch.Tensor]] = []
     gradients.model.h[0].register_forward_hook(
@@ -123,7 +123,7 @@ def test_nothing_of_the_failed_attempt_stays_in_memory():
     assert gradients.rows == 4
 
 
-def test_a_whole_run_goes_on_and_says_it(data_folder, tmp_path, monkeypatch):
+def test_a_run_that_is_out_of_memory_continues_and_notes_it(data_folder, tmp_path, monkeypatch):
     original = GradientAccumulator._add
 
     def full(self, batch, seed, step):

@@ -19,7 +19,7 @@ from tests.training.test_accumulate import SCALER, gradient_of, make
 CPU = detect_runtime("cpu", "float32")
 
 
-def test_off_and_auto_on_a_cpu_compile_nothing(monkeypatch):
+def test_off_and_auto_on_a_cpu_do_not_compile(monkeypatch):
     monkeypatch.setattr(torch, "compile", None)
     assert decide_compile(CPU, tiny(machine__compile="off"), 100).compiled == "off"
     auto = decide_compile(CPU, tiny(), 10**9)
@@ -27,7 +27,7 @@ def test_off_and_auto_on_a_cpu_compile_nothing(monkeypatch):
     assert "slower than our kernels" in auto.compiled_reason
 
 
-def test_a_compiler_that_fails_costs_one_line(monkeypatch):
+def test_a_failing_compiler_does_not_stop_a_run(monkeypatch):
     def broken(function, mode):
         raise RuntimeError("no C++ compiler\nand much more text")
 
@@ -38,7 +38,7 @@ def test_a_compiler_that_fails_costs_one_line(monkeypatch):
 
 
 @pytest.mark.parametrize(("steps", "expected"), [(10, "off"), (1000, "default"), (100_000, "reduce-overhead")])
-def test_the_time_of_compiling_counts_against_what_it_saves(monkeypatch, steps, expected):
+def test_compile_time_is_weighed_against_what_it_saves(monkeypatch, steps, expected):
     costs = {"off": (0.0, 0.010), "default": (5.0, 0.004), "reduce-overhead": (20.0, 0.002)}
     monkeypatch.setattr(compiling, "_trial", lambda machine, config: costs[machine.compiled])
     machine = compiling._try(CPU, tiny(), steps, ("default", "reduce-overhead"), eager_too=True)
@@ -58,7 +58,7 @@ def test_a_mode_that_fails_leaves_the_others(monkeypatch):
     assert "torch.compile failed: AssertionError: graphs" in machine.compiled_reason
 
 
-def test_a_run_with_compiled_code_says_so_and_goes_on_with_it(monkeypatch, data_folder, tmp_path):
+def test_a_compiled_run_is_resumed_compiled(monkeypatch, data_folder, tmp_path):
     """With torch.compile standing in for itself, so that the test takes no minute."""
     modes = []
 
@@ -80,7 +80,7 @@ def test_a_run_with_compiled_code_says_so_and_goes_on_with_it(monkeypatch, data_
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_what_the_compiler_sees_of_the_model_gives_the_same_gradient(monkeypatch, dropout):
+def test_compiled_gradients_are_the_same(monkeypatch, dropout):
     """Captured and differentiated by torch's compiler; making code of it is left out, for the time that takes."""
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda function, mode: real(function, backend="aot_eager"))

@@ -118,7 +118,7 @@ def test_a_signal_that_is_ignored_stays_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_run_folder_that_cannot_be_written_is_said(data_folder, tmp_path, monkeypatch):
+def test_an_unwritable_run_folder_is_an_error(data_folder, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RunError, match="cannot be made"):
         train(data_folder, tmp_path / "file" / "run", tiny())

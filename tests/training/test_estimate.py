@@ -51,14 +51,14 @@ def test_validations_between_epochs_are_counted(changes, dataset, data_folder, t
     )
 
 
-def test_a_checkpoint_is_as_large_as_planned(run_folder, dataset):
+def test_the_checkpoint_size_estimate_is_right(run_folder, dataset):
     plan = estimate_training(RunFolder(run_folder).config(), CPU, dataset.card)
     folder = RunFolder(run_folder).find_checkpoint("latest")
     size = sum(t.nbytes for part in ("model", "optimizer") for t in checkpoint.load_tensors(folder, part).values())
     assert plan.checkpoint_bytes == pytest.approx(size, rel=0.01)  # beside Adam's counters
 
 
-def test_without_data_the_length_is_open_but_for_steps_given():
+def test_without_data_the_length_is_known_only_from_steps():
     assert estimate_training(byte_config(tiny()), CPU).seconds is None
     assert estimate_training(byte_config(tiny(train__steps=5)), CPU).tokens == 5 * 4 * 32
 
@@ -71,12 +71,12 @@ def test_the_random_state_stays_as_it_was():
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_a_model_too_large_to_try_is_reckoned():
+def test_times_of_a_large_model_are_computed():
     plan = estimate_training(with_model(tiny(), vocab_size=60_000_000), CPU)
     assert "computed at" in plan.how
 
 
-def test_what_this_machine_cannot_hold_is_refused_before_it_begins(data_folder, tmp_path):
+def test_a_model_too_large_for_memory_is_refused(data_folder, tmp_path):
     from minigpt.training import train
 
     config = tiny(train__batch_size=100_000_000)
@@ -86,7 +86,7 @@ def test_what_this_machine_cannot_hold_is_refused_before_it_begins(data_folder, 
     assert estimate_training(byte_config(tiny()), CPU).fits
 
 
-def test_the_run_keeps_its_plan_and_its_measure(run_folder):
+def test_a_run_records_its_estimate(run_folder):
     (plan,) = read_metrics(run_folder / "metrics.jsonl", "plan")
     assert plan["step"] == 0
     assert plan["planned_bytes"] > 0
@@ -124,7 +124,7 @@ print(json.dumps([plan.bytes - PLOT_BYTES, peak_memory(machine.device)]))
     ("settings", "precision"),
     [({"train.batch_size": 4}, "float32"), ({"model.n_layer": 4, "model.block_size": 256}, "bfloat16")],
 )
-def test_the_memory_of_a_process_is_as_planned_within_a_tenth(settings, precision):
+def test_the_memory_estimate_is_right_within_a_tenth(settings, precision):
     result = subprocess.run(
         [sys.executable, "-c", MEASURE, json.dumps(settings), precision], capture_output=True, text=True, check=True
     )

@@ -39,7 +39,7 @@ def look(model: GPT, batch: Batch, lr: float = 0.0) -> dict[str, dict[str, float
     return {part["module"]: part for part in seen.read()}
 
 
-def test_every_parameter_has_a_part():
+def test_every_parameter_has_a_module():
     model, batch = model_with_gradients(model__tie_word_embeddings=False)
     parts = look(model, batch)
     assert list(parts) == ["embedding", "h.0.attn", "h.0.mlp", "h.1.attn", "h.1.mlp", "head"]
@@ -55,7 +55,7 @@ def test_the_update_is_the_relative_change():
     assert [part["update_ratio"] for part in parts.values()] == pytest.approx([0.003] * len(parts), rel=1e-3)
 
 
-def test_a_sample_of_the_weights_stands_for_all(monkeypatch):
+def test_the_update_is_estimated_on_a_sample_of_the_weights(monkeypatch):
     monkeypatch.setattr("minigpt.training.health_probe.SAMPLED", 100)
     model, batch = model_with_gradients()
     torch.manual_seed(0)
@@ -90,7 +90,7 @@ def test_saturated_heads_are_counted():
     assert sick["h.0.attn"]["saturated_head_ratio"] == 0.5
 
 
-def test_looks_are_taken_when_they_are_due_and_change_nothing(data_folder, tmp_path):
+def test_health_checks_are_made_when_due_and_change_nothing(data_folder, tmp_path):
     train(data_folder, tmp_path / "with", tiny(train__steps=10, train__health_every=4))
     train(data_folder, tmp_path / "without", tiny(train__steps=10, train__health_every=0))
     records = read_metrics(tmp_path / "with" / "metrics.jsonl", "health")
@@ -101,7 +101,7 @@ def test_looks_are_taken_when_they_are_due_and_change_nothing(data_folder, tmp_p
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
-def test_the_probe_has_a_thousand_real_tokens_whatever_the_batch(dataset):
+def test_the_probe_has_a_thousand_tokens_for_any_batch_size(dataset):
     for batch_size in (1, 4):
         batches = BatchLoader(dataset.train, 32, batch_size, seed=1)
         for step in (0, batches.steps_per_epoch - 1):  # the last batch of an epoch is filled up with padding
@@ -129,7 +129,7 @@ def test_a_health_check_that_fails_does_not_end_the_run(data_folder, tmp_path, m
 
 
 @pytest.mark.parametrize(("device_busy", "waits"), [(0.0, True), (0.05, False)])
-def test_reading_ahead_counts_as_waiting_only_when_the_device_has_finished(
+def test_prefetching_counts_as_data_wait_only_when_the_device_is_idle(
     data_folder, tmp_path, device_busy, waits, monkeypatch
 ):
     training = start(data_folder, tmp_path / "run", tiny())

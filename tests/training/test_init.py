@@ -44,7 +44,7 @@ def assert_equal(one, other):
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
-def test_it_begins_with_the_best_weights_and_a_new_optimizer(run_folder, data_folder, tmp_path, optimizer):
+def test_init_from_takes_the_best_weights_and_a_new_optimizer(run_folder, data_folder, tmp_path, optimizer):
     training = start(data_folder, tmp_path / "run", tiny(optimizer__name=optimizer), init_from=run_folder)
     assert_equal(dict(training.model.named_parameters()), weights(run_folder))
     assert_equal(weights(tmp_path / "run", "0"), weights(run_folder))
@@ -55,7 +55,7 @@ def test_it_begins_with_the_best_weights_and_a_new_optimizer(run_folder, data_fo
     assert origin["checkpoint"] == RunFolder.open(run_folder).find_checkpoint().name
 
 
-def test_its_first_loss_is_the_other_runs_and_nothing_complains(run_folder, data_folder, dataset, tmp_path):
+def test_init_from_starts_at_the_other_runs_loss(run_folder, data_folder, dataset, tmp_path):
     seen = []
     train(
         data_folder,
@@ -73,7 +73,7 @@ def test_its_first_loss_is_the_other_runs_and_nothing_complains(run_folder, data
     assert split_loss(fresh.model, dataset.val, fresh.machine).loss == pytest.approx(best, rel=1e-5)
 
 
-def test_resuming_it_is_exact_even_before_its_first_checkpoint(run_folder, data_folder, tmp_path):
+def test_resuming_is_exact_even_before_the_first_checkpoint(run_folder, data_folder, tmp_path):
     config = tiny(train__save_every=10, train__steps=25, train__keep_checkpoints=100)
     train(data_folder, tmp_path / "whole", config, init_from=run_folder)
     with pytest.raises(Crash):
@@ -85,7 +85,7 @@ def test_resuming_it_is_exact_even_before_its_first_checkpoint(run_folder, data_
     assert differences(tmp_path / "whole", tmp_path / "broken") == []
 
 
-def test_the_first_weights_stay(run_folder, data_folder, tmp_path):
+def test_the_initial_weights_are_kept(run_folder, data_folder, tmp_path):
     train(
         data_folder,
         tmp_path / "run",
@@ -98,7 +98,7 @@ def test_the_first_weights_stay(run_folder, data_folder, tmp_path):
     assert_equal(dict(model.named_parameters()), weights(run_folder))
 
 
-def test_without_any_checkpoint_it_never_begins_by_chance(run_folder, data_folder, tmp_path):
+def test_without_checkpoints_it_never_starts_from_random_weights(run_folder, data_folder, tmp_path):
     train(data_folder, tmp_path / "run", tiny(train__steps=5), init_from=run_folder)
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-000000005")
     assert resume(tmp_path / "run").steps == 5  # from step 0
@@ -108,7 +108,7 @@ def test_without_any_checkpoint_it_never_begins_by_chance(run_folder, data_folde
         resume(tmp_path / "run")
 
 
-def test_a_killed_making_leaves_no_run(run_folder, data_folder, tmp_path, monkeypatch):
+def test_a_run_killed_at_creation_leaves_no_folder(run_folder, data_folder, tmp_path, monkeypatch):
     def crash(*arguments):
         raise Crash
 
@@ -118,7 +118,7 @@ def test_a_killed_making_leaves_no_run(run_folder, data_folder, tmp_path, monkey
     assert not (tmp_path / "run").exists()
 
 
-def test_the_model_is_the_other_runs_whatever_the_preset_says(run_folder):
+def test_init_from_overrides_the_presets_model(run_folder):
     model = load(run_folder)[0].config
     settings = resolve("laptop", overrides={"model.dropout": 0.3, "train.lr": 1.0}, model=model)
     assert settings.model == GPTConfig(**{**vars(model), "dropout": 0.3})
@@ -127,7 +127,7 @@ def test_the_model_is_the_other_runs_whatever_the_preset_says(run_folder):
     assert resolve(overrides={**TINY, "model.n_layer": model.n_layer}, model=model).model == model
 
 
-def test_settings_that_contradict_it_are_named_with_both_values(run_folder, data_folder, tmp_path):
+def test_contradicting_settings_are_named_with_both_values(run_folder, data_folder, tmp_path):
     model = load(run_folder)[0].config
     file = tmp_path / "my.toml"
     file.write_text('[model]\nposition = "none"\n')
@@ -147,7 +147,7 @@ def test_settings_that_contradict_it_are_named_with_both_values(run_folder, data
     assert not (tmp_path / "run").exists()
 
 
-def test_without_settings_its_model_is_taken(run_folder, data_folder, tmp_path):
+def test_init_from_without_settings_takes_the_model(run_folder, data_folder, tmp_path):
     asked = iter([True])
     outcome = train(data_folder, tmp_path / "run", init_from=run_folder, should_stop=lambda: next(asked))
     assert outcome.stopped

@@ -65,7 +65,7 @@ DAMAGE = {
 @posix
 @pytest.mark.parametrize("split", ["train", "val"])
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
-def test_text_that_is_changed_under_a_run_ends_it_with_all_it_has_learned(data, tmp_path, split, damage):
+def test_a_data_set_changed_during_a_run_saves_and_ends_it(data, tmp_path, split, damage):
     """Looking at a map behind the end of its file would kill the process (SIGBUS)."""
     file, run = data / f"{split}.tokens", tmp_path / "run"
     whole = file.read_bytes()
@@ -95,7 +95,7 @@ def test_text_that_is_changed_under_a_run_ends_it_with_all_it_has_learned(data, 
     ],
     ids=["removed", "moved", "a part removed", "touched", "written again", "another put in its place"],
 )
-def test_a_run_does_not_need_the_names_of_its_text_until_it_is_resumed(data, data_folder, tmp_path, harmless):
+def test_a_run_survives_the_removal_of_its_data_set(data, data_folder, tmp_path, harmless):
     config = tiny(train__steps=12, train__validate_every=4, train__sample_prompts=0)
     outcome = train(data, tmp_path / "run", config, callbacks=[at_step(6, lambda: harmless(data))])
     assert outcome.steps == 12
@@ -104,7 +104,7 @@ def test_a_run_does_not_need_the_names_of_its_text_until_it_is_resumed(data, dat
 
 
 @posix
-def test_samples_of_text_that_is_gone_are_one_note(data, tmp_path):
+def test_samples_without_their_data_set_are_one_note(data, tmp_path):
     config = tiny(train__epochs=3, train__batch_size=32)
     train(data, tmp_path / "run", config, callbacks=[at_step(3, lambda: shutil.rmtree(data))])
     notes = [note["text"] for note in read_metrics(tmp_path / "run" / "metrics.jsonl", "note")]
@@ -130,7 +130,7 @@ def test_a_file_that_is_as_it_was_is_not_read_again(data, monkeypatch):
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_whatever_drawing_raises_is_one_note(data_folder, tmp_path, monkeypatch, error):
+def test_any_error_of_the_plot_is_one_note(data_folder, tmp_path, monkeypatch, error):
     def fail(*arguments: Any) -> None:
         raise error
 
@@ -145,7 +145,7 @@ def test_whatever_drawing_raises_is_one_note(data_folder, tmp_path, monkeypatch,
     assert type(error).__name__ in notes[0]
 
 
-def test_tensorboard_that_fails_is_said_once(data_folder, tmp_path):
+def test_a_failing_tensorboard_is_one_note(data_folder, tmp_path):
     (tmp_path / "file").write_text("in the way")
     callback = TensorBoardCallback(tmp_path / "file" / "tensorboard")
     assert train(data_folder, tmp_path / "run", tiny(train__steps=3), callbacks=[callback]).steps == 3
@@ -154,7 +154,7 @@ def test_tensorboard_that_fails_is_said_once(data_folder, tmp_path):
 
 
 @pytest.mark.parametrize(("error", "told"), [(ValueError("I/O operation on closed file"), 1), (OSError("gone"), 0)])
-def test_a_view_that_fails_does_not_end_the_run(data_folder, tmp_path, capsys, error, told):
+def test_a_failing_view_does_not_end_the_run(data_folder, tmp_path, capsys, error, told):
     class Closed(io.StringIO):
         def write(self, text: str) -> int:
             raise error
@@ -183,7 +183,7 @@ def test_metrics_that_cannot_be_written_end_the_run(data_folder, tmp_path, monke
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no hang-up")
 @pytest.mark.parametrize(("ignored", "code", "steps"), [(False, 129, 3), (True, 0, 6)])
-def test_a_hang_up_saves_and_ends_unless_it_is_ignored(call, data_folder, tmp_path, monkeypatch, ignored, code, steps):
+def test_sighup_saves_and_ends_unless_ignored(call, data_folder, tmp_path, monkeypatch, ignored, code, steps):
     """`nohup minigpt train ...` goes on when the terminal is closed."""
     real = trainer.Trainer.step
 
@@ -236,7 +236,7 @@ def test_other_commands_work_while_a_run_is_trained(call, data_folder, tmp_path)
     assert found == []
 
 
-def test_signals_that_are_ignored_stay_so():
+def test_ignored_signals_stay_ignored():
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         with StopSignals() as stop:

@@ -101,7 +101,7 @@ def test_every_parameter_has_exactly_one_optimizer(name):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_the_memory_can_be_put_into_new_optimizers(name):
+def test_optimizer_state_can_be_restored(name):
     config = OptimizerConfig(name=name)
     whole = model()
     optimizers = make_optimizers(whole, 1e-3, config)
@@ -115,7 +115,7 @@ def test_the_memory_can_be_put_into_new_optimizers(name):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_memory_that_is_not_the_models_is_refused(name):
+def test_optimizer_state_of_another_model_is_refused(name):
     config = OptimizerConfig(name=name)
     whole = model()
     optimizers = make_optimizers(whole, 1e-3, config)
@@ -132,7 +132,7 @@ def test_a_memory_that_is_not_the_models_is_refused(name):
         assert optimizer_tensors(whole, fresh) == {}
 
 
-def test_the_rate_is_set_everywhere():
+def test_the_learning_rate_is_set_in_every_group():
     optimizers = make_optimizers(model(), 1e-3, OptimizerConfig(name="muon"))
     set_lr(optimizers, 0.25)
     assert {group["lr"] for o in optimizers for group in o.param_groups} == {0.25}

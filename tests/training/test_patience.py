@@ -71,7 +71,7 @@ def validated(run: Path) -> list[int]:
 
 
 @pytest.mark.parametrize(("patience", "last"), [(1, 12), (2, 16), (3, 20), (4, 40), (0, 40)])
-def test_a_run_ends_after_so_many_validations_without_a_lower_loss(data_folder, tmp_path, patience, last):
+def test_patience_stops_a_run_early(data_folder, tmp_path, patience, last):
     outcome = train(data_folder, tmp_path / "run", patient(patience))
     assert (outcome.steps, outcome.stopped_early, outcome.stopped) == (last, last < 40, False)
     assert outcome.best_step == (8 if last < 24 else 24)
@@ -86,7 +86,7 @@ def test_a_run_ends_after_so_many_validations_without_a_lower_loss(data_folder, 
 
 
 @pytest.mark.parametrize("crash", [("validating", 16), ("validation", 20), ("progress", 19), ("progress", 9)])
-def test_a_run_that_crashed_ends_where_one_that_did_not(data_folder, tmp_path, monkeypatch, crash):
+def test_a_crashed_run_stops_at_the_same_step(data_folder, tmp_path, monkeypatch, crash):
     kind, step = crash
     train(data_folder, tmp_path / "whole", patient(3, train__keep_checkpoints=100))
     real = validate.split_loss
@@ -102,7 +102,7 @@ def test_a_run_that_crashed_ends_where_one_that_did_not(data_folder, tmp_path, m
     assert differences(tmp_path / "whole", tmp_path / "run") == []
 
 
-def test_an_ended_run_stays_ended_and_says_so_once_in_its_metrics(data_folder, tmp_path):
+def test_a_run_stopped_early_stays_stopped_with_one_note(data_folder, tmp_path):
     train(data_folder, tmp_path / "run", patient(3))
     before = (tmp_path / "run" / "metrics.jsonl").read_text()
     records: list[Any] = []
@@ -114,7 +114,7 @@ def test_an_ended_run_stays_ended_and_says_so_once_in_its_metrics(data_folder, t
 
 
 @pytest.mark.parametrize("patience", [4, 0])
-def test_with_more_patience_it_goes_on_as_if_it_had_had_it(data_folder, tmp_path, patience):
+def test_resuming_with_more_patience_is_as_if_it_always_had_it(data_folder, tmp_path, patience):
     train(data_folder, tmp_path / "whole", patient(patience, train__keep_checkpoints=100))
     train(data_folder, tmp_path / "run", patient(3, train__keep_checkpoints=100))
     assert resume(tmp_path / "run", patience=patience).steps == 40
@@ -124,7 +124,7 @@ def test_with_more_patience_it_goes_on_as_if_it_had_had_it(data_folder, tmp_path
     assert RunFolder.open(tmp_path / "run").config().train.patience == patience
 
 
-def test_with_a_new_length_it_waits_anew_also_after_a_crash(data_folder, tmp_path):
+def test_a_new_length_renews_the_patience_also_after_a_crash(data_folder, tmp_path):
     train(data_folder, tmp_path / "run", patient(2, train__steps=36))
     with pytest.raises(Crash):
         resume(tmp_path / "run", steps=40, callbacks=[crash_at("progress", 17)])
@@ -136,7 +136,7 @@ def test_with_a_new_length_it_waits_anew_also_after_a_crash(data_folder, tmp_pat
     assert validated(tmp_path / "run") == [4, 8, 12, 16, 20, 24, 28, 32]
 
 
-def test_the_doctor_knows_that_it_ended_by_itself(data_folder, tmp_path):
+def test_the_doctor_knows_of_early_stopping(data_folder, tmp_path):
     train(data_folder, tmp_path / "run", patient(3))
     evidence = read_evidence(tmp_path / "run")
     assert "20 of 40 steps, epoch 0.488, stopped early after 3 validations without improvement" in progress_line(
@@ -149,7 +149,7 @@ def test_the_doctor_knows_that_it_ended_by_itself(data_folder, tmp_path):
     assert "stopped" in [finding.check for finding in diagnose(read_evidence(tmp_path / "stopped")).findings]
 
 
-def test_the_view_counts_along_and_says_how_it_ended(data_folder, tmp_path):
+def test_the_view_shows_the_patience(data_folder, tmp_path):
     out = io.StringIO()
     view = TrainView(Console(file=out, width=200))
     view.summary(train(data_folder, tmp_path / "run", patient(3), callbacks=[view]))

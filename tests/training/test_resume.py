@@ -94,14 +94,14 @@ def test_a_run_with_crashes_ends_with_the_same_bytes_and_metrics(data_folder, tm
     assert_same_run(tmp_path / "whole", tmp_path / "broken")
 
 
-def test_no_step_stands_twice_in_the_metrics(data_folder, tmp_path):
+def test_no_step_is_recorded_twice(data_folder, tmp_path):
     config = tiny(train__save_every=10, train__log_every=1, train__epochs=1)
     train_with_crashes(data_folder, tmp_path / "run", config, [crash_at(17), crash_at(18), crash_at(33)])
     steps = [r["step"] for r in read_metrics(tmp_path / "run" / "metrics.jsonl", "step")]
     assert steps == list(range(1, steps[-1] + 1))
 
 
-def test_seconds_go_on_and_never_back(data_folder, tmp_path):
+def test_seconds_never_decrease(data_folder, tmp_path):
     train_with_crashes(data_folder, tmp_path / "run", tiny(train__save_every=5, train__log_every=1), [crash_at(17)])
     seconds = [r["seconds"] for r in read_metrics(tmp_path / "run" / "metrics.jsonl")]
     assert all(a <= b for a, b in pairwise(seconds))
@@ -118,7 +118,7 @@ def test_a_clock_that_jumps_changes_nothing(data_folder, tmp_path, monkeypatch, 
     assert len(RunFolder.open(tmp_path / "jumping").checkpoint_folders()) == 8
 
 
-def test_asked_to_stop_it_saves_and_goes_on_from_there(data_folder, tmp_path):
+def test_a_stopped_run_saves_and_resumes(data_folder, tmp_path):
     train(data_folder, tmp_path / "whole", tiny())
     answers = iter([False] * 6 + [True])
     outcome = train(data_folder, tmp_path / "stopped", tiny(), should_stop=lambda: next(answers))
@@ -127,7 +127,7 @@ def test_asked_to_stop_it_saves_and_goes_on_from_there(data_folder, tmp_path):
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
 
 
-def test_a_longer_run_goes_on_where_the_finished_one_ended(data_folder, tmp_path):
+def test_a_finished_run_can_be_extended(data_folder, tmp_path):
     train(data_folder, tmp_path / "long", tiny(train__epochs=3))
     train(data_folder, tmp_path / "short", tiny(train__epochs=2))
     resume(tmp_path / "short", epochs=3)
@@ -137,7 +137,7 @@ def test_a_longer_run_goes_on_where_the_finished_one_ended(data_folder, tmp_path
     assert RunFolder.open(tmp_path / "short").config().train.epochs == 3
 
 
-def test_a_finished_run_has_nothing_left_to_do(run_folder, tmp_path):
+def test_resuming_a_finished_run_does_nothing(run_folder, tmp_path):
     run = shutil.copytree(run_folder, tmp_path / "run")
     before = content(run)
     assert not resume(run).stopped
@@ -146,7 +146,7 @@ def test_a_finished_run_has_nothing_left_to_do(run_folder, tmp_path):
         resume(run, epochs=1)
 
 
-def test_a_run_that_was_moved_with_its_data_goes_on(data_folder, tmp_path):
+def test_a_run_and_its_data_can_be_moved(data_folder, tmp_path):
     answers = iter([True])
     train(data_folder, tmp_path / "run", tiny(train__steps=4), should_stop=lambda: next(answers))
     data, run = shutil.copytree(data_folder, tmp_path / "new"), (tmp_path / "run").rename(tmp_path / "moved")
@@ -202,7 +202,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(stopped, whole
     assert content(stopped) == content(whole)
 
 
-def test_damaged_checkpoints_do_not_push_out_new_ones(data_folder, tmp_path):
+def test_damaged_checkpoints_do_not_count_as_kept(data_folder, tmp_path):
     answers = iter([False] * 13 + [True])
     config = tiny(train__save_every=4, train__keep_checkpoints=3)
     train(data_folder, tmp_path / "run", config, should_stop=lambda: next(answers))
@@ -225,7 +225,7 @@ def test_damaged_checkpoints_do_not_push_out_new_ones(data_folder, tmp_path):
 
 
 @pytest.mark.parametrize("content", [None, "{", '{"checkpoint": "step-000000777"}'])
-def test_a_lost_note_of_the_best_stops_nothing(data_folder, tmp_path, content):
+def test_a_lost_best_file_stops_nothing(data_folder, tmp_path, content):
     answers = iter([False] * 45 + [True])
     train(data_folder, tmp_path / "run", tiny(), should_stop=lambda: next(answers))
     best = RunFolder.open(tmp_path / "run").best_file
@@ -233,7 +233,7 @@ def test_a_lost_note_of_the_best_stops_nothing(data_folder, tmp_path, content):
     assert not resume(tmp_path / "run").stopped
 
 
-def test_a_run_goes_on_in_another_precision(data_folder, tmp_path):
+def test_a_run_can_be_resumed_in_another_precision(data_folder, tmp_path):
     for number, (first, second) in enumerate((("float32", "float16"), ("float16", "float32"))):
         answers = iter([False] * 3 + [True])
         run = tmp_path / str(number)
@@ -256,7 +256,7 @@ def test_a_run_goes_on_in_another_precision(data_folder, tmp_path):
         ({"instructions": None}, None),  # a run from before they were noted
     ],
 )
-def test_a_run_that_goes_on_elsewhere_says_that_it_is_not_bit_for_bit(stopped, change, said):
+def test_resuming_in_another_environment_is_noted(stopped, change, said):
     file = RunFolder.open(stopped).environment_file
     known = json.loads(file.read_text()) | change
     file.write_text(json.dumps({name: value for name, value in known.items() if value is not None}))
@@ -273,7 +273,7 @@ def test_a_run_that_goes_on_elsewhere_says_that_it_is_not_bit_for_bit(stopped, c
 
 
 @pytest.mark.parametrize("kept", ["both", "old only"])
-def test_what_an_interrupted_save_left_is_cleared_up(data_folder, stopped, kept):
+def test_leftovers_of_an_interrupted_save_are_removed(data_folder, stopped, kept):
     folder = stopped / "checkpoints" / "step-000000010"
     (stopped / "checkpoints" / ".step-000000099.partial").mkdir()
     old = folder.with_name(f".{folder.name}.old")
@@ -339,7 +339,7 @@ def test_a_damaged_file_of_the_run_is_named(stopped, name, content):
         resume(stopped)
 
 
-def test_a_picture_that_cannot_be_drawn_ends_no_run(data_folder, tmp_path, monkeypatch):
+def test_a_failing_plot_does_not_end_the_run(data_folder, tmp_path, monkeypatch):
     monkeypatch.setattr("minigpt.training.callbacks.plot.plot_losses", plot_losses)
     run = tmp_path / "lr$_{$ 漢字"
     (run.parent / "blocked").write_text("")
@@ -351,7 +351,7 @@ def test_a_picture_that_cannot_be_drawn_ends_no_run(data_folder, tmp_path, monke
     assert (run / "training_metrics.png").exists()
 
 
-def test_when_every_checkpoint_is_damaged_it_begins_anew_and_says_so(stopped, whole):
+def test_a_run_with_only_damaged_checkpoints_starts_over(stopped, whole):
     for folder in RunFolder.open(stopped).checkpoint_folders():
         damage(folder / "model.safetensors", "one bit flipped")
     records = []
@@ -362,7 +362,7 @@ def test_when_every_checkpoint_is_damaged_it_begins_anew_and_says_so(stopped, wh
     assert content(stopped) == content(whole)
 
 
-def test_a_run_that_lost_its_checkpoints_says_so(stopped):
+def test_a_run_that_lost_its_checkpoints_starts_over_and_says_so(stopped):
     for folder in RunFolder.open(stopped).checkpoint_folders():
         shutil.rmtree(folder)
     records = []
@@ -383,7 +383,7 @@ def test_a_data_set_that_has_moved_is_asked_for_and_remembered(data_folder, stop
     assert resume(stopped, steps=13).steps == 13
 
 
-def test_a_checkpoint_of_a_newer_version_is_not_passed_over(stopped):
+def test_a_checkpoint_of_another_version_is_refused(stopped):
     state = stopped / "checkpoints" / "step-000000010" / "state.json"
     state.write_text(json.dumps({**json.loads(state.read_text()), "version": 99}))
     with pytest.raises(CheckpointVersionError, match="99"):
@@ -450,7 +450,7 @@ def poison(training, steps):
     training.gradients.add = add
 
 
-def test_a_few_bad_steps_are_named_not_applied_and_passed(data_folder, tmp_path):
+def test_a_few_nonfinite_steps_are_noted_and_skipped(data_folder, tmp_path):
     training = start(data_folder, tmp_path / "run", tiny(train__epochs=1))
     poison(training, {6, 7})
     training.run()
@@ -459,7 +459,7 @@ def test_a_few_bad_steps_are_named_not_applied_and_passed(data_folder, tmp_path)
     assert training.state.bad_steps == 0
 
 
-def test_too_many_bad_steps_rewind_to_another_order_if_asked(data_folder, tmp_path):
+def test_too_many_nonfinite_steps_rewind_if_set(data_folder, tmp_path):
     config = tiny(train__epochs=1, train__save_every=4, train__on_nonfinite="rewind")
     training = start(data_folder, tmp_path / "run", config)
     poison(training, set(range(10, 40)))
@@ -472,7 +472,7 @@ def test_too_many_bad_steps_rewind_to_another_order_if_asked(data_folder, tmp_pa
     assert steps == sorted(set(steps))
 
 
-def test_too_many_bad_steps_stop_with_a_dump_that_reproduces_them(data_folder, tmp_path):
+def test_too_many_nonfinite_steps_stop_with_a_dump(data_folder, tmp_path):
     training = start(data_folder, tmp_path / "run", tiny(train__save_every=4))
     with torch.no_grad():
         training.model.h[0].mlp.c_proj.weight[0, 0] = math.inf
@@ -493,7 +493,7 @@ def test_a_gradient_that_overflows_names_its_tensor(data_folder, tmp_path):
         training.run()
 
 
-def test_float16_overflow_is_the_scalers(data_folder, tmp_path):
+def test_float16_overflow_is_left_to_the_loss_scaler(data_folder, tmp_path):
     config = tiny(machine__precision="float16", train__steps=20)
     training = start(data_folder, tmp_path / "run", config)
     training.scaler = training.gradients.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
@@ -503,7 +503,7 @@ def test_float16_overflow_is_the_scalers(data_folder, tmp_path):
 
 
 @pytest.mark.parametrize("skip", [False, True])
-def test_a_spike_is_said_and_skipped_if_asked(data_folder, tmp_path, skip):
+def test_a_spike_is_noted_and_skipped_if_set(data_folder, tmp_path, skip):
     training = start(
         data_folder, tmp_path / "run", tiny(train__steps=70, train__skip_spikes=skip, train__grad_clip=0.0)
     )
@@ -527,7 +527,7 @@ def test_a_spike_is_said_and_skipped_if_asked(data_folder, tmp_path, skip):
     assert "far above the usual" in notes[0]["text"]
 
 
-def test_usual_gradients_are_no_spikes():
+def test_normal_gradients_are_not_spikes():
     norms, generator = GradientNorms(), torch.Generator().manual_seed(0)
     for draw in torch.randn(5000, generator=generator):
         norm = math.exp(0.5 * draw.item())
@@ -537,7 +537,7 @@ def test_usual_gradients_are_no_spikes():
     assert not norms.is_spike(0.0)
 
 
-def test_progress_survives_its_json():
+def test_the_state_survives_json():
     at = TrainState(step=3, epoch_loss=0.1 + 0.2, best_loss=None, norms=GradientNorms(0.5, 1 / 3, 7))
     assert validate(TrainState, json.loads(json.dumps(asdict(at)))) == at
 

@@ -50,7 +50,7 @@ def whole(data_folder, tmp_path_factory):
     return run
 
 
-def test_each_epoch_and_the_runs_end_are_kept(data_folder, dataset, tmp_path):
+def test_samples_of_each_epoch_and_of_the_end_are_kept(data_folder, dataset, tmp_path):
     run = tmp_path / "run"
     train(data_folder, run, small(train__steps=8, train__validate_every=4))
     kept = read_sample_log(RunFolder.open(run))
@@ -66,7 +66,7 @@ def test_each_epoch_and_the_runs_end_are_kept(data_folder, dataset, tmp_path):
 
 
 @pytest.mark.parametrize("changes", [{}, {"machine__precision": "bfloat16"}], ids=["float32", "bfloat16"])
-def test_with_and_without_samples_it_is_the_same_training(data_folder, tmp_path, changes):
+def test_sampling_does_not_change_the_training(data_folder, tmp_path, changes):
     states = []
     for number in (0, 3):
         train(data_folder, tmp_path / str(number), small(train__sample_prompts=number, **changes))
@@ -77,7 +77,7 @@ def test_with_and_without_samples_it_is_the_same_training(data_folder, tmp_path,
     assert torch.equal(*states)
 
 
-def test_what_was_said_counts_when_two_runs_are_compared(whole, tmp_path):
+def test_runs_with_other_samples_differ(whole, tmp_path):
     other = shutil.copytree(whole, tmp_path / "other")
     assert differences(whole, other) == []
     (other / "samples.jsonl").unlink()
@@ -85,7 +85,7 @@ def test_what_was_said_counts_when_two_runs_are_compared(whole, tmp_path):
 
 
 @pytest.mark.parametrize("crash", [crash_at("validation", 6), crash_at("samples", 6), crash_at("progress", 9)])
-def test_after_a_crash_each_epoch_is_there_once(data_folder, whole, tmp_path, crash):
+def test_after_a_crash_samples_are_there_once(data_folder, whole, tmp_path, crash):
     run = tmp_path / "run"
     with pytest.raises(Crash):
         train(data_folder, run, small(), callbacks=[crash])
@@ -94,7 +94,7 @@ def test_after_a_crash_each_epoch_is_there_once(data_folder, whole, tmp_path, cr
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.4, 0.49, 0.8, 0.999])
-def test_a_file_cut_short_is_filled_up(data_folder, whole, tmp_path, share):
+def test_a_truncated_sample_log_is_completed(data_folder, whole, tmp_path, share):
     run = shutil.copytree(whole, tmp_path / "run")
     data = samples(whole)
     (run / "samples.jsonl").write_bytes(data[: int(share * len(data))])
@@ -108,7 +108,7 @@ def test_a_file_cut_short_is_filled_up(data_folder, whole, tmp_path, share):
     assert samples(run) == before
 
 
-def test_what_is_behind_the_checkpoint_is_dropped(data_folder, whole, tmp_path):
+def test_samples_after_the_checkpoint_are_deleted(data_folder, whole, tmp_path):
     run = shutil.copytree(whole, tmp_path / "run")
     for place in RunFolder.open(run).checkpoint_folders():
         if RunFolder.checkpoint_step(place) > 6:
@@ -120,7 +120,7 @@ def test_what_is_behind_the_checkpoint_is_dropped(data_folder, whole, tmp_path):
     assert samples(run) == samples(whole)
 
 
-def test_a_damaged_file_of_samples_does_not_stop_a_run(data_folder, whole, tmp_path):
+def test_a_damaged_sample_log_does_not_stop_a_run(data_folder, whole, tmp_path):
     run = shutil.copytree(whole, tmp_path / "run")
     (run / "samples.jsonl").write_bytes(b"\xff\x00\n" + samples(whole))
     assert resume(run).steps == 12
@@ -130,7 +130,7 @@ def test_a_damaged_file_of_samples_does_not_stop_a_run(data_folder, whole, tmp_p
 @pytest.mark.parametrize(
     "error", [MemoryError("too large"), RuntimeError("CUDA out of memory"), OSError(28, "No space left"), KeyError(3)]
 )
-def test_an_accident_is_a_note(data_folder, tmp_path, monkeypatch, error):
+def test_an_error_while_sampling_is_one_note(data_folder, tmp_path, monkeypatch, error):
     def fail(*arguments, **settings):
         raise error
 
@@ -141,7 +141,7 @@ def test_an_accident_is_a_note(data_folder, tmp_path, monkeypatch, error):
     assert ["no samples of this epoch" in note for note in notes] == [True]
 
 
-def test_weights_that_are_no_numbers_say_nothing(data_folder, tmp_path):
+def test_nonfinite_weights_are_not_sampled(data_folder, tmp_path):
     training = start(data_folder, tmp_path / "run", small())
     training.state.step = 6
     with torch.no_grad():
@@ -152,7 +152,7 @@ def test_weights_that_are_no_numbers_say_nothing(data_folder, tmp_path):
     assert not training.folder.samples_file.exists()
 
 
-def test_a_model_that_recomputes_its_activations_says_the_same(data_folder, whole, tmp_path):
+def test_gradient_checkpointing_does_not_change_the_samples(data_folder, whole, tmp_path):
     training = start(data_folder, tmp_path / "run", small())
     training.gradients.rows = 1
     assert training.gradients._reduce_memory(1, 0)
@@ -174,7 +174,7 @@ def shown(*kept, terminal=False):
     return out.getvalue()
 
 
-def test_one_of_them_is_shown_in_one_line_that_no_terminal_obeys():
+def test_a_sample_is_shown_in_one_escaped_line():
     kept = [
         SampleRecord(1, 1.0, "fixed", prompt, (1,), temperature, SEED, text, (2,), False)
         for temperature in (0.0, SHOWN_TEMPERATURE)

@@ -71,7 +71,7 @@ def test_wsd_with_no_room_for_its_decay_falls_from_the_end_of_the_warm_up():
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_the_warm_up_rises_to_the_peak_and_the_end_is_one_step_behind_the_last(name):
+def test_warm_up_rises_to_the_peak_and_the_schedule_ends_one_step_after_the_last(name):
     config = ScheduleConfig(name=name, warmup_steps=10, min_lr_ratio=0.3)
     rates = ours(config)
     assert rates[:11] == sorted(rates[:11])

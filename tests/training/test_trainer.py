@@ -37,7 +37,7 @@ def test_it_learns(run_folder):
         assert row["train_perplexity"] == pytest.approx(math.exp(row["train_loss"]))
 
 
-def test_the_run_folder_stands_on_its_own(run_folder):
+def test_the_run_folder_is_self_contained(run_folder):
     names = {path.name for path in run_folder.iterdir()}
     assert names == {
         ".lock",
@@ -166,7 +166,7 @@ def test_validation_equals_the_loss_written_out(run_folder, dataset):
     assert result.bits_per_byte == pytest.approx(bits_per_token / bytes_per_token)
 
 
-def test_the_best_checkpoint_is_kept_beside_the_newest(data_folder, dataset, tmp_path):
+def test_the_best_checkpoint_is_kept(data_folder, dataset, tmp_path):
     run = tmp_path / "run"
     # a rate that destroys what was learned, after a warm-up that learns
     config = tiny(
@@ -200,7 +200,7 @@ def test_a_gradient_that_is_not_finite_is_never_applied(data_folder, tmp_path):
     assert len([note for note in notes if "was skipped" in note["text"]]) == 5
 
 
-def test_a_first_loss_far_from_ln_of_the_vocabulary_is_said(data_folder, tmp_path):
+def test_a_high_first_loss_is_a_finding(data_folder, tmp_path):
     records = []
     training = start(data_folder, tmp_path / "run", tiny(train__steps=1), callbacks=[records.append])
     with torch.no_grad():
@@ -262,7 +262,7 @@ def test_batches_come_from_the_seed_and_the_step(data_folder, dataset, tmp_path)
     assert np.array_equal(training.batches.batch(7).x, expected.x)
 
 
-def test_no_target_is_learned_across_a_seam(text_folder, tmp_path):
+def test_no_target_is_learned_across_segments(text_folder, tmp_path):
     """Sequences drawn at random are no continuation of each other: their borders are nobody's target."""
     prepare([str(text_folder)], tmp_path / "data", tokenizer="byte", block_size=32, split_by="sequence")
     training = start(tmp_path / "data", tmp_path / "run", tiny())
