@@ -1,9 +1,8 @@
-"""Checkpoints: folders of tensors and plain values, written whole or not at all, and read only when whole.
+"""Checkpoints: folders of tensors and plain values, written atomically, and read only if intact.
 
-A checkpoint is a folder of `safetensors` files beside `state.json`, which holds the plain values, the SHA-256 of each
+A checkpoint is a folder of `safetensors` files and `state.json`, which holds the plain values, the SHA-256 of each
 file, and one of its own content. It is written under a temporary name, synced to the disk, then renamed: a folder with
-its final name is whole, whenever the power failed. What the tensors and values mean is their owner's business. No
-pickles anywhere.
+its final name is complete, even after a power failure. No pickles. What tensors and values mean is up to the caller.
 """
 
 from __future__ import annotations
@@ -32,19 +31,19 @@ STATE, TENSORS = "state.json", ".safetensors"
 OLD = ".old"
 
 Contents: TypeAlias = tuple[Mapping[str, Mapping[str, Tensor]], Mapping[str, Any]]
-"""What a checkpoint holds, as `save` takes it: named tensors by part, and plain values."""
+"""The arguments of `save`: named tensors by part, and plain values."""
 
 
 def save(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], values: Mapping[str, Any]) -> None:
-    """Writes a checkpoint; an existing one of that name is replaced.
+    """Writes a checkpoint, replacing an existing one of that name.
 
     Args:
-        folder: where it will stand.
-        parts: file name without ending -> named tensors.
+        folder: where to write it.
+        parts: named tensors by file name, without its ending.
         values: anything that JSON can hold.
 
     Raises:
-        CheckpointError: if the disk refuses; nothing is left half-written.
+        CheckpointError: if it cannot be written; nothing is left behind.
     """
     temporary = folder.with_name(f".{folder.name}{PARTIAL}")
     try:
@@ -69,12 +68,12 @@ def save(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], values: Mappin
         raise CheckpointError(
             "The checkpoint could not be written",
             got=f"{folder}: {why(error)}",
-            remedy="Check the disk's room and rights.",
+            remedy="Check free space and permissions.",
         ) from error
 
 
 def tidy(parent: Path) -> None:
-    """Clears up behind a save that was interrupted: what is half-written goes, and one on its way out comes back."""
+    """Cleans up after an interrupted save: removes partial files, and restores a checkpoint that was being replaced."""
     for left in [*parent.glob(f".*{PARTIAL}"), *parent.glob(f".*{PARTIAL}{LOCK}")]:
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
@@ -89,13 +88,13 @@ def tidy(parent: Path) -> None:
 
 
 def verify(folder: Path) -> None:
-    """Raises CheckpointError unless every file of a checkpoint is the one that was written."""
+    """Raises CheckpointError unless every file of a checkpoint has its checksum."""
     for name, expected in _read_state(folder)["files"].items():
         _check_file(folder, name, expected)
 
 
 def load_values(folder: Path, kind: Any = Any) -> Any:
-    """Returns a checkpoint's plain values, as a class describes them (see schema.py), without touching its tensors.
+    """Returns a checkpoint's plain values as an instance of a class (see schema.py), without reading its tensors.
 
     Raises:
         CheckpointError: if they are missing, damaged, something else, or of a newer version.
@@ -110,7 +109,7 @@ def load_tensors(folder: Path, name: str, device: torch.device | str = "cpu") ->
     """Returns one part's named tensors, after checking its file's SHA-256.
 
     Raises:
-        CheckpointError: if the file is missing or not the one that was written.
+        CheckpointError: if the file is missing or damaged.
     """
     file = folder / f"{name}{TENSORS}"
     _check_file(folder, file.name, _read_state(folder)["files"].get(file.name))
@@ -122,7 +121,7 @@ def load_tensors(folder: Path, name: str, device: torch.device | str = "cpu") ->
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Writes named tensors as safetensors, with the rights that any new file has: the library's is its writer's alone.
+    """Writes named tensors as safetensors, with default permissions: the library makes files readable by their owner.
 
     Raises:
         OSError: it cannot be written.
@@ -139,7 +138,7 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 @contextmanager
 def utf8_name(file: Path) -> Iterator[str]:
-    """A name for a file by which safetensors, which knows only names in UTF-8, can open it to read."""
+    """Yields a name by which safetensors, which supports only UTF-8 names, can open a file."""
     try:
         file.as_posix().encode()
     except UnicodeEncodeError:
@@ -167,36 +166,36 @@ def _read_state(folder: Path) -> _State:
                 remedy="Upgrade Mini-GPT." if newer else "Train the model again, or use the version that wrote it.",
             )
         if own_sum != _sum(state):
-            raise ValueError("its own checksum differs")
+            raise ValueError("its checksum does not match")
         if strange := [name for name in state["files"] if Path(name).name != name]:
-            raise ValueError(f"it names a file elsewhere: {strange[0]!r}")
+            raise ValueError(f"it names a file outside the folder: {strange[0]!r}")
         return state
     except (OSError, ValueError) as error:
         raise _damaged(folder, f"{STATE}: {why(error)}", error) from None
 
 
 def _check_file(folder: Path, name: str, expected: str | None) -> None:
-    """Raises CheckpointError unless a file of a checkpoint has the SHA-256 that it was written with."""
+    """Raises CheckpointError unless a file of a checkpoint has its SHA-256."""
     try:
         with open_regular(folder / name) as stream:
-            if name.endswith(TENSORS):  # one that is longer than its header tells may be as good as endless
+            if name.endswith(TENSORS):  # a file longer than its header says may be practically endless
                 with utf8_name(folder / name) as path, safe_open(path, framework="pt"):
                     pass
             found = hashlib.file_digest(stream, "sha256").hexdigest()
     except (OSError, SafetensorError) as error:
         raise _damaged(folder, f"{name}: {why(error)}", error) from None
     if found != expected:
-        raise _damaged(folder, f"{name} has SHA-256 {found[:12]}..., not {str(expected)[:12]}...")
+        raise _damaged(folder, f"{name} has SHA-256 {found[:12]}..., expected {str(expected)[:12]}...")
 
 
 def _damaged(folder: Path, seen: object, error: Exception | None = None) -> CheckpointError:
     if isinstance(error, PermissionError):
-        remedy = "Ask its owner for the right to read it."
+        remedy = "Ask its owner for read permission."
         return UnreadableError("The checkpoint may not be read", got=f"{folder}: {seen}", remedy=remedy)
     return CheckpointError(
         "The checkpoint is damaged",
         got=f"{folder}: {seen}",
-        remedy="`minigpt resume RUN` sets it aside and goes on from the one before; --checkpoint STEP names another.",
+        remedy="`minigpt resume RUN` continues from the one before it; --checkpoint STEP selects another.",
     )
 
 
@@ -205,7 +204,7 @@ def _sum(state: Mapping[str, Any]) -> str:
 
 
 def cleared(folder: Path) -> Path:
-    """Removes what an interrupted save may have left at a temporary name."""
+    """Removes a folder that an interrupted save may have left, and returns its path."""
     if folder.exists():
         shutil.rmtree(folder)
     return folder

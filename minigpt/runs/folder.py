@@ -1,18 +1,16 @@
-"""The run folder: everything about one training, in one place that can be moved to another machine and used there.
+"""The run folder: everything about one training run, in one place that can be moved to another machine.
 
-    config.toml            every setting, resolved; `--config` reads it back
-    tokenizer/             the tokenizer, whole
-    data.json              which data set: its report, and the checksum of each split
-    environment.json       machine, versions, precision, and why
-    origin.json            where the first weights came from, if not from chance: another run, or an imported folder
-    metrics.jsonl          one JSON object a line, as it happens
-    samples.jsonl          what it said after each epoch (see generation/history.py)
-    training_metrics.png   the curves
-    evaluation.json        figures that `minigpt report` measured (see report/cache.py)
-    checkpoints/step-...   weights, optimizer, position (see checkpoint.py); step 0 only if there is an origin.json
-    checkpoints/best.json  which of them has the lowest validation loss
-
-What is trained, and how, is not decided here.
+config.toml            every setting, resolved; `--config` reads it back
+tokenizer/             the tokenizer, whole
+data.json              which data set: its folder, its tokenizer, the size and checksum of each split
+environment.json       machine, versions, precision
+origin.json            where the initial weights came from, unless random: another run, or an imported folder
+metrics.jsonl          one record a line (see records.py)
+samples.jsonl          samples after each epoch (see generation/sample_log.py)
+training_metrics.png   the loss curves
+evaluation.json        figures that `minigpt report` measured (see report/cache.py)
+checkpoints/step-...   weights, optimizer, position (see checkpoint.py); step 0 only if there is an origin.json
+checkpoints/best.json  which of them has the lowest validation loss
 """
 
 from __future__ import annotations
@@ -68,18 +66,18 @@ FREE_SETTINGS = {
     ),
     *(f"machine.{name}" for name in ("device", "precision", "compile", "threads")),
 }
-"""Settings that may change when a run is resumed; the others decide what it is."""
+"""Settings that may change when a run is resumed; all others define the run."""
 
 
 class RunOrigin(TypedDict):
-    """Where a run's first weights came from: what kind of thing, and where that was."""
+    """Where a run's initial weights came from: the kind of folder, and its path."""
 
     kind: str
     folder: str
 
 
 class Best(TypedDict):
-    """The checkpoint with the lowest validation loss, in nats a token."""
+    """The checkpoint with the lowest validation loss, in nats per token."""
 
     checkpoint: str
     step: Count
@@ -87,7 +85,7 @@ class Best(TypedDict):
 
 
 class RunFolder:
-    """The paths of a run, and what is read from and written to them."""
+    """The paths of a run, and reading and writing them."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -116,19 +114,19 @@ class RunFolder:
         origin: Mapping[str, Any] | None = None,
         first: checkpoint.Contents | None = None,
     ) -> RunFolder:
-        """Makes a run folder that holds all but metrics and later checkpoints.
+        """Creates a run folder with everything but metrics and later checkpoints.
 
         Args:
-            path: where it will stand.
+            path: where to create it.
             config: the run's settings.
             tokenizer: the run's tokenizer.
-            data: what is known of its data set.
-            environment: what is known of its machine.
-            origin: where its first weights come from, if not from chance: `kind` and `folder`, and what else is known.
-            first: they, as the checkpoint of step 0, which is kept as long as the run.
+            data: the fingerprint of its data set.
+            environment: machine and versions.
+            origin: where its initial weights come from, unless random: `kind`, `folder`, and more.
+            first: the initial weights, as the checkpoint of step 0, which is never removed.
 
         Raises:
-            RunError: if something stands there already, or the folder cannot be made; nothing is left then.
+            RunError: if the path is taken, or the folder cannot be created; nothing is left then.
         """
         run = cls(path)
         run.check_absent()
@@ -149,9 +147,9 @@ class RunFolder:
                     run.path.rmdir()  # it is empty: check_absent has seen to that
         except (OSError, CheckpointError) as error:
             raise RunError(
-                "The run folder cannot be made",
+                "The run folder cannot be created",
                 got=f"{run.path}: {why(error.__cause__ or error)}",
-                remedy="Choose another place with --run.",
+                remedy="Choose another path with --run.",
             ) from error
         return run
 
@@ -160,12 +158,12 @@ class RunFolder:
         write_file(self.config_file, config.to_toml())
 
     def save_environment(self, environment: Mapping[str, Any]) -> None:
-        """Writes what is known of the machine."""
+        """Writes machine and versions."""
         write_file(self.environment_file, json.dumps(dict(environment), indent=1))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keeps other processes from training into this run. The system lets go of it when its holder dies.
+        """Keeps other processes from training into this run. The system releases it when its holder dies.
 
         Raises:
             RunError: if another process holds it, or the folder cannot be written.
@@ -175,13 +173,13 @@ class RunFolder:
             lock.acquire()
         except Timeout:
             raise RunError(
-                "Another process is training into this run", got=self.path, remedy="Wait for it, or stop it first."
+                "Another process is training into this run", got=self.path, remedy="Wait until it ends, or stop it."
             ) from None
         except OSError as error:
             raise RunError(
                 "The run folder cannot be written",
                 got=f"{self.path}: {why(error)}",
-                remedy="Check its rights and the disk.",
+                remedy="Check the permissions and the disk.",
             ) from error
         try:
             yield
@@ -189,20 +187,20 @@ class RunFolder:
             lock.release()
 
     def check_absent(self) -> None:
-        """Raises RunError if something stands at this path already; an empty folder may."""
+        """Raises RunError if the path is taken; an empty folder is fine."""
         if is_file(self.path) or (is_dir(self.path) and any(self.path.iterdir())):
             raise RunError(
-                "The run folder exists already, and is left as it is",
+                "The run folder already exists",
                 got=self.path,
                 remedy="Choose another name with --run, or remove that folder first.",
             )
 
     @classmethod
     def open(cls, path: Path | str) -> RunFolder:
-        """Returns a run that exists.
+        """Opens an existing run.
 
         Raises:
-            RunError: if there is none at this path.
+            RunError: if there is no run at this path.
         """
         run = cls(path)
         if not is_file(run.config_file):
@@ -218,13 +216,13 @@ class RunFolder:
         return load_tokenizer(self.tokenizer_folder)
 
     def check_tokenizer(self, other: Tokenizer) -> None:
-        """Raises TokenizerError if `other` gives ids that this run's model does not mean."""
+        """Raises TokenizerError unless `other` is this run's tokenizer."""
         own = self.tokenizer()
         if own.identity != other.identity:
             raise TokenizerError(
-                "The data set was made with another tokenizer than the run",
+                "The data set was prepared with a different tokenizer from the run's",
                 got=f"{other.spec} ({other.identity[:12]}) instead of {own.spec} ({own.identity[:12]})",
-                remedy=f"Prepare the text anew, `{self._preparing()}`, or train a run on this data set.",
+                remedy=f"Prepare the text again, `{self._preparing()}`, or train a new run on this data set.",
             )
 
     def _place(self) -> str:
@@ -232,31 +230,31 @@ class RunFolder:
         return shell_word(self.path)
 
     def _preparing(self) -> str:
-        """Returns the command that makes a data set of this run's tokenizer."""
+        """Returns the command that prepares a data set with this run's tokenizer."""
         return f"minigpt prepare TEXT --out DATA --tokenizer {self._place()}"
 
     def open_data(self, place: Path | str | None = None, *, verify: bool = True) -> Dataset:
-        """Returns a data set that this run's tokenizer made: the one at `place`, or else the one it was trained on.
+        """Opens a data set prepared with this run's tokenizer: the one at `place`, or else the one it was trained on.
 
         `verify` as in `Dataset.open`.
 
         Raises:
-            DataError: if it is not there or damaged.
-            TokenizerError: if another tokenizer made it.
+            DataError: if it is missing or damaged.
+            TokenizerError: if it was prepared with another tokenizer.
         """
         own = self.data()["folder"]
         if not (place or own):
             raise DataError(
-                "An imported run has no data set of its own",
+                "An imported run has no data set",
                 got=self.path,
                 remedy=f"Name one with --data; `{self._preparing()}` makes one.",
             )
         found = Path(place or own)
         if not is_dir(found):
             raise DataError(
-                "The run's data set is not there" if not place else "No such data set",
+                "The run's data set was not found" if not place else "No such data set",
                 got=found,
-                remedy="If it has moved, name it with --data."
+                remedy="If it has moved, name its folder with --data."
                 if not place
                 else f"{did_you_mean_folder(found, REPORT)}Check the path given with --data.",
             )
@@ -265,9 +263,9 @@ class RunFolder:
         return dataset
 
     def check_data(self, dataset: Dataset) -> None:
-        """Raises DataError, naming what differs, unless `dataset` is the one that the run was made with.
+        """Raises DataError, naming the difference, unless `dataset` is the one that the run was trained on.
 
-        If it is, the run remembers where it is now.
+        If it is, the run remembers its folder.
         """
         own, other = self.data(), dataset.fingerprint()
         for split, facts in other["splits"].items():
@@ -275,37 +273,37 @@ class RunFolder:
             for name, found in facts.items():
                 if found != (value := known.get(name)):
                     raise DataError(
-                        "The data set is not the one that the run was made with",
-                        got=f"{split} {name} {found}, not {value}, in {dataset.folder}",
-                        remedy="Give the right one with --data, or train a new run.",
+                        "The run was not trained on this data set",
+                        got=f"{dataset.folder}: {split} {name} {found}, expected {value}",
+                        remedy="Name the right one with --data, or train a new run.",
                     )
         if own["folder"] != other["folder"]:
             write_file(self.data_file, json.dumps(other, indent=1))
 
     def check_settings(self, config: Config, made_with: Mapping[str, Mapping[str, Any]]) -> None:
-        """Raises CheckpointError, naming what differs, if config.toml is not what a checkpoint was made with.
+        """Raises CheckpointError, naming the differences, if config.toml does not match a checkpoint's settings.
 
-        Settings that do not decide what the run is, such as its length, may differ.
+        Settings that do not define the run, such as its length, may differ.
         """
         own = config.to_dict()
         differing = [
-            f"{group}.{name} {own[group].get(name)!r}, the checkpoint {value!r}"
+            f"{group}.{name} {own[group].get(name)!r}, in the checkpoint {value!r}"
             for group, values in made_with.items()
             for name, value in values.items()
             if f"{group}.{name}" not in FREE_SETTINGS and own[group].get(name) != value
         ]
         if differing:
             raise CheckpointError(
-                "The run's config.toml is not what its checkpoint was made with",
+                "The run's config.toml does not match its checkpoint",
                 got="; ".join(differing),
-                remedy="Put the old values back, or train a new run with the new ones.",
+                remedy="Restore the old values, or train a new run with the new ones.",
             )
 
     def data(self) -> Fingerprint:
-        """Returns what is known of the data set it was trained on.
+        """Returns the fingerprint of the data set it was trained on.
 
         Raises:
-            RunError: if that, as all small files of a run, cannot be read, or holds something else.
+            RunError: if the file is missing or damaged, as for all small files of a run.
         """
         found = self._read(Fingerprint, self.data_file)
         if found["splits"] and not {"train", "val"} <= found["splits"].keys():
@@ -313,20 +311,20 @@ class RunFolder:
         return found
 
     def origin(self) -> RunOrigin | None:
-        """Returns where the run's first weights came from; None if from chance."""
+        """Returns where the run's initial weights came from; None if they were random."""
         return self._read(RunOrigin, self.origin_file) if self.origin_file.exists() else None
 
     def check_trained(self) -> None:
-        """Raises RunError if the run was imported: it has weights, but no training to go on with."""
+        """Raises RunError if the run was imported: it has weights, but no training to continue."""
         if not self.data()["splits"]:
             raise RunError(
-                "The run was imported, not trained: it has nothing to go on with",
+                "The run was imported, so it has no training to continue",
                 got=self.path,
                 remedy=f"Start a run from its weights: minigpt train --init-from {self._place()} --data DATA --run NEW",
             )
 
     def environment(self) -> Mapping[str, Any]:
-        """Returns what is known of the machine it was trained on: an `Environment`, and more."""
+        """Returns the machine and versions it was trained with: an `Environment`, and more."""
         return self._read(Environment, self.environment_file)
 
     def _read(self, kind: type[Kind], file: Path) -> Kind:
@@ -339,7 +337,7 @@ class RunFolder:
         """Returns the checkpoints, oldest first.
 
         Raises:
-            RunError: if nobody can tell which there are.
+            RunError: if the folder cannot be read.
         """
         try:
             names = os.listdir(self.checkpoints)
@@ -350,19 +348,19 @@ class RunFolder:
         return sorted(self.checkpoints / name for name in names if re.fullmatch(r"step-\d{9,}", name))
 
     def checkpoint_folder(self, step: int) -> Path:
-        """Returns where the checkpoint after `step` steps stands."""
+        """Returns the path of the checkpoint after `step` steps."""
         return self.checkpoints / f"step-{step:09d}"
 
     @staticmethod
     def checkpoint_step(folder: Path) -> int:
-        """Returns how many steps are behind a checkpoint."""
+        """Returns the step of a checkpoint."""
         return int(folder.name.removeprefix("step-"))
 
     def find_checkpoint(self, which: str = "best") -> Path:
-        """Returns the checkpoint that is `best`, `latest`, or of a step number.
+        """Returns the checkpoint named by `best`, `latest` or a step number.
 
         Raises:
-            CheckpointError: if there is none such; the message names those there are.
+            CheckpointError: if there is no such checkpoint; the message lists those that exist.
         """
         there = self.checkpoint_folders()
         wanted = None
@@ -375,15 +373,15 @@ class RunFolder:
         if wanted not in there:
             names = ", ".join(str(self.checkpoint_step(folder)) for folder in there) or "none yet"
             raise CheckpointError(
-                "There is no such checkpoint in the run",
+                "No such checkpoint in the run",
                 got=which if len(which) <= 40 else f"{which[:40]}...",
-                remedy=f"Give best, latest or a step; steps there: {names}.",
+                remedy=f"Use best, latest or a step; available steps: {names}.",
             )
         assert wanted is not None
         return wanted
 
     def best(self) -> Best | None:
-        """Returns the note of the best checkpoint; if it cannot be read, the metrics tell which it is, or None does."""
+        """Returns the best checkpoint, from best.json or else from the metrics; None if unknown."""
         try:
             return self._read(Best, self.best_file)
         except RunError:
@@ -391,7 +389,7 @@ class RunFolder:
             return min(told, key=lambda best: best["val_loss"], default=None)
 
     def _validated_checkpoints(self) -> list[Best]:
-        """Returns the checkpoints that are there, with their validation losses as the metrics tell them."""
+        """Returns the existing checkpoints with their validation losses, from the metrics."""
         there = {self.checkpoint_step(folder): folder.name for folder in self.checkpoint_folders()}
         try:
             records = read_metrics(self.metrics_file, "validation")
@@ -404,12 +402,12 @@ class RunFolder:
         ]
 
     def newest_whole_checkpoint(self) -> tuple[Path | None, list[CheckpointError]]:
-        """Returns the newest checkpoint that is whole, if any, and what is wrong with each newer one.
+        """Returns the newest intact checkpoint, if any, and the errors of newer ones.
 
-        Newer ones are set aside as `damaged-step-...`, so that they are not taken for the newest again.
+        Damaged ones are renamed to `damaged-step-...`, so that they are not tried again.
 
         Raises:
-            CheckpointError: if one was written by another version, or may not be read: older ones must not silently
+            CheckpointError: if one was written by another version, or may not be read: an older one must not silently
                 take its place.
         """
         checkpoint.tidy(self.checkpoints)
@@ -426,12 +424,12 @@ class RunFolder:
         return None, damaged
 
     def mark_best(self, step: int, val_loss: float) -> None:
-        """Notes the checkpoint after `step` steps as the best so far."""
+        """Records the checkpoint after `step` steps as the best so far."""
         content: Best = {"checkpoint": self.checkpoint_folder(step).name, "step": step, "val_loss": val_loss}
         write_file(self.best_file, json.dumps(content))
 
     def remove_old_checkpoints(self, keep: int) -> None:
-        """Removes all checkpoints but the newest `keep`, the best, and that of step 0 if there is an origin.json."""
+        """Removes all checkpoints except the newest `keep`, the best, and that of step 0 if there is an origin.json."""
         best = self.best()
         kept = {best and best["checkpoint"], self.checkpoint_folder(0).name if self.origin_file.exists() else None}
         for folder in self.checkpoint_folders()[:-keep]:
@@ -441,20 +439,20 @@ class RunFolder:
 
 def _unreadable(path: Path, error: Exception) -> RunError:
     mine = isinstance(error, PermissionError)
-    remedy = "Ask its owner for the right to read it." if mine else "Restore it from a copy."
+    remedy = "Ask its owner for read permission." if mine else "Restore it from a copy."
     return RunError("A file of the run cannot be read", got=f"{path}: {why(error)}", remedy=remedy)
 
 
 def step_number(text: str) -> int | None:
-    """Returns the step that a text names, or None; one of more than 18 digits is none that any run has."""
+    """Returns the step number that a text is, or None."""
     return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
 
 
 def load_model(config: Config, folder: Path, device: torch.device | str = "cpu") -> GPT:
-    """Returns the model of a checkpoint, ready to use (in evaluation mode).
+    """Returns the model of a checkpoint, in evaluation mode.
 
     Raises:
-        CheckpointError: if a tensor is missing, surplus, of another shape or not finite; nothing is half-loaded.
+        CheckpointError: if a tensor is missing, unexpected, of another shape or not finite.
     """
     return make_model(config.model, checkpoint.load_tensors(folder, MODEL, device), device)
 
@@ -479,13 +477,13 @@ def load(run: Path | str, checkpoint: str = "best", device: torch.device | str =
 
 
 def _no_run(path: Path) -> RunError:
-    """Returns what is wrong with a path that is no run, and what may be meant instead."""
+    """Returns the error for a path that is not a run, with a suggestion."""
     place, near = shell_word(path), did_you_mean_folder(path, CONFIG)
-    what, remedy = "This is no run folder: it holds no config.toml", f"{near}Give a folder that `minigpt train` made."
+    what, remedy = f"Not a run folder: {CONFIG} not found", f"{near}Name a folder that `minigpt train` made."
     if not path.exists():
-        what = "There is no run folder at this path"
+        what = "No such run folder"
     elif (path / "config.json").is_file():
-        remedy = f"It may be a checkpoint: `minigpt import {place} --run NEW` makes a run of it."
+        remedy = f"If it is a Hugging Face checkpoint: `minigpt import {place} --run NEW` makes it a run."
     elif (path / REPORT).is_file():
-        remedy = f"It is a data set: `minigpt train --data {place} --run NEW` makes a run of it."
+        remedy = f"It is a data set: `minigpt train --data {place} --run NEW` trains a run on it."
     return RunError(what, got=path, remedy=remedy)

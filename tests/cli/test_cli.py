@@ -126,14 +126,14 @@ def test_settings_have_the_short_names_of_other_commands(call, data_folder, tmp_
         (["train", "--data", "DATA", "--run", "RUN", "--config", "no.toml"], ["no.toml"]),
         (["train", "--data", "DATA", "--run", "RUN", "--model.vocab-size", "99"], ["vocabulary", "99", "257"]),
         (["train", "--data", "nowhere", "--run", "RUN"], ["No such data set", "nowhere", "minigpt prepare"]),
-        (["train", "--data", "DATA", "--run", "FINISHED"], ["exists already", "--run"]),
+        (["train", "--data", "DATA", "--run", "FINISHED"], ["already exists", "--run"]),
         (
             ["train", "--data", "DATA", "--run", "RUN", "--model.block-size", "99999"],
             ["too short", "block-size"],
         ),
         (["train", "--data", "DATA", "--run", "RUN", "--machine.device", "warp"], ["warp", "cpu"]),
         (["train", "--data", "DATA", "--run", "RUN", "--machine.device", "cuda:99"], ["cuda:99"]),
-        (["generate", "nowhere"], ["no run folder", "nowhere"]),
+        (["generate", "nowhere"], ["No such run folder", "nowhere"]),
         (["train", "--data", "FINISHED", "--run", "RUN"], ["a run, not a data set", "minigpt prepare"]),
         (["generate", "FINISHED", "--temperature", "-1"], ["temperature", "-1"]),
         (["generate", "FINISHED", "--checkpoint", "77"], ["77", "latest"]),
@@ -158,7 +158,7 @@ def test_another_tokenizers_data_is_refused(call, text_folder, run_folder, tmp_p
     call("prepare", text_folder, "--out", tmp_path / "char", "--tokenizer", "char", "--block-size", 32)
     code, _, err = call("evaluate", run_folder, "--data", tmp_path / "char")
     assert code == 2
-    assert "another tokenizer" in err
+    assert "different tokenizer" in err
 
 
 def test_a_corrupted_data_set_is_refused(call, text_folder, tmp_path):

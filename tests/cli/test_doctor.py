@@ -77,4 +77,4 @@ def test_old_moved_and_damaged_runs(call, run_folder, data_folder, tmp_path):
     metrics.write_text("")
     assert "has no records of its steps" in call("doctor", run)[1]
     code, _, err = call("doctor", tmp_path / "nowhere")
-    assert (code, "no run folder" in err) == (2, True)
+    assert (code, "No such run folder" in err) == (2, True)

@@ -37,8 +37,8 @@ def test_prompts_of_ones_own_are_continued(call, run):
     ("arguments", "words"),
     [
         ([], "runs/first"),
-        (["nowhere"], "no run folder"),
-        (["RUN", "--checkpoint", "999"], "no such checkpoint"),
+        (["nowhere"], "No such run folder"),
+        (["RUN", "--checkpoint", "999"], "No such checkpoint"),
         (["RUN", "--data", "nowhere"], "such data set"),
         (["RUN", "--out", "nowhere/x.html"], "folder does not exist"),
         (["RUN", "--device", "tpu"], "tpu"),
@@ -58,7 +58,7 @@ def test_what_is_left_out_is_said_beside_the_result(call, run, tmp_path):
     code, out, err = call("report", run, "--no-samples")
     assert (code, out.count("\n")) == (0, 1)
     assert err.startswith("not in the report: No evaluation")
-    assert "name it with --data" in err
+    assert "name its folder with --data" in err
 
 
 def test_a_file_of_the_run_is_no_place_for_a_page(call, run):

@@ -132,9 +132,9 @@ def test_control_characters_in_samples_are_escaped(call, run):
         (["--temperature", "nan"], "--temperature takes a number"),
         (["--max-new-tokens", "0"], "Give 1 to 10,000"),
         (["--max-new-tokens", "10001"], "Give 1 to 10,000"),
-        (["--checkpoint", "7"], "steps there: 41, 82"),
-        (["--checkpoint", "newest"], "steps there: 41, 82"),
-        (["--prompt", "a", "--checkpoint", "7"], "steps there: 41, 82"),
+        (["--checkpoint", "7"], "available steps: 41, 82"),
+        (["--checkpoint", "newest"], "available steps: 41, 82"),
+        (["--prompt", "a", "--checkpoint", "7"], "available steps: 41, 82"),
         (["--device", "abacus"], "abacus"),
     ],
 )

@@ -222,6 +222,17 @@ def test_weights_that_were_large_from_the_beginning(evidence):
     assert health_checks.lr_too_high(evidence) is None
 
 
+def test_large_weights_are_a_hint_if_the_validation_loss_fell_to_the_end(evidence):
+    for record in evidence.health:
+        record["modules"] = [{**part, "weight_norm": 50 * part["weight_norm"]} for part in record["modules"]]
+    validations(evidence, [3.0, 2.5, 2.6])
+    assert health_checks.lr_too_high(evidence).severity == "problem"
+    validations(evidence, [3.0, 2.5, 2.4])
+    finding = health_checks.lr_too_high(evidence)
+    assert finding.severity == "hint"
+    assert "the validation loss fell until the end" in finding.observation
+
+
 def test_a_first_step_as_large_as_many_weights(evidence):
     for part in evidence.health[0]["modules"]:
         part["update_ratio"] = 5.0  # of their size, which is a tenth of what is usual between layers

@@ -120,7 +120,7 @@ def test_without_the_training_data_the_rest_is_measured(run_folder, tmp_path):
     assert found.metrics.by_frequency is None
     assert "training data is not available" in found.notes[0]
     assert "gone" in found.notes[0]
-    with pytest.raises(DataError, match="not there"):
+    with pytest.raises(DataError, match="not found"):
         evaluate(run)
 
 
@@ -223,7 +223,7 @@ def test_mistakes_are_named(run_folder, arguments, error, words):
 
 def test_another_tokenizers_data_is_refused(run_folder, text_folder, tmp_path):
     prepare([str(text_folder)], tmp_path / "char", tokenizer="char")
-    with pytest.raises(TokenizerError, match="another tokenizer"):
+    with pytest.raises(TokenizerError, match="different tokenizer"):
         evaluate(run_folder, data=tmp_path / "char")
 
 

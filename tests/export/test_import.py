@@ -150,7 +150,7 @@ def test_an_imported_run_has_no_data_and_nothing_to_resume(imported, data_folder
 
 def test_a_failed_import_leaves_nothing(plain, imported, tmp_path, monkeypatch):
     before = sorted(imported.rglob("*"))
-    with pytest.raises(RunError, match="exists already"):
+    with pytest.raises(RunError, match="already exists"):
         import_hugging_face(plain, imported, tokenizer="byte")
     assert before == sorted(imported.rglob("*"))
 
@@ -158,7 +158,7 @@ def test_a_failed_import_leaves_nothing(plain, imported, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("minigpt.runs.checkpoint.save_file", fail)
-    with pytest.raises(RunError, match=r"cannot be made \(got: .*other: the disk is full\)"):
+    with pytest.raises(RunError, match=r"cannot be created \(got: .*other: the disk is full\)"):
         import_hugging_face(plain, tmp_path / "other", tokenizer="byte")
     assert [path.name for path in tmp_path.iterdir()] == ["imported"]
 

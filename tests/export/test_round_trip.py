@@ -42,14 +42,14 @@ def test_without_data_the_initial_runs_is_used(call, run_folder, data_folder, tm
     [
         (["export", "RUN", "--out", "RUN"], ["already exists", "--out"]),
         (["export", "RUN", "--out", "NEW", "--format", "gguf"], ["Unknown export format", "gguf", "hf"]),
-        (["export", "RUN", "--out", "NEW", "--checkpoint", "7"], ["no such checkpoint", "7"]),
-        (["export", "nowhere", "--out", "NEW"], ["no run folder", "nowhere"]),
+        (["export", "RUN", "--out", "NEW", "--checkpoint", "7"], ["No such checkpoint", "7"]),
+        (["export", "nowhere", "--out", "NEW"], ["No such run folder", "nowhere"]),
         (["import", "nowhere", "--run", "NEW"], ["Folder not found", "nowhere"]),
         (["import", "RUN", "--run", "NEW"], ["Already a run of Mini-GPT"]),
         (["import", "FILE", "--run", "NEW"], ["Not a folder", "folder that contains it"]),
-        (["generate", "HF"], ["no run folder", "minigpt import", "--run NEW"]),
+        (["generate", "HF"], ["Not a run folder", "minigpt import", "--run NEW"]),
         (["train", "--run", "NEW"], ["--data"]),
-        (["train", "--data", "DATA", "--run", "NEW", "--init-from", "nowhere"], ["no run folder", "nowhere"]),
+        (["train", "--data", "DATA", "--run", "NEW", "--init-from", "nowhere"], ["No such run folder", "nowhere"]),
         (
             ["train", "--data", "DATA", "--run", "NEW", "--init-from", "RUN", "--model.n-layer", "5"],
             ["model.n_layer is 5", "existing model has 1"],

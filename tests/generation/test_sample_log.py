@@ -372,12 +372,12 @@ def test_invalid_arguments_are_refused(run):
         fill_sample_log(run, ["the "], temperatures=[-1])
     with pytest.raises(ConfigError, match="temperature is nan"):
         fill_sample_log(run, ["the "], temperatures=[float("nan")])
-    with pytest.raises(CheckpointError, match="no such checkpoint"):
+    with pytest.raises(CheckpointError, match="No such checkpoint"):
         fill_sample_log(run, ["the "], checkpoint="5")
     assert read_sample_log(run) == []
     facts = json.loads(run.data_file.read_text("utf-8"))
     run.data_file.write_text(json.dumps({**facts, "folder": "nowhere"}), "utf-8")
-    with pytest.raises(DataError, match="not there"):
+    with pytest.raises(DataError, match="not found"):
         fill_sample_log(run)
     for place in run.checkpoint_folders():
         shutil.rmtree(place)

@@ -107,7 +107,7 @@ def test_other_errors_are_not_taken_for_too_little_memory(run, monkeypatch):
     monkeypatch.setattr(cache, "evaluate", fail)
     with pytest.raises(RuntimeError, match="of ours"):
         write_report([run], options=ReportOptions(samples=False))
-    with pytest.raises(CheckpointError, match="no such checkpoint"):
+    with pytest.raises(CheckpointError, match="No such checkpoint"):
         write_report([run], options=ReportOptions(samples=False, checkpoint="77777"))
 
 
@@ -168,7 +168,7 @@ def test_kept_figures_outlive_their_text(measuring, tmp_path):
     assert (facts.evaluation, facts.unseen) == (first, True)
     write_report(folder.path, options=ReportOptions(samples=False), on_missing=said.append)
     assert "the metrics are from an earlier report" in said[0]
-    assert "name it with --data" in said[0]
+    assert "name its folder with --data" in said[0]
     assert len(steps) == 1
     for name in ("train", "val", "step", "weights", "metrics"):
         changed = {**content, "made_of": {**content["made_of"], name: "another"}}

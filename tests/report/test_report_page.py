@@ -244,8 +244,8 @@ def test_what_is_missing_is_left_out_and_said(run, read):
     rewrite(run, lambda r: r if r["kind"] in ("step", "validation") else None)
     found = read(write_report([run]))
     assert found.wrong == []
-    assert "No evaluation: The run's data set is not there" in found.words
-    assert "No samples: The run's data set is not there" in found.words
+    assert "No evaluation: The run's data set was not found" in found.words
+    assert "No samples: The run's data set was not found" in found.words
     assert "Its lowest validation loss was" in found.words
     assert "Gradient norm by module" not in found.words
 
@@ -272,7 +272,7 @@ def test_a_run_that_stopped_at_once(run, read):
     assert found.wrong == []
     assert "was stopped after 1 of" in found.words
     assert "Its loss on other text has not been measured" in found.words
-    assert "There is no such checkpoint" in found.words
+    assert "No such checkpoint" in found.words
 
 
 @pytest.mark.usefixtures("sketched")
@@ -318,7 +318,7 @@ def test_an_imported_run(run, read):
     assert "minigpt import ORIGIN --run NEW" in found.words
     assert "/home/me" not in found.words
     assert "the dog" in found.words
-    assert "An imported run has no data set of its own" in found.words
+    assert "An imported run has no data set" in found.words
 
 
 @pytest.mark.usefixtures("sketched")
@@ -334,7 +334,7 @@ def test_a_run_being_trained_is_read_as_it_is(run, read):
 
 
 def test_what_was_asked_for_by_name_and_is_not_there_is_an_error(run, tmp_path):
-    with pytest.raises(CheckpointError, match="no such checkpoint"):
+    with pytest.raises(CheckpointError, match="No such checkpoint"):
         write_report([run], options=ReportOptions(checkpoint="12345"))
     with pytest.raises(DataError, match=r"(?i)no such data set"):
         write_report([run], options=ReportOptions(data=tmp_path / "nowhere"))

@@ -120,7 +120,7 @@ def test_a_signal_that_is_ignored_stays_ignored():
 
 def test_an_unwritable_run_folder_is_an_error(data_folder, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(RunError, match="cannot be made"):
+    with pytest.raises(RunError, match="cannot be created"):
         train(data_folder, tmp_path / "file" / "run", tiny())
     answers = iter([True])
     train(data_folder, tmp_path / "run", tiny(), should_stop=lambda: next(answers))

@@ -127,7 +127,7 @@ def test_optimizer_state_of_another_model_is_refused(name):
     wrong = [without, {**without, "x": memory[label]}, {**memory, "a/b": memory[label]}]
     for damaged in [*wrong, {**memory, label: torch.zeros(3, 5)}, {key: torch.zeros(()) for key in memory}]:
         fresh = make_optimizers(whole, 1e-3, config)
-        with pytest.raises(CheckpointError, match="does not fit"):
+        with pytest.raises(CheckpointError, match="does not match"):
             load_optimizer_tensors(whole, fresh, damaged)
         assert optimizer_tensors(whole, fresh) == {}
 

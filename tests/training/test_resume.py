@@ -376,7 +376,7 @@ def test_a_data_set_that_has_moved_is_asked_for_and_remembered(data_folder, stop
     folder = RunFolder.open(stopped)
     assert not resume(stopped, data=data, steps=11).stopped
     shutil.move(data, tmp_path / "moved")
-    with pytest.raises(DataError, match=r"not there.*--data"):
+    with pytest.raises(DataError, match=r"not found.*--data"):
         resume(stopped, steps=12)
     assert resume(stopped, data=tmp_path / "moved", steps=12).steps == 12
     assert folder.data()["folder"] == str((tmp_path / "moved").resolve())

@@ -251,7 +251,7 @@ def test_mistakes_leave_nothing_behind(data_folder, tmp_path):
 
 def test_an_existing_run_is_left_as_it_is(data_folder, run_folder):
     before = {path: path.stat().st_mtime_ns for path in run_folder.rglob("*")}
-    with pytest.raises(RunError, match="exists already"):
+    with pytest.raises(RunError, match="already exists"):
         train(data_folder, run_folder, tiny())
     assert before == {path: path.stat().st_mtime_ns for path in run_folder.rglob("*")}
 
