@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from minigpt.errors import DataError
 from minigpt.files import why
@@ -24,6 +24,9 @@ from minigpt.text_utils import shell_word
 
 BLOCK_BYTES = 2**18
 GZIP = b"\x1f\x8b"
+
+MAX_PADDING = 2**20
+"""Zero bytes that may follow compressed data."""
 
 KINDS = {
     stat.S_IFREG: "file",
@@ -80,12 +83,29 @@ def opened(name: str) -> Iterator[IO[bytes]]:
         yield unpacked(file)
 
 
+class _Compressed:
+    """A compressed file as `gzip` reads it. gzip skips zeros after the end one by one, which might never end."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._zeros = file, 0
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self._zeros = self._zeros + 1 if data == b"\0" else 0
+        if self._zeros > MAX_PADDING:
+            raise gzip.BadGzipFile(f"more than {MAX_PADDING:,} zeros follow its end")
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
 def unpacked(file: IO[bytes]) -> IO[bytes]:
     """A file from its start, unpacked if it is compressed with gzip."""
     file.seek(0)
     compressed = file.read(len(GZIP)) == GZIP
     file.seek(0)
-    return cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if compressed else file
+    return cast("IO[bytes]", gzip.GzipFile(fileobj=cast("IO[bytes]", _Compressed(file)))) if compressed else file
 
 
 def blocks_of(file: IO[bytes]) -> Iterator[bytes]:

@@ -426,3 +426,13 @@ def test_standard_input_that_is_compressed_and_cut_short_is_an_error(monkeypatch
         give(monkeypatch, gzip.compress(text)[:-9])
         with pytest.raises(DataError, match="Standard input cannot be read"):
             documents("-")
+
+
+def test_zeros_after_compressed_text_are_skipped_up_to_a_limit(tmp_path: Path):
+    file = tmp_path / "text.txt.gz"
+    file.write_bytes(gzip.compress(b"Some text.") + bytes(5_000))
+    assert documents(file) == ["Some text."]
+    with file.open("r+b") as stream:
+        stream.truncate(2**40)
+    with pytest.raises(DataError, match="zeros follow its end"):
+        documents(file)
