@@ -81,9 +81,8 @@ def test_what_is_not_there_is_an_error(call, places, name, place):
 @pytest.mark.parametrize("place", PLACES[:3], ids=lambda place: place[:10])
 def test_what_cannot_be_written_is_an_error(call, places, name, place):
     err = error_of(call, name, WRITING[name], place.replace("FILE", str(places["FILE"])), **places)
-    assert any(
-        word in err for word in ("cannot be written", "Cannot write", "cannot be created", "does not exist", "not found")
-    )
+    words = ("cannot be written", "Cannot write", "cannot be created", "does not exist", "not found")
+    assert any(word in err for word in words)
 
 
 @pytest.fixture
