@@ -137,7 +137,7 @@ def test_settings_have_the_short_names_of_other_commands(call, data_folder, tmp_
         (["train", "--data", "FINISHED", "--run", "RUN"], ["a run, not a data set", "minigpt prepare"]),
         (["generate", "FINISHED", "--temperature", "-1"], ["temperature", "-1"]),
         (["generate", "FINISHED", "--checkpoint", "77"], ["77", "latest"]),
-        (["evaluate", "FINISHED", "--batch-size", "0"], ["batch-size", "0"]),
+        (["evaluate", "FINISHED", "--batch-size", "0"], ["batch size", "0"]),
         (["evaluate", "FINISHED", "--split", "test"], ["test", "val"]),
     ],
 )
