@@ -1,6 +1,6 @@
-"""What is wrong with a run, in plain words, and what mends it.
+"""What is wrong with a run, and the command that fixes it.
 
-`diagnose(read_evidence(run))` is what `minigpt doctor` does; `LiveDoctor` is told of a run as it goes.
+`diagnose(read_evidence(run))` is what `minigpt doctor` does; `LiveDoctor` checks a run as it goes.
 """
 
 from minigpt.doctor.diagnose import CHECKS, Diagnosis, diagnose

@@ -402,7 +402,7 @@ def test_changed_settings_are_refused_by_name(stopped):
     folder = RunFolder.open(stopped)
     text = folder.config_file.read_text()
     folder.config_file.write_text(text.replace("lr = 0.01", "lr = 0.02").replace("n_inner = 32", "n_inner = 48"))
-    with pytest.raises(CheckpointError, match=r"model\.n_inner 48, the checkpoint 32; train\.lr 0\.02"):
+    with pytest.raises(CheckpointError, match=r"model\.n_inner 48, in the checkpoint 32; train\.lr 0\.02"):
         resume(stopped)
     folder.config_file.write_text(text.replace("keep_checkpoints = 3", "keep_checkpoints = 2"))
     assert not resume(stopped).stopped
