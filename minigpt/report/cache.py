@@ -1,8 +1,8 @@
-"""The figures of a run, kept in RUN/evaluation.json, so that a second report needs no minutes for them.
+"""The evaluation of a run, cached in RUN/evaluation.json, so that a second report does not repeat it.
 
-They are taken from there only if weights, model, tokens, device, precision and program are those they were measured
-with; or, where the text is gone, if they are of the same weights and tokens. Whatever cannot be read is measured
-again; whatever cannot be written is not kept. Of very many documents only the easiest and the hardest keep their names.
+The cache is used only if weights, model, tokens, device, precision and program are the same or, if the text is gone, if
+weights and tokens are. What cannot be read is evaluated again; what cannot be written is not cached. Of more than
+`MANY_DOCUMENTS` documents, only the easiest and hardest keep their names.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from minigpt.schema import validate
 Progress = Callable[[str, int, int], None]
 
 EXTREMES = 5
-"""Documents that the report names of each kind, easiest and hardest."""
+"""How many of the easiest, and of the hardest, documents the report names."""
 
 MANY_DOCUMENTS = 1_000
 
 
-def measured(
+def cached_evaluation(
     run: RunSnapshot, checkpoint: str, dataset: Dataset, settings: MachineConfig, on_progress: Progress
 ) -> Evaluation:
-    """Returns how well a run's model predicts the validation split: as kept, or else measured now and kept.
+    """Returns the evaluation of a run's model on the validation split, from the cache or else made now and cached.
 
     Raises:
-        MiniGPTError: if the checkpoint is not there or damaged, or the data does not fit.
+        MiniGPTError: if the checkpoint is missing or damaged, or the data does not fit.
     """
     folder, place = run.folder, run.folder.find_checkpoint(checkpoint)
-    step = folder.checkpoint_step(place)  # what `best` is may change while a run is being trained
+    step = folder.checkpoint_step(place)  # `best` may change while the run is in training
     machine = restore_runtime(folder.environment(), settings)
     made_of = {
         "program": __version__,
@@ -65,25 +65,23 @@ def measured(
         return kept
     found = evaluate(folder.path, data=dataset, checkpoint=str(step), machine=settings, on_progress=on_progress)
     found = replace(found, metrics=_shorter(found.metrics))
-    if made_of["weights"] and found.metrics.by_frequency is not None:  # it may have more to say on another day
+    if made_of["weights"] and found.metrics.by_frequency is not None:  # otherwise a later one may be complete
         plain = asdict(found)
         plain["metrics"]["by_document"] = [list(document.values()) for document in plain["metrics"]["by_document"]]
-        with suppress(OSError):  # in a folder that cannot be written, it is measured each time
+        with suppress(OSError):  # a read-only folder is evaluated each time
             write_file(folder.evaluation_file, json.dumps({"made_of": made_of, "evaluation": plain}))
     return found
 
 
-def remembered(run: RunSnapshot, checkpoint: str) -> Evaluation | None:
-    """Returns the figures that are kept of a run's model, for when the text is gone; None if there are none.
-
-    On which machine they were measured, and with which program, is not asked then: there are no others.
+def last_evaluation(run: RunSnapshot, checkpoint: str) -> Evaluation | None:
+    """Returns the cached evaluation of a run's model whose text is gone, of any machine and program; None if none.
 
     Args:
         run: the run.
         checkpoint: `best`, `latest` or a step.
 
     Raises:
-        CheckpointError: if the checkpoint is not there or damaged.
+        CheckpointError: if the checkpoint is missing or damaged.
     """
     place, splits = run.folder.find_checkpoint(checkpoint), run.data["splits"]
     made_of = {"metrics": VERSION, "step": run.folder.checkpoint_step(place), **_model(run, place)}
@@ -99,7 +97,7 @@ def _model(run: RunSnapshot, place: Path) -> dict[str, Any]:
 
 
 def _shorter(found: EvalMetrics) -> EvalMetrics:
-    """Returns figures whose documents, if they are many, take little room: what they are for needs no more."""
+    """Returns metrics without the names of most documents, if there are many."""
     documents = found.by_document
     if len(documents) <= MANY_DOCUMENTS:
         return found
@@ -122,7 +120,7 @@ def _shorter(found: EvalMetrics) -> EvalMetrics:
 
 
 def _sums(place: Path) -> dict[str, Any]:
-    """Returns the checksums of a checkpoint's files; what is read of them is verified."""
+    """Returns the checksums that a checkpoint states for its files."""
     try:
         return dict(read_json(place / STATE)["files"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -135,7 +133,7 @@ class _Kept(TypedDict):
 
 
 def _read(file: Path, made_of: dict[str, Any]) -> Evaluation | None:
-    """Returns what is kept, if it was made of that."""
+    """Returns the cached evaluation, if it was made of the same things."""
     try:
         content = validate(_Kept, read_json(file))
         if not made_of["weights"] or {name: content["made_of"].get(name) for name in made_of} != made_of:
@@ -150,10 +148,10 @@ def _read(file: Path, made_of: dict[str, Any]) -> Evaluation | None:
 
 
 def _check(found: EvalMetrics) -> None:
-    """Raises ValueError for figures that were measured on nothing, or on other documents than they tell of."""
+    """Raises ValueError for metrics of no tokens, or of another number of documents than stated."""
     groups = (*found.by_context, *(found.by_frequency or ()), *found.by_document)
     parts = (found.calibration, found.by_context, found.by_frequency, found.by_document)
     if not (found.tokens and found.bytes_per_token and all(parts) and all(group.tokens for group in groups)):
-        raise ValueError("figures of nothing")
+        raise ValueError("metrics of no tokens")
     if "uniform" not in found.baselines or len(found.by_document) != found.documents:
-        raise ValueError("figures of something else")
+        raise ValueError("documents are missing")

@@ -1,7 +1,6 @@
-"""What is known of runs: read from their folders, and measured if that is asked for.
+"""Collects what a report shows of runs: what their folders hold, and an evaluation if requested.
 
-Missing or damaged files do not prevent a report: their part is omitted, and a sentence says why. Not here: how it is
-shown (plots.py and the sections).
+Missing or damaged files do not prevent a report: their part is omitted, and a sentence says why.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from minigpt.errors import DataError, MiniGPTError, TokenizerError
 from minigpt.evaluation import Evaluation
 from minigpt.generation.notes import prompt_notes
 from minigpt.generation.sample_log import SampleRecord
-from minigpt.report.cache import measured, remembered
+from minigpt.report.cache import cached_evaluation, last_evaluation
 from minigpt.report.commands_section import placeholders
 from minigpt.report.facts import RunFacts
 from minigpt.report.sample_analysis import SampleAnalysis, analyze_samples, fixed_samples, prompted_samples
@@ -120,7 +119,7 @@ def _gather(folder: RunFolder, label: str, options: ReportOptions, on_progress: 
     evaluation, unseen = nothing
     if options.evaluate:
         evaluation, unseen = attempt(
-            lambda: _measured(run, options, missing.append, on_progress),
+            lambda: _evaluation(run, options, missing.append, on_progress),
             nothing,
             "No evaluation",
             named=options.data is not None or options.checkpoint != "best",
@@ -147,7 +146,7 @@ def _explain(error: MiniGPTError, what: str) -> str:
     return f"{what}: {error.what}{got}. {error.remedy}"
 
 
-def _measured(
+def _evaluation(
     run: RunSnapshot, options: ReportOptions, note: Callable[[str], None], on_progress: Progress
 ) -> tuple[Evaluation | None, bool]:
     """Returns the evaluation, and whether it is of the validation split held out from the run's training."""
@@ -156,12 +155,12 @@ def _measured(
     try:
         dataset = run.dataset()
     except (DataError, TokenizerError) as error:
-        kept = None if options.data else remembered(run, options.checkpoint)
+        kept = None if options.data else last_evaluation(run, options.checkpoint)
         if kept is None:
             raise
         note(_explain(error, "Not evaluated again, the metrics are from an earlier report"))
         return kept, True
-    evaluation = measured(run, options.checkpoint, dataset, options.machine, on_progress)
+    evaluation = cached_evaluation(run, options.checkpoint, dataset, options.machine, on_progress)
     return evaluation, known == [dataset.train.sha256, dataset.val.sha256]
 
 

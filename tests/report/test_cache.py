@@ -30,7 +30,7 @@ def measuring(run, monkeypatch):
     def again(which="best", dataset=None, precision="auto"):
         machine = MachineConfig(precision=precision)
         now = RunSnapshot.read(run)
-        return cache.measured(now, which, dataset or now.dataset(), machine, lambda phase, done, total: None)
+        return cache.cached_evaluation(now, which, dataset or now.dataset(), machine, lambda phase, done, total: None)
 
     monkeypatch.setattr(cache, "evaluate", counted)
     return folder, steps, again

@@ -407,7 +407,7 @@ def test_figures_are_kept_and_used_only_for_the_same_model_and_text(run, monkeyp
 
     def again():
         now = RunSnapshot.read(run)
-        return cache.measured(now, "best", now.dataset(), settings, lambda phase, done, total: None)
+        return cache.cached_evaluation(now, "best", now.dataset(), settings, lambda phase, done, total: None)
 
     first = again()
     assert again() == first
