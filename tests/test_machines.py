@@ -43,7 +43,7 @@ def run_tests(variables: Mapping[str, str], threads: int, *arguments: str, captu
 def test_bits_that_must_be_the_same_are_the_same_on_other_processors(forms):
     variables = {name: value for form in forms for name, value in FORMS[form].items()}
     files = ("tests/generation/test_row_invariant.py", "tests/generation/test_inference_weights.py")
-    code, output = run_tests(variables, 2, *files, "-k", "same_bits and (odd or 50-18)", capture=True)
+    code, output = run_tests(variables, 2, *files, "-k", "batch_invariant and (odd or 50-18)", capture=True)
     assert code == 0, output
 
 

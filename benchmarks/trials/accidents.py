@@ -41,7 +41,7 @@ def users(shop: Workshop, chance: random.Random, number: int, quick: bool) -> It
         *(f"report run --out {theirs}/page.html", f"train --data data --run {theirs}/run --steps 2 {TINY}"),
         f"train --init-from run --data data --run {theirs}/more --steps 2",
         f"prepare stories --out {theirs}/data --tokenizer run --block-size 8",
-        *(f"plan --data data {TINY}", "samples run --prompt cat --tokens 4"),
+        *(f"plan --data data {TINY}", "samples run --prompt cat --max-new-tokens 4"),
     )
     writing = (
         *("resume run --steps 8", "export run --out out", "prepare stories --out out --tokenizer byte", "report run"),
@@ -65,7 +65,7 @@ def together(shop: Workshop, chance: random.Random, number: int, quick: bool) ->
     """Runs two commands at once in one run or place."""
     beside = (
         *("generate run --max-new-tokens 4", "evaluate run", "report run", "export run --out out", "doctor run"),
-        *("samples run --prompt cat --tokens 4", "samples run --json", "resume run --steps 9"),
+        *("samples run --prompt cat --max-new-tokens 4", "samples run --json", "resume run --steps 9"),
     )
     for line in some(beside, quick):
         shop.clean()

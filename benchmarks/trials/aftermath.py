@@ -24,7 +24,7 @@ KILLED = {
     "report": "report run --prompt cat",
     "evaluate": "evaluate run --plot out.png",
     "export": "export run --out out",
-    "samples": "samples run --prompt cat --tokens 20",
+    "samples": "samples run --prompt cat --max-new-tokens 20",
     "generate": "generate run --max-new-tokens 40 --seed 1",
 }
 SIGNALLED = {

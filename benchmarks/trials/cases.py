@@ -51,9 +51,9 @@ FORMS: dict[str, list[str]] = {
     "samples": [
         "samples run",
         "samples run --json",
-        "samples run --prompt cat --tokens 4",
+        "samples run --prompt cat --max-new-tokens 4",
         "samples run --checkpoint best --temperature 0",
-        "samples imported --prompt cat --tokens 4",
+        "samples imported --prompt cat --max-new-tokens 4",
     ],
     "evaluate": [
         "evaluate run",

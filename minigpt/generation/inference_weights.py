@@ -30,6 +30,10 @@ MIN_SPEEDUP = 1.1
 """How many times as fast a smaller data type must be for its rounding to be worth it."""
 
 
+_REPLACED = (nn.Linear, Point, nn.GELU, nn.SiLU)
+"""Layers that functions take the place of; others are copied."""
+
+
 @dataclass(frozen=True)
 class DtypeChoice:
     """A model for generation, and why its weights have the data type they have.
@@ -62,8 +66,11 @@ def for_inference(model: GPT, dtype: str = "float32") -> GPT:
         raise ConfigError("Unknown data type for weights", got=dtype, remedy=f"{hint}Choose {', '.join(DTYPES)}.")
     if "lm_head" not in dict(model.named_children()):  # it is a function already
         return model
-    fast = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()}).eval()  # shares weights
+    replaced = (module for module in model.modules() if isinstance(module, _REPLACED))
+    shared: list[object] = [*model.parameters(), *replaced]  # need no copies
+    fast = copy.deepcopy(model, {id(each): each for each in shared})
     for parent in list(fast.modules()):
+        parent.training = parent.training and isinstance(parent, _REPLACED)  # those are the model's own
         for name, layer in list(parent.named_children()):
             if not list(layer.children()) and layer is not fast.wte:
                 delattr(parent, name)

@@ -101,7 +101,7 @@ def test_a_step_that_is_none_is_no_checkpoint(call, run_folder, tmp_path, comman
         ("lr = true", "must be a number"),
         ("lr = " + "[" * 5_000 + "]" * 5_000, "nested"),
         ("lr" + ".x" * 5_000 + " = 1", "nested"),
-        ("\\u001b[2J = 1", "no TOML"),
+        ("\\u001b[2J = 1", "not valid TOML"),
         ('"\\u001b[2J" = 1', "␛"),
     ],
 )
@@ -122,8 +122,8 @@ def test_a_pipe_for_a_file_of_settings_is_refused(call, tmp_path):
     assert (code, "not a regular file" in err) == (2, True)
 
 
-def test_a_licence_that_is_no_text_is_refused(call, run_folder, tmp_path):
+def test_a_licence_with_control_characters_is_refused(call, run_folder, tmp_path):
     for text in ("\udcff", "mit\n---", "\x1b[2J"):
         code, _, err = call("export", run_folder, "--out", tmp_path / "out", "--license", text)
-        assert (code, "licence is no text" in err) == (2, True)
+        assert (code, "licence contains control characters" in err) == (2, True)
     assert not (tmp_path / "out").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -191,3 +193,12 @@ def test_logits_are_batch_invariant_without_onednn(monkeypatch, config):
     monkeypatch.setattr(quantized_linear, "_packs", lambda dtype: False)
     for dtype in ("float32", "bfloat16"):
         check_batch_invariance(config, dtype)
+
+
+def test_a_model_in_training_stays_in_training_and_its_copy_drops_nothing():
+    model = GPT(replace(CONFIGS[-1], dropout=0.5)).train()
+    fast = for_inference(model)
+    assert all(module.training for module in model.modules())
+    ids = torch.tensor([[1, 2, 3]])
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(ids), model.eval()(ids), rtol=1e-4, atol=1e-4)
