@@ -18,7 +18,7 @@ from minigpt.doctor import diagnose, loss_checks, read_evidence
 from minigpt.doctor.entropy import bigram_val_loss, conditional_entropy
 from minigpt.doctor.references import read_references
 from minigpt.evaluation import evaluate
-from minigpt.report.cache import measured
+from minigpt.report.cache import cached_evaluation
 from minigpt.runs.folder import RunFolder
 from minigpt.runs.snapshot import RunSnapshot
 
@@ -117,7 +117,7 @@ def test_the_loss_of_pairs_is_the_evaluations(run_folder, dataset, tmp_path):
     exact = evaluate(run, machine=RunFolder(run).config().machine).metrics.baselines["bigram"].value
     assert bigram_val_loss(dataset) == pytest.approx(exact, abs=1e-5)
     folder = RunFolder(run)
-    measured(RunSnapshot.read(run), "best", dataset, folder.config().machine, lambda *_: None)
+    cached_evaluation(RunSnapshot.read(run), "best", dataset, folder.config().machine, lambda *_: None)
     content = json.loads(folder.evaluation_file.read_text())
     content["evaluation"]["metrics"]["baselines"]["bigram"]["value"] = 1.25  # of a text too long to count here
     folder.evaluation_file.write_text(json.dumps(content))
