@@ -39,6 +39,7 @@ FLOORS = {
     "runs": 4,
     "export": 5,
     "evaluation": 5,
+    "explain": 5,
     "generation": 5,
     "doctor": 6,
     "training": 7,
