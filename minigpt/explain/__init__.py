@@ -11,7 +11,15 @@ explain.logit_attribution(model, trace, position=-1, token=int(trace.logits[-1].
 
 from minigpt.explain.attribution import components, head_by_source, logit_attribution, logit_lens
 from minigpt.explain.head_scores import attention_patterns, head_scores, induction_scores, repeated_tokens
-from minigpt.explain.interventions import ablate, ablate_each_head, head_outputs, mean_outputs, patch, recovered
+from minigpt.explain.interventions import (
+    ablate,
+    ablate_each_head,
+    head_outputs,
+    heads_replaced,
+    mean_outputs,
+    patch,
+    recovered,
+)
 from minigpt.explain.tokens import in_context_score, nearest_tokens, token_losses
 from minigpt.explain.trace import Trace, record_trace
 
@@ -24,6 +32,7 @@ __all__ = [
     "head_by_source",
     "head_outputs",
     "head_scores",
+    "heads_replaced",
     "in_context_score",
     "induction_scores",
     "logit_attribution",

@@ -1,6 +1,7 @@
 """What changes if a part is switched off or replaced: cause, where a picture of attention shows correlation only.
 
     ablate, ablate_each_head   logits without some heads: their output set to zero, to its mean, or to another text's
+    heads_replaced             the same for whatever else is computed, such as a trace
     patch                      logits of one text with some tensors of another (Meng et al. 2022)
     recovered                  how far a patch brings a result back: 0 for nothing, 1 for all
 
@@ -10,7 +11,8 @@ further from what later layers expect than its mean does, so the two can disagre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -32,28 +34,50 @@ def ablate(
         model: the model.
         ids: token ids, (time).
         heads: which ones.
-        replacement: outputs to put in their place, (n_layer, heads, 1 or time, head_dim), as `mean_outputs` or
-            `head_outputs` of another text returns; None for zeros.
+        replacement: as in `heads_replaced`.
         keep: the number of last positions to compute logits for; None for all.
     """
-    masks = torch.zeros(1, model.config.n_layer, model.config.n_head, dtype=torch.bool, device=ids.device)
-    for layer, head in heads:
-        masks[0, layer, head] = True
-    return _with_masks(model, ids, masks, replacement, keep)[0]
+    with inference(model), heads_replaced(model, heads, replacement):
+        logits: Tensor = model(ids[None], logits_to_keep=keep)
+    return logits[0]
 
 
-def ablate_each_head(model: GPT, ids: Tensor, replacement: Tensor | None = None, keep: int | None = None) -> Tensor:
+def ablate_each_head(
+    model: GPT, ids: Tensor, replacement: Tensor | None = None, keep: int | None = None, layer: int | None = None
+) -> Tensor:
     """Returns the logits without each head in turn, (n_layer, heads, time, vocab_size), from one batch.
 
-    Arguments as in `ablate`. With a large vocabulary, keep few positions.
+    Arguments as in `ablate`. With a large vocabulary, keep few positions; `layer` limits it to the heads of one layer,
+    for (1, heads, time, vocab_size).
     """
     layers, heads = model.config.n_layer, model.config.n_head
-    masks = torch.eye(layers * heads, dtype=torch.bool, device=ids.device).view(-1, layers, heads)
-    return _with_masks(model, ids, masks, replacement, keep).unflatten(0, (layers, heads))
+    masks = torch.eye(layers * heads, dtype=torch.bool, device=ids.device).view(layers, heads, layers, heads)
+    masks = masks if layer is None else masks[layer : layer + 1]
+    with inference(model), _masks_replaced(model, masks.flatten(0, 1), replacement):
+        logits: Tensor = model(ids.expand(masks.size(0) * heads, -1), logits_to_keep=keep)
+    return logits.unflatten(0, (-1, heads))
 
 
-def _with_masks(model: GPT, ids: Tensor, masks: Tensor, replacement: Tensor | None, keep: int | None) -> Tensor:
-    """Returns logits of a batch of one text, where masks (batch, n_layer, heads) say which heads are replaced."""
+@contextmanager
+def heads_replaced(model: GPT, heads: Iterable[Head], replacement: Tensor | None = None) -> Iterator[None]:
+    """Replaces the outputs of some heads, in all that the model computes, until the block ends.
+
+    Args:
+        model: the model.
+        heads: which ones.
+        replacement: outputs to put in their place, (n_layer, heads, 1 or time, head_dim), as `mean_outputs` or
+            `head_outputs` of another text returns; None for zeros.
+    """
+    masks = torch.zeros(1, model.config.n_layer, model.config.n_head, dtype=torch.bool, device=model.wte.weight.device)
+    for layer, head in heads:
+        masks[0, layer, head] = True
+    with _masks_replaced(model, masks, replacement):
+        yield
+
+
+@contextmanager
+def _masks_replaced(model: GPT, masks: Tensor, replacement: Tensor | None) -> Iterator[None]:
+    """Replaces the heads that masks (1 or batch, n_layer, heads) select in each row of a batch."""
 
     def replace(layer: int) -> Callable[[Tensor], Tensor]:
         other = torch.zeros(()) if replacement is None else replacement[layer]
@@ -63,10 +87,10 @@ def _with_masks(model: GPT, ids: Tensor, masks: Tensor, replacement: Tensor | No
 
         return watch
 
-    watchers = {f"h.{layer}.attn.z": replace(layer) for layer in range(model.config.n_layer) if masks[:, layer].any()}
-    with inference(model), hooked(model, watchers):
-        logits: Tensor = model(ids.expand(len(masks), -1), logits_to_keep=keep)
-    return logits
+    with hooked(
+        model, {f"h.{layer}.attn.z": replace(layer) for layer in range(model.config.n_layer) if masks[:, layer].any()}
+    ):
+        yield
 
 
 def head_outputs(trace: Trace) -> Tensor:

@@ -97,6 +97,19 @@ def test_a_head_set_to_zero_is_one_whose_output_weights_are_zero(config, dtype):
 
 
 @SOME
+def test_heads_stay_replaced_for_all_that_is_computed_in_between(config):
+    model, last = make(config), config.n_layer - 1
+    with explain.heads_replaced(model, [(0, 0)]):
+        trace = explain.record_trace(model, IDS)
+        both = explain.ablate_each_head(model, IDS, layer=last)
+    torch.testing.assert_close(trace.logits, explain.ablate(model, IDS, [(0, 0)]), **TOLERANCE[torch.float32])
+    assert not trace["h.0.attn.z"][0].any()
+    assert both.shape == (1, config.n_head, len(IDS), config.vocab_size)
+    expected = explain.ablate(model, IDS, [(0, 0), (last, 1)])
+    torch.testing.assert_close(both[0, 1], expected, **TOLERANCE[torch.float32])
+
+
+@SOME
 def test_a_head_replaced_by_its_own_output_changes_nothing_and_by_its_mean_something(config):
     model = make(config)
     trace = explain.record_trace(model, IDS)
