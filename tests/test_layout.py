@@ -44,6 +44,7 @@ FLOORS = {
     "doctor": 6,
     "training": 7,
     "report": 8,
+    "explorer": 8,
     "cli": 9,
 }
 DOOR = {"__init__", "__main__"}

@@ -10,6 +10,7 @@ from minigpt.cli.config_options import given
 from minigpt.cli.device import device_command
 from minigpt.cli.doctor import doctor_command
 from minigpt.cli.evaluate import evaluate_command
+from minigpt.cli.explore import explore_command
 from minigpt.cli.export import export_command
 from minigpt.cli.generate import generate_command
 from minigpt.cli.import_ import import_command
@@ -49,6 +50,7 @@ app.command(verify_resume_command, name="verify-resume")
 app.command(generate_command, name="generate")
 app.command(samples_command, name="samples")
 app.command(evaluate_command, name="evaluate")
+app.command(explore_command, name="explore")
 app.command(doctor_command, name="doctor")
 app.command(report_command, name="report")
 app.command(export_command, name="export")

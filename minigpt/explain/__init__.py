@@ -10,7 +10,14 @@ explain.logit_attribution(model, trace, position=-1, token=int(trace.logits[-1].
 """
 
 from minigpt.explain.attribution import components, head_by_source, logit_attribution, logit_lens
-from minigpt.explain.head_scores import attention_patterns, head_scores, induction_scores, repeated_tokens
+from minigpt.explain.head_scores import (
+    attention_patterns,
+    head_scores,
+    induction_chance,
+    induction_length,
+    induction_scores,
+    repeated_tokens,
+)
 from minigpt.explain.interventions import (
     ablate,
     ablate_each_head,
@@ -34,6 +41,8 @@ __all__ = [
     "head_scores",
     "heads_replaced",
     "in_context_score",
+    "induction_chance",
+    "induction_length",
     "induction_scores",
     "logit_attribution",
     "logit_lens",

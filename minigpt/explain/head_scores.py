@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from minigpt.config import GPTConfig
 from minigpt.explain.trace import Trace, record_trace
 from minigpt.model import GPT
 
@@ -50,9 +51,19 @@ def induction_scores(model: GPT, length: int | None = None, seed: int = 0) -> Te
         length: number of random tokens before they repeat; None for half the context, at most 64.
         seed: of the random tokens.
     """
-    length = length or min(model.config.block_size // 2, 64)
+    length = length or induction_length(model.config)
     ids = repeated_tokens(model.config.vocab_size, length, seed).to(model.wte.weight.device)
     return induction_of(attention_patterns(model, record_trace(model, ids)), length)
+
+
+def induction_length(config: GPTConfig) -> int:
+    """Returns the number of random tokens that `induction_scores` repeats: half the context, at most 64."""
+    return min(config.block_size // 2, 64)
+
+
+def induction_chance(length: int) -> float:
+    """Returns the induction score of a head that attends to all tokens alike."""
+    return sum(1 / (position + 1) for position in range(length, 2 * length)) / length
 
 
 def induction_of(patterns: Tensor, length: int) -> Tensor:

@@ -70,6 +70,7 @@ class RunDescription(Struct):
     vocab_size: int
     block_size: int
     max_tokens: int
+    induction_chance: float
     description: str
     tokenizer: str
     examples: list[str]

@@ -51,6 +51,7 @@ from minigpt.explorer.protocol import (
 )
 from minigpt.explorer.training_matches import followers, longest_match
 from minigpt.model import GPT
+from minigpt.text_utils import escape_control
 
 PATTERN_BYTES = 2**28
 """Of the scores and patterns of one text; it limits its length for a model with many heads."""
@@ -307,10 +308,10 @@ class Session:
         passages = []
         for end in ends[:: max(1, len(ends) // PASSAGES)][:PASSAGES].tolist():
             edges = max(0, end - length - PASSAGE_TOKENS), end - length, end, end + PASSAGE_TOKENS
-            parts = [run.decode(training[a:b].astype(np.int64)) for a, b in pairwise(edges)]
+            parts = [escape_control(run.decode(training[a:b].astype(np.int64))) for a, b in pairwise(edges)]
             passages.append(Passage(*parts))
         after = [(run.piece(token), count) for token, count in followers(training, ends, 5)]
-        return PassagesAnswer(length, len(ends), run.decode(ids[len(ids) - length :]), after, passages)
+        return PassagesAnswer(length, len(ends), escape_control(run.decode(ids[len(ids) - length :])), after, passages)
 
     def _run(self, request: Request) -> ExploredRun:
         if request.run >= len(self.runs):
@@ -385,6 +386,7 @@ def _describe(run: ExploredRun) -> RunDescription:
         vocab_size=config.vocab_size,
         block_size=config.block_size,
         max_tokens=max_tokens(run),
+        induction_chance=explain.induction_chance(explain.induction_length(config)),
         description=f"{config.n_layer} layers of {config.n_head} heads, {config.n_embd} wide, {config.position} "
         f"positions, {config.norm}, {config.mlp}",
         tokenizer=run.tokenizer.spec,

@@ -153,7 +153,7 @@ def test_scores_of_heads_that_are_known():
     uniform = torch.ones(2 * n, 2 * n).tril()
     uniform /= uniform.sum(1, keepdim=True)
     assert induction_of(perfect, n) == 1
-    assert float(induction_of(uniform, n)) == pytest.approx(sum(1 / (i + 1) for i in range(n, 2 * n)) / n)
+    assert float(induction_of(uniform, n)) == pytest.approx(explain.induction_chance(n))
 
 
 def test_head_scores_of_patterns_made_by_hand():

@@ -1,0 +1,20 @@
+// The latest answers that more than one part of the page shows.
+
+import { state } from "./state.js";
+import { visible } from "./dom.js";
+
+export const context = {
+  runs: [], // descriptions of the runs
+  text: null, // the answer to "text": tokens with losses
+  bigram: null, // what the training text says of them; null without it
+  answers: {}, // of the panels, by their name
+};
+
+export const run = () => context.runs[state.run];
+export const step = () => state.step ?? run().best;
+export const tokens = () => context.text?.tokens ?? [];
+export const here = () => tokens()[state.position];
+
+/** The piece of the token at the position, in quotes, as text. */
+export const hereText = () => (here() ? `“${visible(here().piece)}”` : "");
+export const quoted = (text) => `“${visible(text)}”`;

@@ -1,0 +1,161 @@
+// Starts the page, and keeps what it shows in step with the state: the latest change wins, older requests are dropped.
+
+import { ask } from "./api.js";
+import { $, el } from "./dom.js";
+import { context, run, step, tokens } from "./context.js";
+import { showCompare } from "./compare.js";
+import { guidePanels, showGuide } from "./guide.js";
+import { PANELS } from "./panels.js";
+import { setUpReader, showHeadsOff, showSlider, showStrip, showTokenFacts } from "./reader.js";
+import { SCREENS, change, onChange, place, readAddress, reading, state } from "./state.js";
+import { showTime } from "./time.js";
+
+const TITLES = { guide: "Guide", bench: "Bench", time: "Time", compare: "Compare" };
+const shown = new Map(); // name of a part -> what it depended on when it was shown
+let controller = new AbortController();
+
+async function start() {
+  readAddress();
+  context.runs = await ask("describe", {});
+  if (state.run >= context.runs.length) state.run = 0;
+  if (state.step !== null && !run().steps.includes(state.step)) state.step = null;
+  clampHeads();
+  if (!state.text) state.text = run().examples[0] ?? "The quick brown fox jumps over the lazy dog. The quick brown";
+  const { name, description, tokenizer, vocab_size: size } = run();
+  document.title = `${name}: Mini-GPT explorer`;
+  $("run-name").textContent = name;
+  $("run-facts").textContent = `${description}; ${size.toLocaleString("en-US")} tokens (${tokenizer})`;
+  for (const screen of SCREENS) {
+    $("screens").append(el("button", { type: "button", data: { screen }, onclick: () => change({ screen }, { replace: false }) }, TITLES[screen]));
+  }
+  for (const panel of PANELS) {
+    panel.body = el("div", { class: "body" });
+    panel.element = el("section", { class: "panel", id: `panel-${panel.name}`, "aria-labelledby": `title-${panel.name}` }, el("h3", { id: `title-${panel.name}` }, panel.title), panel.body);
+    $("panels").append(panel.element);
+  }
+  setUpReader();
+  onChange(refresh);
+  addEventListener("hashchange", () => { readAddress(); clampHeads(); refresh(); });
+  addEventListener("popstate", () => { readAddress(); clampHeads(); refresh(); });
+  change({});
+}
+
+/** The address may name heads that this model does not have. */
+function clampHeads() {
+  const { layers, heads, steps } = run();
+  state.off = state.off.filter(([layer, head]) => layer < layers && head < heads);
+  if (state.layer >= layers || state.head >= heads) state.layer = state.head = 0;
+  if (state.step !== null && !steps.includes(state.step)) state.step = null;
+}
+
+async function refresh() {
+  controller.abort();
+  controller = new AbortController();
+  const { signal } = controller;
+  showFrame();
+  try {
+    await update("text", [state.run, step(), state.text, state.off.join(" "), state.off.length && state.by], async () => {
+      context.text = await ask("text", reading(), signal);
+    });
+    const last = tokens().length - 1;
+    if (state.position === null || state.position > last) {
+      Object.assign(state, { position: Math.max(0, last - Math.min(3, last)), token: null, query: null, key: null });
+    }
+    if (state.query !== null && state.query > last) state.query = state.key = null;
+    keepFocus(showStrip);
+    const panels = visiblePanels();
+    for (const panel of PANELS) panel.element.hidden = !panels.includes(panel);
+    if (last >= 0) {
+      for (const panel of panels) await updatePanel(panel, signal);
+      await updateBigram(signal);
+    }
+    await showTop(signal);
+    $("problem").hidden = true;
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    $("problem").textContent = error.message;
+    $("problem").hidden = false;
+  }
+}
+
+/** Shows what needs no answer. */
+function showFrame() {
+  if ($("text").value !== state.text) $("text").value = state.text;
+  document.body.dataset.screen = state.screen;
+  $("screen-title").textContent = TITLES[state.screen];
+  for (const button of $("screens").children) {
+    if (button.dataset.screen === state.screen) button.setAttribute("aria-current", "page");
+    else button.removeAttribute("aria-current");
+  }
+  keepFocus(() => { showHeadsOff(); showSlider(); });
+}
+
+function visiblePanels() {
+  if (state.screen === "bench") return PANELS;
+  return state.screen === "guide" ? guidePanels().map((name) => PANELS.find((panel) => panel.name === name)) : [];
+}
+
+async function showTop(signal) {
+  const show = { guide: showGuide, time: showTime, compare: showCompare }[state.screen];
+  if (show) await show($("screen-top"), signal, keepFocus);
+  else $("screen-top").replaceChildren();
+}
+
+async function updatePanel(panel, signal) {
+  const missing = panel.unavailable?.();
+  if (missing) return panel.body.replaceChildren(el("p", { class: "note" }, missing));
+  const key = panel.depends();
+  panel.element.setAttribute("aria-busy", "true");
+  try {
+    await update(panel.name, key, async () => { context.answers[panel.name] = await panel.load(signal); });
+    render(panel);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    panel.body.replaceChildren(el("p", { class: "problem" }, error.message));
+  }
+  panel.element.removeAttribute("aria-busy");
+}
+
+function render(panel) {
+  const open = new Set([...panel.body.querySelectorAll("details[open]")].map((details) => details.dataset.keep));
+  keepFocus(() => panel.body.replaceChildren(...[panel.show(context.answers[panel.name])].flat(Infinity).filter(Boolean)));
+  for (const details of panel.body.querySelectorAll("details[data-keep]")) details.open = open.has(details.dataset.keep);
+}
+
+/** The bigram model's figures come last: counting takes longest. */
+async function updateBigram(signal) {
+  if (run().missing_counts) return;
+  await update("bigram", [state.run, state.text, state.position], async () => {
+    context.bigram = null;
+    context.bigram = await ask("bigram", { ...place(), token: null, heads_off: [] }, signal);
+  });
+  showTokenFacts();
+  const next = PANELS.find((panel) => panel.name === "next");
+  if (!next.element.hidden) render(next);
+}
+
+/** Loads something unless it was loaded for the same key. */
+async function update(name, key, load) {
+  const now = JSON.stringify(key);
+  if (shown.get(name) === now) return;
+  shown.delete(name);
+  await load();
+  shown.set(name, now);
+}
+
+/** Draws something, and puts the focus (and the cursor) back to what has taken the place of the focused element. */
+function keepFocus(draw) {
+  const focused = document.activeElement;
+  const name = focused?.dataset?.focus;
+  const cursor = focused?.selectionStart;
+  draw();
+  if (!name || document.activeElement === focused && focused.isConnected) return;
+  const again = document.querySelector(`[data-focus="${CSS.escape(name)}"]`);
+  again?.focus({ preventScroll: true });
+  if (again?.type === "text") again.setSelectionRange(cursor, cursor);
+}
+
+start().catch((error) => {
+  $("problem").textContent = error.message;
+  $("problem").hidden = false;
+});

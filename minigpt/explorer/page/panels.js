@@ -1,0 +1,269 @@
+// The panels of the bench. Each loads an answer when what it depends on has changed, and shows it.
+
+import { ask, askTensor } from "./api.js";
+import { bar, code, count, el, nats, percent, piece, plural, signed, table, visible } from "./dom.js";
+import { context, here, hereText, quoted, run, step, tokens } from "./context.js";
+import { matrix, thumbnail } from "./matrix.js";
+import { change, isOff, place, reading, state, toggleHead } from "./state.js";
+
+const text = () => [state.run, step(), state.text, state.off.join(" "), state.off.length && state.by];
+const position = () => [...text(), state.position];
+const target = () => [...position(), state.token];
+
+/** What the next token is, as the model, the bigram model and the text say. */
+const next = {
+  name: "next",
+  title: "Next token",
+  depends: () => [...position(), next.word],
+  word: "",
+  load: (signal) => ask("next", { ...place(), token: null, word: next.word }, signal),
+  show(answer) {
+    const best = answer.guesses[0];
+    const { actual } = answer;
+    const chosen = state.token ?? actual?.id ?? best.id;
+    const changed = state.off.length > 0;
+    const rows = answer.guesses.map((guess) => el("tr", { class: guess.id === chosen && "chosen" },
+      el("td", { class: "number" }, guess.rank),
+      el("td", {}, el("button", { type: "button", class: "plain", data: { focus: `guess ${guess.id}` }, "aria-pressed": String(guess.id === chosen),
+        title: "Explain this token in the other panels", onclick: () => change({ token: guess.id }) }, piece(guess.piece))),
+      el("td", { class: "number" }, percent(guess.probability)),
+      el("td", { class: "wide" }, bar(guess.probability)),
+      changed && el("td", { class: "number" }, percent(guess.intact)) || null));
+    const said = actual === null
+      ? " The text ends here."
+      : actual.rank === 1 ? ` That is what follows.` : [" What follows, ", piece(actual.piece), `, has rank ${count(actual.rank)} with ${percent(actual.probability)}.`];
+    return [
+      el("p", {}, "After ", piece(here()?.piece ?? ""), " the model's first guess is ", piece(best.piece), ` with ${percent(best.probability)}.`, said),
+      table("The ten most likely tokens", ["#rank", "token", "#probability", "", ...(changed ? ["#all heads on"] : [])], rows),
+      el("p", {}, el("label", {}, "Your word ", wordBox()), " ", wordAnswer(answer.word)),
+      bigramLine(),
+      el("p", { class: "note" }, `Entropy: ${nats(answer.entropy)} nats, as uncertain as a choice among ${count(Math.round(Math.exp(answer.entropy)))} equally likely tokens. Click a token to explain it in the other panels.`),
+      code(answer.code),
+    ];
+  },
+};
+
+function wordBox() {
+  let timer;
+  const input = el("input", { type: "text", maxlength: 40, size: 12, value: next.word, data: { focus: "word" }, autocomplete: "off", spellcheck: "false",
+    oninput: () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => { next.word = input.value; change({}); }, 200);
+    } });
+  return input;
+}
+
+export const wordAnswer = (word) => word && el("span", { class: "word-answer" }, "begins with ", piece(word.piece), `: rank ${count(word.rank)}, ${percent(word.probability)}.`);
+
+function bigramLine() {
+  if (run().missing_counts) return el("p", { class: "note" }, `No bigram model to compare with. ${run().missing_counts}`);
+  const guesses = context.bigram?.guesses.slice(0, 5) ?? [];
+  if (!guesses.length) return null;
+  return el("p", {}, "A bigram model, which only counts pairs of tokens, guesses ",
+    guesses.flatMap((guess, i) => [i ? ", " : "", piece(guess.piece), ` ${percent(guess.probability)}`]), ".");
+}
+
+/** The heads: a picture each, what they do, and what is lost without them. */
+const heads = {
+  name: "heads",
+  title: "Heads",
+  depends: position,
+  load: async (signal) => [await ask("heads", place(), signal), await askTensor("thumbnails", reading(), signal)],
+  show([scores, pictures]) {
+    const side = pictures.shape[2];
+    const { layers, heads: perLayer } = run();
+    const cards = scores.map((score, i) => card(score, pictures.numbers.subarray(i * side * side, (i + 1) * side * side), side));
+    const grid = el("div", { class: "heads", role: "group", "aria-label": "Heads, by layer. Arrow keys move, O switches a head off.", onkeydown: (event) => moveHead(event, layers, perLayer) },
+      Array.from({ length: layers }, (_, layer) => el("div", { class: "layer" }, el("span", { class: "note" }, `layer ${layer}`), cards.slice(layer * perLayer, (layer + 1) * perLayer))));
+    const active = scores.find(({ layer, head }) => layer === state.layer && head === state.head) ?? scores[0];
+    return [
+      el("p", {}, `Head ${active.layer}.${active.head} ${does(active, true)}. At ${hereText()} it looks most at ${quoted(tokens()[active.source]?.piece ?? "")}, with ${percent(active.weight)}.`),
+      grid,
+      el("p", { class: "note" }, "Rows of a picture are tokens that look, columns the tokens they look at. The number is the change of the chosen token's log-probability without the head (orange: it helped). Click a picture for its attention; ⏻ switches the head off everywhere."),
+      el("details", { data: { keep: "scores" } }, el("summary", {}, "All scores"), table("Mean attention to four kinds of token, over the text (induction: random tokens, repeated)",
+        ["head", "#previous", "#same", "#first", "#induction", "#largest here"],
+        scores.map((s) => [`${s.layer}.${s.head}`, nats(s.previous), nats(s.same), nats(s.first), nats(s.induction), nats(s.weight)]))),
+    ];
+  },
+};
+
+function card(score, numbers, side) {
+  const { layer, head } = score;
+  const canvas = el("canvas", { "aria-hidden": "true" });
+  requestAnimationFrame(() => thumbnail(canvas, numbers, side));
+  const off = isOff(layer, head);
+  const selected = layer === state.layer && head === state.head;
+  return el("div", { class: `head${off ? " off" : ""}${selected ? " selected" : ""}`, data: { head: `${layer}.${head}` } },
+    el("button", { type: "button", class: "picture", tabindex: selected ? 0 : -1, "aria-pressed": String(selected), data: { focus: `head ${layer}.${head}` },
+      "aria-label": `head ${layer}.${head}, ${off ? "off" : does(score)}`, onclick: () => change({ layer, head, query: null, key: null }) }, canvas),
+    el("span", { class: "label" }, `${layer}.${head}`,
+      el("button", { type: "button", class: "power", tabindex: -1, "aria-pressed": String(off), "aria-label": `switch head ${layer}.${head} ${off ? "on" : "off"}`, title: off ? "switch on" : "switch off",
+        onclick: () => toggleHead(layer, head) }, "⏻")),
+    el("span", { class: "does" }, off ? "off" : does(score)),
+    el("span", { class: "effect", data: { effect: `${layer}.${head}` } }, " "));
+}
+
+/** Says what a head does, in words; the first token is excluded before a head is named. */
+export function does(score, long = false) {
+  const kinds = [["induction", score.induction], ["previous token", score.previous], ["same token", score.same]];
+  const [kind, value] = kinds.reduce((a, b) => (b[1] > a[1] ? b : a));
+  const name = value >= 0.3 ? kind : score.first >= 0.5 ? "first token" : null;
+  if (!long) return name ? `${name} ${nats(name === "first token" ? score.first : value)}` : "mixed";
+  if (name === "first token") return `rests on the first token (${nats(score.first)} of its attention)`;
+  return name ? `mostly attends to the ${{ "previous token": "previous token", "same token": "same token, earlier", induction: "token after an earlier occurrence" }[name]} (score ${nats(value)})` : "spreads its attention: none of the four kinds of token gets a third of it";
+}
+
+function moveHead(event, layers, perLayer) {
+  if (event.key.toLowerCase() === "o") return toggleHead(state.layer, state.head);
+  const [down, right] = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key] ?? [0, 0];
+  if (!down && !right) return;
+  event.preventDefault();
+  const [layer, head] = [Math.max(0, Math.min(layers - 1, state.layer + down)), Math.max(0, Math.min(perLayer - 1, state.head + right))];
+  change({ layer, head, query: null, key: null });
+  document.querySelector(`[data-focus="head ${layer}.${head}"]`)?.focus();
+}
+
+/** What each head is good for: shown in the cards of the heads, and as a table. */
+const effects = {
+  name: "effects",
+  title: "Cause: each head off, in turn",
+  depends: target,
+  load: (signal) => ask("effects", place(), signal),
+  show(answer) {
+    const rows = answer.zero.flatMap((layer, l) => layer.map((zero, h) => ({ l, h, zero, mean: answer.mean?.[l][h] ?? null })));
+    const largest = Math.max(...rows.map((row) => Math.abs(row.zero ?? 0)), 1e-6);
+    for (const { l, h, zero } of rows) {
+      const label = document.querySelector(`[data-effect="${l}.${h}"]`);
+      if (!label) continue;
+      label.textContent = zero === null ? " " : signed(zero);
+      label.className = `effect ${zero < 0 ? "minus" : "plus"}`;
+      label.style.setProperty("--share", String(Math.abs(zero ?? 0) / largest));
+    }
+    const on = rows.filter((row) => row.zero !== null).sort((a, b) => Math.abs(b.zero) - Math.abs(a.zero));
+    const top = on[0];
+    const looks = context.answers.heads?.[0].find((score) => score.layer === top?.l && score.head === top?.h);
+    return [
+      top ? el("p", {}, `Without head ${top.l}.${top.h} the log-probability of `, piece(answer.piece), ` changes the most: ${signed(top.zero)} nats with its output set to zero`,
+        top.mean === null ? "" : `, ${signed(top.mean)} with its mean`, looks ? `; its largest attention here is ${percent(looks.weight)}` : "", ".") : el("p", {}, "All heads are off."),
+      table(`Change of the log-probability of “${visible(answer.piece)}” (now ${nats(answer.log_probability)}), in nats`,
+        ["head", "#zero", "", "#mean"], on.slice(0, 8).map((row) => [`${row.l}.${row.h}`, signed(row.zero), bar(Math.abs(row.zero) / largest, row.zero < 0 ? "minus" : "plus"), signed(row.mean)])),
+      el("p", { class: "note" }, "Looking is not causing: a head that attends to a token need not use it. Zero takes a head further from what later layers expect than its mean over validation text does; where the two disagree, trust neither alone.",
+        answer.mean === null ? ` No mean: ${run().missing_data}` : ""),
+      code(answer.code),
+    ];
+  },
+};
+
+/** The attention of the chosen head. */
+const attention = {
+  name: "attention",
+  title: "Attention",
+  depends: () => [...text(), state.layer, state.head, state.position, state.query, state.key],
+  load: (signal) => askTensor("pattern", { ...reading(), layer: state.layer, head: state.head }, signal),
+  show(pattern) {
+    const size = pattern.shape[0];
+    const query = Math.min(state.query ?? state.position, size - 1);
+    const row = [...pattern.numbers.subarray(query * size, query * size + query + 1)];
+    const key = state.key ?? row.indexOf(Math.max(...row));
+    const order = row.map((weight, k) => [weight, k]).sort((a, b) => b[0] - a[0]).slice(0, 6);
+    return [
+      el("p", {}, `Head ${state.layer}.${state.head}: from ${quoted(tokens()[query].piece)} it looks at `,
+        order.slice(0, 3).flatMap(([weight, k], i) => [i ? ", " : "", piece(tokens()[k].piece), ` ${percent(weight)}`]), "."),
+      matrix(pattern, tokens().map((token) => token.piece), { query, key }, (q, k) => change({ query: q, key: k }), `Attention of head ${state.layer}.${state.head}`),
+      el("p", { class: "note" }, "Rows look, columns are looked at; each row sums to 1, and nothing looks ahead. Open a cell to see its arithmetic."),
+    ];
+  },
+};
+
+/** One cell of the attention, with all numbers that it came from. */
+const cell = {
+  name: "cell",
+  title: "Arithmetic of one cell",
+  depends: () => [...attention.depends()],
+  load: async (signal) => {
+    const query = Math.min(state.query ?? state.position, tokens().length - 1);
+    let key = state.key;
+    if (key === null) {
+      const found = context.answers.heads?.[0].find((s) => s.layer === state.layer && s.head === state.head);
+      key = state.query === null && found ? found.source : 0;
+    }
+    key = Math.min(key, query);
+    return { query, key, answer: await ask("cell", { ...reading(), layer: state.layer, head: state.head, query, key }, signal) };
+  },
+  show({ query, key, answer }) {
+    const { head_dim: size } = run();
+    const products = answer.query.map((q, i) => q * answer.key[i]);
+    const sum = products.reduce((a, b) => a + b, 0);
+    const largest = Math.max(...answer.scores);
+    const exps = answer.scores.map((score) => Math.exp(score - largest));
+    const total = exps.reduce((a, b) => a + b, 0);
+    const d = (value) => value.toFixed(3).replace("-", "−");
+    return [
+      el("p", {}, `Head ${state.layer}.${state.head}: `, piece(tokens()[query].piece), " looks at ", piece(tokens()[key].piece), ` with weight ${answer.weight.toFixed(3)}. Where that comes from:`),
+      el("ol", { class: "sum" },
+        el("li", {}, "query · key: ", el("b", {}, d(sum)), `, the sum of ${size} products.`,
+          el("details", { data: { keep: "products" } }, el("summary", {}, "The products"), table("query × key, by dimension (positions and norms applied)", ["#", "#query", "#key", "#product"], products.map((product, i) => [i, d(answer.query[i]), d(answer.key[i]), d(product)])))),
+        el("li", {}, `divided by √${size} = ${Math.sqrt(size).toFixed(3)}: `, el("b", {}, d(answer.score)), ", the score."),
+        el("li", {}, `softmax over the ${plural(query + 1, "token")} so far: exp(${d(answer.score)} − ${d(largest)}) / ${d(total)} = ${d(exps[key])} / ${d(total)} = `, el("b", { class: "weight" }, answer.weight.toFixed(3)), ".",
+          el("details", { data: { keep: "row" } }, el("summary", {}, "The whole row"), table("exp(score − largest score), then divided by their sum", ["token", "#score", "#exp", "#weight"], answer.scores.map((score, k) => [piece(tokens()[k].piece), d(score), d(exps[k]), answer.weights[k].toFixed(3)]))))),
+      code(answer.code),
+    ];
+  },
+};
+
+/** The token's way through the layers. */
+const layers = {
+  name: "layers",
+  title: "Layers",
+  depends: target,
+  load: (signal) => ask("layers", place(), signal),
+  show(answer) {
+    const parts = answer.contributions;
+    const first = answer.lens.findIndex((row, i) => answer.lens.slice(i).every((later) => later.rank === 1));
+    const largest = Math.max(...parts.map(([, value]) => Math.abs(value)));
+    const shown = parts.length <= 24 ? parts : parts.map((part, i) => [...part, i]).sort((a, b) => Math.abs(b[1]) - Math.abs(a[1])).slice(0, 20).sort((a, b) => a[2] - b[2]).map(([name, value]) => [name, value]);
+    const rest = parts.reduce((sum, [, value]) => sum + value, 0) - shown.reduce((sum, [, value]) => sum + value, 0);
+    if (shown.length < parts.length) shown.push([`the other ${parts.length - shown.length}`, rest]);
+    return [
+      el("p", {}, piece(answer.piece), first < 0 ? " never is the first guess for good." : first === 0 ? " is the first guess from the embedding on." : ` is the first guess from “${answer.lens[first].state}” on.`),
+      table(`Logit lens: the prediction if the model ended there`, ["state", "first guess", "#its probability", `#of “${visible(answer.piece)}”`, "#rank"],
+        answer.lens.map((row) => el("tr", { class: row.rank === 1 && "chosen" }, el("td", {}, row.state), el("td", {}, piece(row.guess)), el("td", { class: "number" }, percent(row.guess_probability)),
+          el("td", { class: "number" }, percent(row.probability)), el("td", { class: "number" }, count(row.rank)))), { class: "lens" }),
+      table(`Contributions to the logit of “${visible(answer.piece)}”: they sum to ${nats(answer.logit)}`, ["component", "#contribution", ""],
+        [...shown.map(([name, value]) => [name, signed(value), bar(Math.abs(value) / largest, value < 0 ? "minus" : "plus")]), el("tr", { class: "total" }, el("td", {}, "sum = the logit"), el("td", { class: "number" }, signed(answer.logit)), el("td", {}))], { class: "contributions" }),
+      code(answer.code),
+    ];
+  },
+};
+
+/** Tokens with similar embeddings. */
+const neighbours = {
+  name: "neighbours",
+  title: "Neighbours",
+  depends: () => [state.run, step(), here()?.id],
+  load: (signal) => ask("neighbours", { run: state.run, step: state.step, token: here().id }, signal),
+  show: (answer) => [
+    el("p", {}, "The embedding most like that of ", piece(here().piece), " is that of ", piece(answer[0]?.piece ?? ""), ` (cosine ${nats(answer[0]?.similarity)}).`),
+    table("The ten nearest embeddings", ["token", "#cosine", ""], answer.map((near) => [piece(near.piece), nats(near.similarity), bar(near.similarity)])),
+    el("p", { class: "note" }, "Two random vectors of this width have a cosine near 0, mostly within ±", (2 / Math.sqrt(run().width)).toFixed(2), ". Slide to an early checkpoint: there, all neighbours are chance."),
+  ],
+};
+
+/** Where the end of the text occurs in the training text. */
+const passages = {
+  name: "passages",
+  title: "In the training text",
+  depends: () => [state.run, state.text, state.position],
+  unavailable: () => run().missing_data,
+  load: (signal) => ask("passages", { ...place(), token: null }, signal),
+  show: (answer) => [
+    answer.length === 0
+      ? el("p", {}, "The token ", piece(here()?.piece ?? ""), " does not occur in the training text.")
+      : el("p", {}, `The longest end of the text up to here that was also trained on: ${plural(answer.length, "token")}, `, piece(answer.match.replaceAll("\n", "\\n")), `, ${answer.count === 1 ? "once" : `${count(answer.count)} times`}. `,
+        answer.followers.length ? ["It was followed by ", answer.followers.flatMap(([text, times], i) => [i ? ", " : "", piece(text), ` (${count(times)})`]), "."] : ""),
+    answer.passages.map((passage) => el("p", { class: "passage" }, passage.before, el("mark", {}, passage.match), passage.after)),
+    el("p", { class: "note" }, "A long match means that the model may recite; a short one, that it must generalise."),
+  ],
+};
+
+export const PANELS = [next, heads, attention, cell, effects, layers, neighbours, passages];
