@@ -19,7 +19,7 @@ from torch import Tensor
 from minigpt import explain
 from minigpt.data import Dataset
 from minigpt.errors import CheckpointError, ConfigError, MiniGPTError
-from minigpt.evaluation.baselines import baselines
+from minigpt.evaluation.baselines import Baselines, baselines
 from minigpt.model import GPT
 from minigpt.records import read_metrics
 from minigpt.runs.folder import RunFolder, load_model
@@ -27,7 +27,7 @@ from minigpt.text_utils import escaped
 
 MODELS_IN_MEMORY = 4
 CURVE_POINTS = 300
-EXAMPLES, EXAMPLE_TOKENS = 5, 40
+EXAMPLES, EXAMPLE_TOKENS, CANDIDATES, FEWEST_BEFORE = 6, 40, 32, 6
 MEAN_WINDOWS = 8
 LARGEST_TEXT = 20_000_000
 """Tokens of training text beyond which no bigrams are counted: one second on a core for five million."""
@@ -129,14 +129,35 @@ class ExploredRun:
             self._means[step] = explain.mean_outputs(traces)
         return self._means[step]
 
-    def examples(self) -> list[str]:
-        """Returns passages of the validation text, evenly spaced, each from the start of a line where there is one."""
-        found = []
-        for ids in self._windows(EXAMPLES, 4 * EXAMPLE_TOKENS):
-            text = self.decode([token for token in ids.tolist() if token != self.tokenizer.end_of_text])
-            text = text[text.find("\n") + 1 :].lstrip("\n") or text
-            found.append(self.decode(self.encode(text)[: min(EXAMPLE_TOKENS, self.config.block_size)]).rstrip("\ufffd"))
-        return found
+    def examples(self) -> Sequence[tuple[str, int | None]]:
+        """Returns passages of the validation text in which the best checkpoint makes good use of the context.
+
+        Each comes with the position after which the bigram model's loss exceeds the model's by most; the passages with
+        the largest such difference come first. Without counts, passages are evenly spaced, without a position.
+        """
+        passages = list(filter(None, map(self._passage, self._windows(CANDIDATES, 4 * EXAMPLE_TOKENS))))
+        encoded = [self.encode(text)[: self.config.block_size] for text in passages]
+        if self.missing_counts or not encoded:
+            return [(text, None) for text in passages[:: max(1, len(passages) // EXAMPLES)]][:EXAMPLES]
+        bigrams = self._baselines(
+            np.concatenate([ids[:-1] for ids in encoded]), np.concatenate([i[1:] for i in encoded])
+        )
+        losses = np.split(bigrams.bigram, np.cumsum([len(ids) - 1 for ids in encoded])[:-1])
+        model, found = self.model(self.best), []
+        for text, ids, bigram in zip(passages, encoded, losses, strict=True):
+            own = explain.token_losses(explain.record_trace(model, torch.from_numpy(ids))).numpy()
+            blank = [not self.piece(token).strip(" \\nrt") for token in ids[1:].tolist()]
+            gain = np.where(blank, -np.inf, bigram - own)
+            gain[: min(FEWEST_BEFORE, len(gain) - 1)] = -np.inf
+            found.append((float(gain.max()), text, int(gain.argmax())))
+        return [(text, position) for _, text, position in sorted(found, reverse=True)[:EXAMPLES]]
+
+    def _passage(self, ids: Ids) -> str:
+        """Returns a passage of a stretch of tokens, from the start of a line where there is one."""
+        text = self.decode([token for token in ids.tolist() if token != self.tokenizer.end_of_text])
+        text = text[text.find("\n") + 1 :].lstrip() or text
+        text = self.decode(self.encode(text)[: min(EXAMPLE_TOKENS, self.config.block_size)]).rstrip("\ufffd")
+        return text if len(self.encode(text)) > FEWEST_BEFORE + 1 else ""
 
     def _windows(self, count: int, length: int) -> list[Ids]:
         """Returns stretches of the validation tokens, evenly spaced."""
@@ -168,8 +189,12 @@ class ExploredRun:
             return None
         size = self.data.train.vocab_size
         previous = np.concatenate([ids[:1], ids[:-1], np.full(size, ids[position])])
-        found = baselines(self.data.train, previous, np.concatenate([ids, np.arange(size)]))
+        found = self._baselines(previous, np.concatenate([ids, np.arange(size)]))
         return found.count[: len(ids)], found.bigram[1 : len(ids)], found.bigram[len(ids) :]
+
+    def _baselines(self, previous: Ids, targets: Ids) -> Baselines:
+        assert self.data is not None
+        return baselines(self.data.train, previous, targets)
 
     @cached_property
     def training_tokens(self) -> npt.NDArray[np.unsignedinteger] | None:

@@ -56,6 +56,13 @@ class TokenRequest(Request, frozen=True):
     token: Index = 0
 
 
+class Example(Struct):
+    """A passage of the validation text; after `position`, the model uses more than the token before."""
+
+    text: str
+    position: int | None
+
+
 class RunDescription(Struct):
     """A run: its checkpoints (steps), loss curve, shape, and what it cannot show, with the reason."""
 
@@ -73,7 +80,7 @@ class RunDescription(Struct):
     induction_chance: float
     description: str
     tokenizer: str
-    examples: list[str]
+    examples: list[Example]
     missing_data: str
     missing_counts: str
 

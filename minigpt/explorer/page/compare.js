@@ -38,7 +38,7 @@ function content(otherRun, otherStep, theirs, next, theirNext) {
   return [
     el("p", { class: "choices" }, "A is the checkpoint above. B is ", chooser(otherRun, otherStep), "."),
     el("p", {}, `Mean loss: A ${nats(context.text.mean_loss)}, B ${nats(theirs.mean_loss)}. A predicts ${count(better)} of ${count(all.length)} tokens better.`),
-    el("div", { class: "strip differences", role: "group", "aria-label": "Difference of the losses, B minus A, by token" }, ours.map((token, i) => differing(token, difference(i), i))),
+    el("div", { class: "strip differences", role: "group", "aria-label": "Difference of the losses, B minus A, by token" }, ours.map((token, i) => differing(token, difference(i)))),
     el("p", { class: "note" }, "Blue: A predicts the token better; orange: B does. The number is the loss of B minus that of A, in nats; one text is a small sample, so a difference of a few hundredths says nothing."),
     table(`Next token after “${visible(here().piece)}”`, ["#rank", `A: ${a}`, "#probability", `B: ${b}`, "#probability"], rows),
     next.actual && el("p", {}, "What follows, ", piece(next.actual.piece), `: A ${percent(next.actual.probability)} (rank ${count(next.actual.rank)}), B ${percent(theirNext.actual?.probability ?? null)} (rank ${count(theirNext.actual?.rank ?? 0)}).`),
@@ -56,8 +56,8 @@ function chooser(otherRun, otherStep) {
   } }, options);
 }
 
-function differing(token, difference, i) {
-  const box = el("span", { class: `token ${difference < 0 ? "minus" : "plus"}`, onclick: () => change({ position: i }) },
+function differing(token, difference) {
+  const box = el("span", { class: `token ${difference < 0 ? "minus" : "plus"}` },
     piece(token.piece), el("small", {}, difference === null ? " " : signed(difference)));
   box.style.setProperty("--share", String(Math.min(1, Math.abs(difference ?? 0) / LARGE)));
   return box;

@@ -40,6 +40,7 @@ export function percent(p) {
 }
 
 export const nats = (value) => (value === null || value === undefined ? "–" : value.toFixed(2));
+export const score = (value) => value.toFixed(3);
 export const signed = (value) => (value === null ? "–" : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`);
 export const count = (value) => value.toLocaleString("en-US");
 export const plural = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s"}`;

@@ -1,9 +1,10 @@
 // Eight steps. Each asks, lets one guess, and then shows; the guess stays next to the answer and is never scored.
 
 import { ask } from "./api.js";
-import { count, el, nats, percent, piece, plural, signed, visible } from "./dom.js";
+import { count, el, nats, percent, piece, plural, score, signed, visible } from "./dom.js";
 import { context, here, hereText, quoted, run, tokens } from "./context.js";
 import { change, place, state } from "./state.js";
+import { interestingHead } from "./panels.js";
 import { inductionChart, moments, tooFew } from "./time.js";
 
 const SAME = 0.02; // nats: a smaller change is "about the same"
@@ -106,8 +107,8 @@ const STEPS = [
       const first = formed(found);
       const best = Math.max(...found.at(-1).induction.flat());
       const words = first
-        ? `Between the checkpoints before and at step ${count(first.step)}: there a head's induction score is ${nats(Math.max(...first.induction.flat()))}; chance is ${nats(run().induction_chance)}.`
-        : `No head of yours repeats yet (the best score is ${nats(best)}, chance ${nats(run().induction_chance)}): train longer, or on more text.`;
+        ? `Between the checkpoints before and at step ${count(first.step)}: there a head's induction score is ${score(Math.max(...first.induction.flat()))}; chance is ${score(run().induction_chance)}.`
+        : `No head of yours repeats yet (the best score is ${score(best)}, chance ${score(run().induction_chance)}): train longer, or on more text.`;
       return [words, inductionChart(found)];
     },
   },
@@ -174,7 +175,7 @@ export async function showGuide(box, signal, keepFocus) {
 
 async function go(index) {
   change({ guide: index });
-  await STEPS[index].enter?.();
+  await STEPS[index].enter?.().catch(() => {}); // without an answer, the head of before stays
 }
 
 /** The form for the guess; "Show me" shows the answer without one. */
@@ -204,13 +205,7 @@ function result(index, guide, answer) {
 
 const headScores = (signal) => ask("heads", place(), signal);
 
-/** Chooses a head with something to see: one that looks far back, not at itself or the first token. */
+/** Chooses a head with something to see at this position. */
 async function pickHead() {
-  try {
-    const found = await headScores();
-    const interesting = found.filter(({ source }) => source > 0 && source < state.position).sort((a, b) => b.weight - a.weight)[0];
-    if (interesting) change({ layer: interesting.layer, head: interesting.head, query: null, key: null });
-  } catch {
-    // the head of before stays
-  }
+  change({ ...interestingHead(await headScores(), state.position), query: null, key: null });
 }

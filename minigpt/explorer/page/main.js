@@ -5,7 +5,7 @@ import { $, el } from "./dom.js";
 import { context, run, step, tokens } from "./context.js";
 import { showCompare } from "./compare.js";
 import { guidePanels, showGuide } from "./guide.js";
-import { PANELS } from "./panels.js";
+import { COLUMNS, PANELS, interestingHead } from "./panels.js";
 import { setUpReader, showHeadsOff, showSlider, showStrip, showTokenFacts } from "./reader.js";
 import { SCREENS, change, onChange, place, readAddress, reading, state } from "./state.js";
 import { showTime } from "./time.js";
@@ -20,7 +20,7 @@ async function start() {
   if (state.run >= context.runs.length) state.run = 0;
   if (state.step !== null && !run().steps.includes(state.step)) state.step = null;
   clampHeads();
-  if (!state.text) state.text = run().examples[0] ?? "The quick brown fox jumps over the lazy dog. The quick brown";
+  if (!state.text) Object.assign(state, run().examples[0] ?? { text: "The quick brown fox jumps over the lazy dog. The quick brown" });
   const { name, description, tokenizer, vocab_size: size } = run();
   document.title = `${name}: Mini-GPT explorer`;
   $("run-name").textContent = name;
@@ -31,8 +31,8 @@ async function start() {
   for (const panel of PANELS) {
     panel.body = el("div", { class: "body" });
     panel.element = el("section", { class: "panel", id: `panel-${panel.name}`, "aria-labelledby": `title-${panel.name}` }, el("h3", { id: `title-${panel.name}` }, panel.title), panel.body);
-    $("panels").append(panel.element);
   }
+  $("panels").append(...COLUMNS.map((column) => el("div", { class: "column" }, column.map((panel) => panel.element))));
   setUpReader();
   onChange(refresh);
   addEventListener("hashchange", () => { readAddress(); clampHeads(); refresh(); });
@@ -44,7 +44,7 @@ async function start() {
 function clampHeads() {
   const { layers, heads, steps } = run();
   state.off = state.off.filter(([layer, head]) => layer < layers && head < heads);
-  if (state.layer >= layers || state.head >= heads) state.layer = state.head = 0;
+  if (state.layer >= layers || state.head >= heads || state.head === null) state.layer = state.head = null;
   if (state.step !== null && !steps.includes(state.step)) state.step = null;
 }
 
@@ -63,7 +63,9 @@ async function refresh() {
     }
     if (state.query !== null && state.query > last) state.query = state.key = null;
     keepFocus(showStrip);
+    if (last >= 0 && state.layer === null) await chooseHead(signal);
     const panels = visiblePanels();
+    for (const column of $("panels").children) column.hidden = ![...column.children].some((element) => panels.some((panel) => panel.element === element));
     for (const panel of PANELS) panel.element.hidden = !panels.includes(panel);
     if (last >= 0) {
       for (const panel of panels) await updatePanel(panel, signal);
@@ -76,6 +78,13 @@ async function refresh() {
     $("problem").textContent = error.message;
     $("problem").hidden = false;
   }
+}
+
+/** Starts with a head that has something to show. */
+async function chooseHead(signal) {
+  const panel = PANELS.find(({ name }) => name === "heads");
+  await update(panel.name, panel.depends(), async () => { context.answers.heads = await panel.load(signal); });
+  Object.assign(state, interestingHead(context.answers.heads[0], state.position));
 }
 
 /** Shows what needs no answer. */

@@ -79,7 +79,7 @@ const heads = {
     return [
       el("p", {}, `Head ${active.layer}.${active.head} ${does(active, true)}. At ${hereText()} it looks most at ${quoted(tokens()[active.source]?.piece ?? "")}, with ${percent(active.weight)}.`),
       grid,
-      el("p", { class: "note" }, "Rows of a picture are tokens that look, columns the tokens they look at. The number is the change of the chosen token's log-probability without the head (orange: it helped). Click a picture for its attention; ⏻ switches the head off everywhere."),
+      el("p", { class: "note" }, "Rows of a picture are tokens that look, columns the tokens they look at. The number is the change of the chosen token's log-probability without the head (orange: it helped). Click a picture for its attention; “off” switches the head off in all panels."),
       el("details", { data: { keep: "scores" } }, el("summary", {}, "All scores"), table("Mean attention to four kinds of token, over the text (induction: random tokens, repeated)",
         ["head", "#previous", "#same", "#first", "#induction", "#largest here"],
         scores.map((s) => [`${s.layer}.${s.head}`, nats(s.previous), nats(s.same), nats(s.first), nats(s.induction), nats(s.weight)]))),
@@ -97,8 +97,8 @@ function card(score, numbers, side) {
     el("button", { type: "button", class: "picture", tabindex: selected ? 0 : -1, "aria-pressed": String(selected), data: { focus: `head ${layer}.${head}` },
       "aria-label": `head ${layer}.${head}, ${off ? "off" : does(score)}`, onclick: () => change({ layer, head, query: null, key: null }) }, canvas),
     el("span", { class: "label" }, `${layer}.${head}`,
-      el("button", { type: "button", class: "power", tabindex: -1, "aria-pressed": String(off), "aria-label": `switch head ${layer}.${head} ${off ? "on" : "off"}`, title: off ? "switch on" : "switch off",
-        onclick: () => toggleHead(layer, head) }, "⏻")),
+      el("button", { type: "button", class: "power", tabindex: -1, "aria-pressed": String(off), "aria-label": `switch head ${layer}.${head} ${off ? "on" : "off"}`, data: { power: `${layer}.${head}` },
+        onclick: () => toggleHead(layer, head) }, off ? "on" : "off")),
     el("span", { class: "does" }, off ? "off" : does(score)),
     el("span", { class: "effect", data: { effect: `${layer}.${head}` } }, " "));
 }
@@ -225,7 +225,7 @@ const layers = {
     const rest = parts.reduce((sum, [, value]) => sum + value, 0) - shown.reduce((sum, [, value]) => sum + value, 0);
     if (shown.length < parts.length) shown.push([`the other ${parts.length - shown.length}`, rest]);
     return [
-      el("p", {}, piece(answer.piece), first < 0 ? " never is the first guess for good." : first === 0 ? " is the first guess from the embedding on." : ` is the first guess from “${answer.lens[first].state}” on.`),
+      el("p", {}, piece(answer.piece), first < 0 ? ` is not the first guess after the last layer: its rank there is ${count(answer.lens.at(-1).rank)}.` : first === 0 ? " is the first guess from the embedding on." : ` is the first guess from “${answer.lens[first].state}” on.`),
       table(`Logit lens: the prediction if the model ended there`, ["state", "first guess", "#its probability", `#of “${visible(answer.piece)}”`, "#rank"],
         answer.lens.map((row) => el("tr", { class: row.rank === 1 && "chosen" }, el("td", {}, row.state), el("td", {}, piece(row.guess)), el("td", { class: "number" }, percent(row.guess_probability)),
           el("td", { class: "number" }, percent(row.probability)), el("td", { class: "number" }, count(row.rank)))), { class: "lens" }),
@@ -266,4 +266,13 @@ const passages = {
   ],
 };
 
+/** Chooses a head with something to see at the position: one that looks back, not at the first token. */
+export function interestingHead(scores, at) {
+  const back = scores.filter(({ source }) => source > 0 && source < at);
+  const { layer, head } = (back.length ? back : scores).reduce((a, b) => (b.weight > a.weight ? b : a));
+  return { layer, head };
+}
+
+/** The panels by column: what is predicted, and what the heads do. */
+export const COLUMNS = [[next, layers, neighbours, passages], [heads, attention, cell, effects]];
 export const PANELS = [next, heads, attention, cell, effects, layers, neighbours, passages];

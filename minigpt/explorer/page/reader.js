@@ -15,12 +15,12 @@ export function setUpReader() {
   });
   const examples = $("examples");
   run().examples.forEach((example, i) => {
-    const short = example.trim().replace(/\s+/g, " ").slice(0, 50);
+    const short = example.text.trim().replace(/\s+/g, " ").slice(0, 50);
     examples.append(el("option", { value: i }, `${short} ...`));
   });
   $("examples").parentElement.hidden = !run().examples.length;
   examples.addEventListener("change", () => {
-    if (examples.value !== "") change({ text: run().examples[examples.value] });
+    if (examples.value !== "") change(run().examples[examples.value]);
     examples.value = "";
   });
   $("strip").addEventListener("keydown", (event) => {
@@ -52,9 +52,11 @@ export function showStrip() {
         el("small", { "aria-hidden": "true" }, token.loss === null ? " " : nats(token.loss)),
       );
       option.style.setProperty("--share", String(Math.min(1, (token.loss ?? 0) / HARD)));
-      return token.piece.includes("\\n") ? [option, el("span", { class: "break", role: "presentation" })] : [option];
+      return token.piece.includes("\\n") && !shown[i + 1]?.piece.startsWith("\\n") ? [option, el("span", { class: "break", role: "presentation" })] : [option];
     }),
   );
+  const marked = strip.querySelector("[aria-selected=true]");
+  if (marked) strip.scrollTop = marked.offsetTop - strip.clientHeight / 2;
   showTokenFacts();
 }
 

@@ -4,7 +4,7 @@ export const SCREENS = ["guide", "bench", "time", "compare"];
 
 const START = {
   screen: "guide", guide: 0, text: "", run: 0, step: null, position: null, token: null, off: [], by: "zero",
-  layer: 0, head: 0, query: null, key: null, otherRun: null, otherStep: null,
+  layer: null, head: null, query: null, key: null, otherRun: null, otherStep: null,
 };
 export const state = { ...START };
 const listeners = [];

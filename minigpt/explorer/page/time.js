@@ -1,7 +1,7 @@
 // What a text, its next token and the heads were like at each checkpoint that the run kept.
 
 import { ask } from "./api.js";
-import { el, lineChart, nats, percent, piece, plural, table } from "./dom.js";
+import { el, lineChart, nats, percent, piece, plural, score, table } from "./dom.js";
 import { context, here, run, step, tokens } from "./context.js";
 import { place, state } from "./state.js";
 
@@ -54,7 +54,7 @@ function headChart(found, title, scores, extra = []) {
     name: l === best.l && h === best.h ? `head ${l}.${h}` : "", class: l === best.l && h === best.h ? "" : "faint",
     points: points(found, (m) => scores(m)[l][h]), dots: l === best.l && h === best.h,
   }));
-  return lineChart(title, [...lines, ...extra], { mark: step(), from: 0 });
+  return lineChart(title, [...lines, ...extra], { mark: step(), from: 0, format: score });
 }
 
 export function inductionChart(found) {
