@@ -219,8 +219,8 @@ class Session:
                 found.append([None if is_off else new - before for new, is_off in zip(after, off, strict=True)])
             return found
 
+        mean = reading.run.mean_outputs(reading.step)  # of the model with all heads on
         with self._heads_off(reading.model, request):
-            mean = reading.run.mean_outputs(reading.step)
             effects = changes(None), None if mean is None else changes(mean)
         return EffectsAnswer(token, reading.run.piece(token), before, *effects, code)
 
