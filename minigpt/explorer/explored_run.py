@@ -27,7 +27,9 @@ from minigpt.text_utils import escaped
 
 MODELS_IN_MEMORY = 4
 CURVE_POINTS = 300
-EXAMPLES, EXAMPLE_TOKENS, CANDIDATES, FEWEST_BEFORE = 6, 40, 32, 6
+EXAMPLES, EXAMPLE_TOKENS, CANDIDATES = 6, 40, 48
+FEWEST_BEFORE, FEWEST_LETTERS = 6, 0.5
+"""Tokens before the position of an example, and the share of letters in it."""
 MEAN_WINDOWS = 8
 LARGEST_TEXT = 20_000_000
 """Tokens of training text beyond which no bigrams are counted: one second on a core for five million."""
@@ -146,8 +148,8 @@ class ExploredRun:
         model, found = self.model(self.best), []
         for text, ids, bigram in zip(passages, encoded, losses, strict=True):
             own = explain.token_losses(explain.record_trace(model, torch.from_numpy(ids))).numpy()
-            blank = [not self.piece(token).strip(" \\nrt") for token in ids[1:].tolist()]
-            gain = np.where(blank, -np.inf, bigram - own)
+            letters = [any(map(str.isalpha, self.decode([token]))) for token in ids[1:].tolist()]
+            gain = np.where(letters, bigram - own, -np.inf)
             gain[: min(FEWEST_BEFORE, len(gain) - 1)] = -np.inf
             found.append((float(gain.max()), text, int(gain.argmax())))
         return [(text, position) for _, text, position in sorted(found, reverse=True)[:EXAMPLES]]
@@ -157,7 +159,8 @@ class ExploredRun:
         text = self.decode([token for token in ids.tolist() if token != self.tokenizer.end_of_text])
         text = text[text.find("\n") + 1 :].lstrip() or text
         text = self.decode(self.encode(text)[: min(EXAMPLE_TOKENS, self.config.block_size)]).rstrip("\ufffd")
-        return text if len(self.encode(text)) > FEWEST_BEFORE + 1 else ""
+        letters = sum(character.isalpha() for character in text)
+        return text if letters > FEWEST_LETTERS * len(text) and len(self.encode(text)) > FEWEST_BEFORE + 1 else ""
 
     def _windows(self, count: int, length: int) -> list[Ids]:
         """Returns stretches of the validation tokens, evenly spaced."""

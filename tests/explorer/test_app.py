@@ -169,9 +169,12 @@ def send(app, body: bytes, disconnect: asyncio.Event) -> tuple:
         sent.append(message)
 
     scope = {
-        "type": "http", "method": "POST", "path": f"/{TOKEN}/api/text", "raw_path": b"", "query_string": b"", "scheme": "http",
-        "headers": [(b"host", b"127.0.0.1")], "server": ("127.0.0.1", 80), "http_version": "1.1", "root_path": "",
-    }  # fmt: skip
+        "type": "http",
+        "method": "POST",
+        "path": f"/{TOKEN}/api/text",
+        "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1")],
+    }
     return app(scope, receive, note), sent
 
 

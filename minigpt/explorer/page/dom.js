@@ -57,7 +57,7 @@ export function table(caption, heads, rows, attributes = {}) {
       "table",
       attributes,
       el("caption", {}, caption),
-      el("thead", {}, el("tr", {}, heads.map((head, i) => cell("th", head.replace("#", ""), i)))),
+      el("thead", {}, el("tr", {}, heads.map((head, i) => cell(head ? "th" : "td", head.replace("#", ""), i)))),
       el("tbody", {}, rows.map((row) => row instanceof Node ? row : el("tr", {}, row.map((content, i) => cell("td", content, i))))),
     ),
   );

@@ -52,6 +52,8 @@ async function refresh() {
   controller.abort();
   controller = new AbortController();
   const { signal } = controller;
+  const main = document.querySelector("main");
+  main.setAttribute("aria-busy", "true");
   showFrame();
   try {
     await update("text", [state.run, step(), state.text, state.off.join(" "), state.off.length && state.by], async () => {
@@ -78,6 +80,7 @@ async function refresh() {
     $("problem").textContent = error.message;
     $("problem").hidden = false;
   }
+  main.removeAttribute("aria-busy");
 }
 
 /** Starts with a head that has something to show. */
@@ -114,15 +117,16 @@ async function updatePanel(panel, signal) {
   const missing = panel.unavailable?.();
   if (missing) return panel.body.replaceChildren(el("p", { class: "note" }, missing));
   const key = panel.depends();
-  panel.element.setAttribute("aria-busy", "true");
+  panel.element.classList.add("busy");
   try {
     await update(panel.name, key, async () => { context.answers[panel.name] = await panel.load(signal); });
     render(panel);
   } catch (error) {
     if (error.name === "AbortError") throw error;
     panel.body.replaceChildren(el("p", { class: "problem" }, error.message));
+  } finally {
+    panel.element.classList.remove("busy");
   }
-  panel.element.removeAttribute("aria-busy");
 }
 
 function render(panel) {
@@ -165,6 +169,7 @@ function keepFocus(draw) {
 }
 
 start().catch((error) => {
+  document.querySelector("main").removeAttribute("aria-busy");
   $("problem").textContent = error.message;
   $("problem").hidden = false;
 });

@@ -57,9 +57,10 @@ export function matrix(pattern, pieces, chosen, choose, title) {
   function layout() {
     const labels = size <= LABELS;
     const room = Math.max(200, Math.min(560, canvas.parentElement?.clientWidth || 480));
-    const margin = labels ? Math.min(84, room * 0.22) : 4;
-    const cell = Math.min(26, (room - margin - 2) / size);
-    return { labels: labels && cell >= 7, left: margin, top: margin, cell, side: margin + cell * size + 2 };
+    const fit = (margin) => ({ left: margin, top: margin, cell: Math.min(26, (room - margin - 2) / size) });
+    const labelled = fit(Math.min(84, room * 0.22));
+    const layout_ = labels && labelled.cell >= 7 ? { labels, ...labelled } : { labels: false, ...fit(4) };
+    return { ...layout_, side: layout_.left + layout_.cell * size + 2 };
   }
   function draw() {
     const { labels, left, top, cell, side } = layout();
