@@ -21,6 +21,7 @@ from minigpt.explain.head_scores import (
 from minigpt.explain.interventions import (
     ablate,
     ablate_each_head,
+    ablate_heads_of_layer,
     head_outputs,
     heads_replaced,
     mean_outputs,
@@ -34,6 +35,7 @@ __all__ = [
     "Trace",
     "ablate",
     "ablate_each_head",
+    "ablate_heads_of_layer",
     "attention_patterns",
     "components",
     "head_by_source",

@@ -1,6 +1,7 @@
 """What changes if a part is switched off or replaced: cause, where a picture of attention shows correlation only.
 
     ablate, ablate_each_head   logits without some heads: their output set to zero, to its mean, or to another text's
+    ablate_heads_of_layer      the same for one layer and position, faster
     heads_replaced             the same for whatever else is computed, such as a trace
     patch                      logits of one text with some tensors of another (Meng et al. 2022)
     recovered                  how far a patch brings a result back: 0 for nothing, 1 for all
@@ -42,20 +43,42 @@ def ablate(
     return logits[0]
 
 
-def ablate_each_head(
-    model: GPT, ids: Tensor, replacement: Tensor | None = None, keep: int | None = None, layer: int | None = None
-) -> Tensor:
+def ablate_each_head(model: GPT, ids: Tensor, replacement: Tensor | None = None, keep: int | None = None) -> Tensor:
     """Returns the logits without each head in turn, (n_layer, heads, time, vocab_size), from one batch.
 
-    Arguments as in `ablate`. With a large vocabulary, keep few positions; `layer` limits it to the heads of one layer,
-    for (1, heads, time, vocab_size).
+    Arguments as in `ablate`. With a large vocabulary, keep few positions.
     """
     layers, heads = model.config.n_layer, model.config.n_head
-    masks = torch.eye(layers * heads, dtype=torch.bool, device=ids.device).view(layers, heads, layers, heads)
-    masks = masks if layer is None else masks[layer : layer + 1]
-    with inference(model), _masks_replaced(model, masks.flatten(0, 1), replacement):
-        logits: Tensor = model(ids.expand(masks.size(0) * heads, -1), logits_to_keep=keep)
-    return logits.unflatten(0, (-1, heads))
+    masks = torch.eye(layers * heads, dtype=torch.bool, device=ids.device).view(-1, layers, heads)
+    with inference(model), _masks_replaced(model, masks, replacement):
+        logits: Tensor = model(ids.expand(len(masks), -1), logits_to_keep=keep)
+    return logits.unflatten(0, (layers, heads))
+
+
+def ablate_heads_of_layer(
+    model: GPT, trace: Trace, layer: int, position: int, replacement: Tensor | None = None
+) -> Tensor:
+    """Returns the logits at one position without each head of a layer in turn, (heads, vocab_size).
+
+    The same as `ablate_each_head`, but for one position, and faster: it starts from the layer's input in the trace.
+
+    Args:
+        model: the model.
+        trace: of the text.
+        layer: whose heads are replaced.
+        position: the position whose next token is predicted.
+        replacement: as in `heads_replaced`.
+    """
+    heads = model.config.n_head
+    masks = torch.zeros(heads, model.config.n_layer, heads, dtype=torch.bool, device=trace.ids.device)
+    masks[:, layer] = torch.eye(heads, dtype=torch.bool)
+    x = trace[f"h.{layer}.resid_pre"][: position + 1].expand(heads, -1, -1)
+    positions = torch.arange(position + 1, device=trace.ids.device)
+    with inference(model), _masks_replaced(model, masks, replacement):
+        for block in model.h[layer:]:
+            x = block(x, positions)
+        logits: Tensor = model.lm_head(model.ln_f(x[:, -1]))
+    return logits
 
 
 @contextmanager

@@ -30,6 +30,8 @@ CURVE_POINTS = 300
 EXAMPLES, EXAMPLE_TOKENS, CANDIDATES = 6, 40, 48
 FEWEST_BEFORE, FEWEST_LETTERS = 6, 0.5
 """Tokens before the position of an example, and the share of letters in it."""
+SURE, UNSURE = 1.5, 100.0
+"""Nats up to which a token counts as predicted, and what examples that have none are set back by."""
 MEAN_WINDOWS = 8
 LARGEST_TEXT = 20_000_000
 """Tokens of training text beyond which no bigrams are counted: one second on a core for five million."""
@@ -149,7 +151,7 @@ class ExploredRun:
         for text, ids, bigram in zip(passages, encoded, losses, strict=True):
             own = explain.token_losses(explain.record_trace(model, torch.from_numpy(ids))).numpy()
             letters = [any(map(str.isalpha, self.decode([token]))) for token in ids[1:].tolist()]
-            gain = np.where(letters, bigram - own, -np.inf)
+            gain = np.where(letters, bigram - own, -np.inf) - UNSURE * (own > SURE)
             gain[: min(FEWEST_BEFORE, len(gain) - 1)] = -np.inf
             found.append((float(gain.max()), text, int(gain.argmax())))
         return [(text, position) for _, text, position in sorted(found, reverse=True)[:EXAMPLES]]

@@ -201,7 +201,7 @@ class Session:
         """Returns how much each head matters for a token: the change of its log-probability without it."""
         reading = self._read(request)
         place = _place(reading, request.position)
-        token, ids = _target(reading, request), reading.ids[: place + 1]
+        token = _target(reading, request)
         before = float(reading.log_probabilities[place, token])
         code = _code(
             reading,
@@ -213,7 +213,7 @@ class Session:
             found: list[list[float | None]] = []
             for layer in range(reading.model.config.n_layer):
                 check()
-                logits = explain.ablate_each_head(reading.model, ids, replacement, keep=1, layer=layer)[0, :, 0]
+                logits = explain.ablate_heads_of_layer(reading.model, reading.trace, layer, place, replacement)
                 after = logits.log_softmax(-1)[:, token].tolist()
                 off = [(layer, head) in request.heads_off for head in range(len(after))]
                 found.append([None if is_off else new - before for new, is_off in zip(after, off, strict=True)])

@@ -96,17 +96,29 @@ def test_a_head_set_to_zero_is_one_whose_output_weights_are_zero(config, dtype):
     torch.testing.assert_close(explain.ablate(model, IDS, []), expected, **TOLERANCE[dtype])
 
 
+@EVERY
+@BOTH
+def test_a_layers_heads_switched_off_from_its_input_on(config, dtype):
+    model = made(config, dtype)
+    trace = explain.record_trace(model, IDS)
+    for replacement in (None, explain.mean_outputs([trace])):
+        every = explain.ablate_each_head(model, IDS, replacement)
+        for layer in range(config.n_layer):
+            found = explain.ablate_heads_of_layer(model, trace, layer, 6, replacement)
+            torch.testing.assert_close(found, every[layer, :, 6], **TOLERANCE[dtype])
+
+
 @SOME
 def test_heads_stay_replaced_for_all_that_is_computed_in_between(config):
     model, last = make(config), config.n_layer - 1
     with explain.heads_replaced(model, [(0, 0)]):
         trace = explain.record_trace(model, IDS)
-        both = explain.ablate_each_head(model, IDS, layer=last)
+        both = explain.ablate_heads_of_layer(model, trace, last, position=7)
     torch.testing.assert_close(trace.logits, explain.ablate(model, IDS, [(0, 0)]), **TOLERANCE[torch.float32])
     assert not trace["h.0.attn.z"][0].any()
-    assert both.shape == (1, config.n_head, len(IDS), config.vocab_size)
+    assert both.shape == (config.n_head, config.vocab_size)
     expected = explain.ablate(model, IDS, [(0, 0), (last, 1)])
-    torch.testing.assert_close(both[0, 1], expected, **TOLERANCE[torch.float32])
+    torch.testing.assert_close(both[1], expected[7], **TOLERANCE[torch.float32])
 
 
 @SOME

@@ -41,7 +41,13 @@ export function percent(p) {
 
 export const nats = (value) => (value === null || value === undefined ? "–" : value.toFixed(2));
 export const score = (value) => value.toFixed(3);
-export const signed = (value) => (value === null ? "–" : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`);
+
+/** Returns a change with its sign, unless it rounds to nothing. */
+export function signed(value) {
+  if (value === null) return "–";
+  const size = Math.abs(value).toFixed(2);
+  return `${size === "0.00" ? "" : value < 0 ? "−" : "+"}${size}`;
+}
 export const count = (value) => value.toLocaleString("en-US");
 export const plural = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
 

@@ -77,8 +77,8 @@ const STEPS = [
       const answer = await ask("effects", place(), signal);
       const zero = answer.zero[state.layer][state.head], mean = answer.mean?.[state.layer][state.head] ?? null;
       if (zero === null) return [`Head ${headName()} is off already; undo it first.`];
-      const word = Math.abs(zero) < SAME ? "about the same" : zero < 0 ? "less likely" : "more likely";
-      return [`${targetText(answer)} becomes `, el("b", {}, word), `: its log-probability changes by ${signed(zero)} nats${mean === null ? "" : ` (${signed(mean)} with the head's mean)`}.`];
+      const word = Math.abs(zero) < SAME ? "stays about as likely" : zero < 0 ? "becomes less likely" : "becomes more likely";
+      return [`${targetText(answer)} `, el("b", {}, word), `: its log-probability changes by ${signed(zero)} nats${mean === null ? "" : ` (${signed(mean)} with the head's mean)`}.`];
     },
   },
   {
@@ -123,7 +123,9 @@ const STEPS = [
     answer: async (guess, signal) => {
       const answer = await ask("passages", { ...place(), token: null }, signal);
       if (!answer.length) return [`Not even ${hereText()} does.`];
-      return [`Its last ${plural(answer.length, "token")} ${answer.length === 1 ? "does" : "do"}${answer.length === state.position + 1 ? ": all of it" : ""}, ${answer.count === 1 ? "once" : `${count(answer.count)} times`}.`];
+      const times = answer.count === 1 ? "once" : `${count(answer.count)} times`;
+      if (answer.length === state.position + 1) return [`All of it does, ${times}.`];
+      return [answer.length === 1 ? `Only its last token does, ${times}.` : `Its last ${answer.length} tokens do, ${times}.`];
     },
   },
 ];

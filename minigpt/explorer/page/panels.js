@@ -259,7 +259,7 @@ const passages = {
   show: (answer) => [
     answer.length === 0
       ? el("p", {}, "The token ", piece(here()?.piece ?? ""), " does not occur in the training text.")
-      : el("p", {}, `The longest end of the text up to here that was also trained on: ${plural(answer.length, "token")}, `, piece(answer.match.replaceAll("\n", "\\n")), `, ${answer.count === 1 ? "once" : `${count(answer.count)} times`}. `,
+      : el("p", {}, `The longest end of the text up to here that also occurs in the training text: ${plural(answer.length, "token")}, `, piece(answer.match.replaceAll("\n", "\\n")), `, ${answer.count === 1 ? "once" : `${count(answer.count)} times`}. `,
         answer.followers.length ? ["It was followed by ", answer.followers.flatMap(([text, times], i) => [i ? ", " : "", piece(text), ` (${count(times)})`]), "."] : ""),
     answer.passages.map((passage) => el("p", { class: "passage" }, passage.before, el("mark", {}, passage.match), passage.after)),
     el("p", { class: "note" }, "A long match means that the model may recite; a short one, that it must generalise."),
