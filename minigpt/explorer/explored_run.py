@@ -58,7 +58,7 @@ class ExploredRun:
         self.path, self.name = Path(path), self.folder.name
         self.config = self.folder.config().model
         self.tokenizer = self.folder.tokenizer()
-        self.best = self.folder.checkpoint_step(self.folder.find_checkpoint("best"))
+        _ = self.best  # without a checkpoint there is nothing to explore
         if self.config.vocab_size < self.tokenizer.vocab_size:
             raise CheckpointError(
                 "The model knows fewer tokens than the tokenizer",
@@ -75,6 +75,15 @@ class ExploredRun:
             self.missing_data = f"{error.what}. {error.remedy}"
         self._models: OrderedDict[int, GPT] = OrderedDict()
         self._means: dict[int, Tensor] = {}
+
+    @property
+    def best(self) -> int:
+        """The step of the checkpoint with the lowest validation loss; of a run in training, so far.
+
+        Raises:
+            CheckpointError: if there is no checkpoint.
+        """
+        return self.folder.checkpoint_step(self.folder.find_checkpoint("best"))
 
     @property
     def steps(self) -> list[int]:
@@ -133,6 +142,7 @@ class ExploredRun:
             self._means[step] = explain.mean_outputs(traces)
         return self._means[step]
 
+    @cached_property
     def examples(self) -> Sequence[tuple[str, int | None]]:
         """Returns passages of the validation text in which the best checkpoint makes good use of the context.
 
@@ -147,7 +157,7 @@ class ExploredRun:
             np.concatenate([ids[:-1] for ids in encoded]), np.concatenate([i[1:] for i in encoded])
         )
         losses = np.split(bigrams.bigram, np.cumsum([len(ids) - 1 for ids in encoded])[:-1])
-        model, found = self.model(self.best), []
+        model, found = self.model(self.best), list[tuple[float, str, int]]()
         for text, ids, bigram in zip(passages, encoded, losses, strict=True):
             own = explain.token_losses(explain.record_trace(model, torch.from_numpy(ids))).numpy()
             letters = [any(map(str.isalpha, self.decode([token]))) for token in ids[1:].tolist()]

@@ -391,7 +391,7 @@ def _describe(run: ExploredRun) -> RunDescription:
         description=f"{config.n_layer} layers of {config.n_head} heads, {config.n_embd} wide, {config.position} "
         f"positions, {config.norm}, {config.mlp}",
         tokenizer=run.tokenizer.spec,
-        examples=[Example(text, position) for text, position in run.examples()],
+        examples=[Example(text, position) for text, position in run.examples],
         missing_data=run.missing_data,
         missing_counts=run.missing_counts,
     )

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -224,6 +228,23 @@ def test_the_server_prints_its_address_and_listens_on_this_machine_only(session,
     for port in (70_000, 1 << 40):
         with pytest.raises(ConfigError, match="--port"):
             serve(session, port, addresses.append)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="an interrupt is sent as a signal")
+def test_the_command_serves_until_it_is_interrupted(explored_folder):
+    command = [sys.executable, "-m", "minigpt", "explore", str(explored_folder), "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            address, hint = process.stdout.readline().strip(), process.stdout.readline()
+            assert "Mini-GPT" in httpx.get(address).text
+            assert httpx.get(address, headers={"host": "evil.example"}).status_code == 400
+            assert httpx.get(f"{address[:-5]}/").status_code == 404
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert (process.returncode, err) == (0, "")
+    assert "Ctrl-C" in hint
 
 
 def test_the_command_refuses_what_is_not_a_run(call, tmp_path):

@@ -264,6 +264,14 @@ def test_tokens_heads_and_checkpoints_by_keyboard(open_page, session):
     assert close(rows(page, "next")[0][2], expected.guesses[0].probability)
 
 
+def test_the_link_to_the_panels_keeps_the_state(open_page):
+    page = open_page(position=4)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "screen-title"
+    assert "Token 4 of" in page.inner_text("#token-facts")
+
+
 def test_the_address_holds_the_state(open_page, session):
     page = open_page()
     page.click("[data-power='0.1']")

@@ -309,6 +309,23 @@ def test_a_run_without_its_data_set_shows_the_rest(explored_folder, tmp_path):
         ExploredRun(folder, tmp_path / "nowhere")
 
 
+def test_a_run_in_training_is_followed(explored_folder, tmp_path):
+    folder = shutil.copytree(explored_folder, tmp_path / "run")
+    best, *others = sorted((folder / "checkpoints").glob("step-*"))
+    held = [other.rename(tmp_path / other.name) for other in others]
+    (folder / "checkpoints" / "best.json").unlink()
+    session = Session([ExploredRun(folder)])
+    assert session.describe(Request())[0].steps == [session.runs[0].folder.checkpoint_step(best)]
+    for other in held:
+        other.rename(folder / "checkpoints" / other.name)
+    (run,) = session.describe(Request())
+    assert len(run.steps) == 4
+    assert run.best in run.steps
+    shutil.rmtree(folder / "checkpoints")
+    with pytest.raises(MiniGPTError, match="none yet"):
+        ExploredRun(folder)
+
+
 def test_two_runs_on_one_text(session, explored_folder, run_folder, tmp_path, text_folder):
     both = Session([ExploredRun(explored_folder), ExploredRun(run_folder)])
     assert len(both.describe(Request())) == 2

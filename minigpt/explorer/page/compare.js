@@ -2,8 +2,8 @@
 
 import { ask } from "./api.js";
 import { count, el, nats, percent, piece, signed, table, visible } from "./dom.js";
-import { context, here, run, step, tokens } from "./context.js";
-import { change, place, state } from "./state.js";
+import { context, here, run, step, tokens, place } from "./context.js";
+import { change, state } from "./state.js";
 
 const LARGE = 4; // nats: the darkest shade of a difference
 

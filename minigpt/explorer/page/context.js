@@ -18,3 +18,9 @@ export const here = () => tokens()[state.position];
 /** The piece of the token at the position, in quotes, as text. */
 export const hereText = () => (here() ? `“${visible(here().piece)}”` : "");
 export const quoted = (text) => `“${visible(text)}”`;
+
+/** The part of a request that says which text is read, by which checkpoint, with which heads off. */
+export const reading = () => ({
+  run: state.run, step: step(), text: state.text.toWellFormed?.() ?? state.text, heads_off: state.off, replacement: state.by,
+});
+export const place = () => ({ ...reading(), position: state.position ?? 0, token: state.token });

@@ -2,8 +2,8 @@
 
 import { ask } from "./api.js";
 import { count, el, nats, percent, piece, plural, score, signed, visible } from "./dom.js";
-import { context, here, hereText, quoted, run, tokens } from "./context.js";
-import { change, place, state } from "./state.js";
+import { context, here, hereText, quoted, run, tokens, place, step } from "./context.js";
+import { change, state } from "./state.js";
 import { interestingHead } from "./panels.js";
 import { inductionChart, moments, tooFew } from "./time.js";
 
@@ -46,7 +46,7 @@ const STEPS = [
     input: () => ({ kind: "text", label: "your token" }),
     panels: ["neighbours"],
     answer: async (guess, signal) => {
-      const near = await ask("neighbours", { run: state.run, step: state.step, token: here().id }, signal);
+      const near = await ask("neighbours", { run: state.run, step: step(), token: here().id }, signal);
       const place_ = near.findIndex(({ piece: text }) => text.trim() === guess.trim());
       return ["It is ", piece(near[0].piece), ` (cosine ${nats(near[0].similarity)}).`, guess.trim() ? place_ < 0 ? " Yours is not among the ten nearest." : ` Yours has rank ${place_ + 1}.` : ""];
     },
@@ -161,8 +161,8 @@ export async function showGuide(box, signal, keepFocus) {
   const missing = guide.missing?.();
   const answer = !missing && revealed(index) ? await guide.answer(saved[index], signal) : null;
   keepFocus(() => box.replaceChildren(
-    el("nav", { class: "steps", "aria-label": "Steps of the guide" }, STEPS.map((step, i) =>
-      el("button", { type: "button", class: "small", "aria-current": i === index && "step", data: { focus: `step ${i}` }, onclick: () => go(i) }, `${i + 1} ${step.title}`))),
+    el("nav", { class: "steps", "aria-label": "Steps of the guide" }, STEPS.map(({ title }, i) =>
+      el("button", { type: "button", class: "small", "aria-current": i === index && "step", data: { focus: `step ${i}` }, onclick: () => go(i) }, `${i + 1} ${title}`))),
     el("div", { class: "card" },
       el("h3", {}, `${index + 1}. ${guide.title}`),
       el("p", { class: "question" }, guide.question()),

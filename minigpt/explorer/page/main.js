@@ -2,15 +2,16 @@
 
 import { ask } from "./api.js";
 import { $, el } from "./dom.js";
-import { context, run, step, tokens } from "./context.js";
+import { context, run, step, tokens, place, reading } from "./context.js";
 import { showCompare } from "./compare.js";
 import { guidePanels, showGuide } from "./guide.js";
 import { COLUMNS, PANELS, interestingHead } from "./panels.js";
 import { setUpReader, showHeadsOff, showSlider, showStrip, showTokenFacts } from "./reader.js";
-import { SCREENS, change, onChange, place, readAddress, reading, state } from "./state.js";
+import { SCREENS, change, onChange, readAddress, state } from "./state.js";
 import { showTime } from "./time.js";
 
 const TITLES = { guide: "Guide", bench: "Bench", time: "Time", compare: "Compare" };
+const FOLLOW_EVERY = 10_000; // milliseconds
 const shown = new Map(); // name of a part -> what it depended on when it was shown
 let controller = new AbortController();
 
@@ -36,8 +37,19 @@ async function start() {
   setUpReader();
   onChange(refresh);
   addEventListener("hashchange", () => { readAddress(); clampHeads(); refresh(); });
-  addEventListener("popstate", () => { readAddress(); clampHeads(); refresh(); });
+  $("skip-link").addEventListener("click", (event) => { event.preventDefault(); $("screen-title").focus(); });
   change({});
+  setInterval(follow, FOLLOW_EVERY);
+}
+
+/** Follows a run that is being trained: new checkpoints and losses appear by themselves. */
+async function follow() {
+  if (document.hidden) return;
+  const runs = await ask("describe", {}).catch(() => null); // a server that has stopped is reported when it is needed
+  if (runs === null || JSON.stringify(runs) === JSON.stringify(context.runs)) return;
+  context.runs = runs;
+  clampHeads();
+  refresh();
 }
 
 /** The address may name heads that this model does not have. */

@@ -2,9 +2,9 @@
 
 import { ask, askTensor } from "./api.js";
 import { bar, code, count, el, nats, percent, piece, plural, signed, table, visible } from "./dom.js";
-import { context, here, hereText, quoted, run, step, tokens } from "./context.js";
+import { context, here, hereText, quoted, run, step, tokens, place, reading } from "./context.js";
 import { matrix, thumbnail } from "./matrix.js";
-import { change, isOff, place, reading, state, toggleHead } from "./state.js";
+import { change, isOff, state, toggleHead } from "./state.js";
 
 const text = () => [state.run, step(), state.text, state.off.join(" "), state.off.length && state.by];
 const position = () => [...text(), state.position];
@@ -241,7 +241,7 @@ const neighbours = {
   name: "neighbours",
   title: "Neighbours",
   depends: () => [state.run, step(), here()?.id],
-  load: (signal) => ask("neighbours", { run: state.run, step: state.step, token: here().id }, signal),
+  load: (signal) => ask("neighbours", { run: state.run, step: step(), token: here().id }, signal),
   show: (answer) => [
     el("p", {}, "The embedding most like that of ", piece(here().piece), " is that of ", piece(answer[0]?.piece ?? ""), ` (cosine ${nats(answer[0]?.similarity)}).`),
     table("The ten nearest embeddings", ["token", "#cosine", ""], answer.map((near) => [piece(near.piece), nats(near.similarity), bar(near.similarity)])),

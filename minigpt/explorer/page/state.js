@@ -47,12 +47,6 @@ function write() {
   return new URLSearchParams(given).toString();
 }
 
-/** The part of a request that says which text is read, by which checkpoint, with which heads off. */
-export const reading = () => ({
-  run: state.run, step: state.step, text: state.text.toWellFormed?.() ?? state.text, heads_off: state.off, replacement: state.by,
-});
-export const place = () => ({ ...reading(), position: state.position ?? 0, token: state.token });
-
 export const isOff = (layer, head) => state.off.some(([l, h]) => l === layer && h === head);
 export function toggleHead(layer, head) {
   const rest = state.off.filter(([l, h]) => l !== layer || h !== head);

@@ -2,8 +2,8 @@
 
 import { ask } from "./api.js";
 import { el, lineChart, nats, percent, piece, plural, score, table } from "./dom.js";
-import { context, here, run, step, tokens } from "./context.js";
-import { place, state } from "./state.js";
+import { context, here, run, step, tokens, place } from "./context.js";
+import { state } from "./state.js";
 
 const cache = new Map();
 
