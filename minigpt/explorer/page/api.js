@@ -18,7 +18,9 @@ async function send(name, request, signal) {
     response = await fetch(`api/${name}`, { method: "POST", body: JSON.stringify(request), signal });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Error("The server does not answer. Is `minigpt explore` still running? Start it again, and open the address that it prints.");
+    throw new Error(
+      "The server does not answer. Is `minigpt explore` still running? Start it again, and open the address that it prints.",
+    );
   }
   if (response.ok) return response;
   const answer = await response.json().catch(() => ({ error: `The server answered with status ${response.status}.` }));

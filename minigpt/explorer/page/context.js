@@ -21,6 +21,15 @@ export const quoted = (text) => `“${visible(text)}”`;
 
 /** The part of a request that says which text is read, by which checkpoint, with which heads off. */
 export const reading = () => ({
-  run: state.run, step: step(), text: state.text.toWellFormed?.() ?? state.text, heads_off: state.off, replacement: state.by,
+  run: state.run,
+  step: step(),
+  text: state.text.toWellFormed?.() ?? state.text,
+  heads_off: state.off,
+  replacement: state.by,
 });
 export const place = () => ({ ...reading(), position: state.position ?? 0, token: state.token });
+
+/** What a panel depends on: the text as it is read; a position in it; the token to explain there. */
+export const readingKey = () => [state.run, step(), state.text, state.off.join(" "), state.off.length && state.by];
+export const positionKey = () => [...readingKey(), state.position];
+export const targetKey = () => [...positionKey(), state.token];

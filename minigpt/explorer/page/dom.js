@@ -63,8 +63,28 @@ export function table(caption, heads, rows, attributes = {}) {
       "table",
       attributes,
       el("caption", {}, caption),
-      el("thead", {}, el("tr", {}, heads.map((head, i) => cell(head ? "th" : "td", head.replace("#", ""), i)))),
-      el("tbody", {}, rows.map((row) => row instanceof Node ? row : el("tr", {}, row.map((content, i) => cell("td", content, i))))),
+      el(
+        "thead",
+        {},
+        el(
+          "tr",
+          {},
+          heads.map((head, i) => cell(head ? "th" : "td", head.replace("#", ""), i)),
+        ),
+      ),
+      el(
+        "tbody",
+        {},
+        rows.map((row) =>
+          row instanceof Node
+            ? row
+            : el(
+                "tr",
+                {},
+                row.map((content, i) => cell("td", content, i)),
+              ),
+        ),
+      ),
     ),
   );
 }
@@ -95,29 +115,55 @@ export function code(text, title = "The same in PyTorch") {
 /** Returns a line chart over steps, as SVG, with a text for those who do not see it. */
 export function lineChart(title, lines, { mark = null, height = 130, format = nats, from = null } = {}) {
   const points = lines.flatMap((line) => line.points);
-  const xs = points.map(([x]) => x), ys = points.map(([, y]) => y);
+  const xs = points.map(([x]) => x),
+    ys = points.map(([, y]) => y);
   if (!points.length) return el("p", { class: "note" }, "Nothing to draw yet.");
   const [x0, x1] = [Math.min(...xs), Math.max(...xs, Math.min(...xs) + 1)];
   const [y0, y1] = [from ?? Math.min(...ys), Math.max(...ys, (from ?? Math.min(...ys)) + 1e-6)];
-  const width = 480, left = 46, right = 10, top = 10, bottom = 20;
+  const width = 480,
+    left = 46,
+    right = 10,
+    top = 10,
+    bottom = 20;
   const x = (value) => left + ((value - x0) / (x1 - x0)) * (width - left - right);
   const y = (value) => top + (1 - (value - y0) / (y1 - y0)) * (height - top - bottom);
   const path = (line) => line.points.map(([a, b]) => `${x(a).toFixed(1)},${y(b).toFixed(1)}`).join(" ");
   const last = (line) => (line.points.length ? format(line.points.at(-1)[1]) : "–");
   const named = lines.filter((line) => line.name);
-  return el("figure", { class: "chart" },
+  return el(
+    "figure",
+    { class: "chart" },
     el("figcaption", {}, title),
-    svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img",
-      "aria-label": `${title}: ${named.map((line) => `${line.name} ends at ${last(line)}`).join("; ")}` },
+    svg(
+      "svg",
+      {
+        viewBox: `0 0 ${width} ${height}`,
+        role: "img",
+        "aria-label": `${title}: ${named.map((line) => `${line.name} ends at ${last(line)}`).join("; ")}`,
+      },
       svg("line", { x1: left, x2: width - right, y1: y(y0), y2: y(y0), class: "axis" }),
-      [[y0, y(y0)], [y1, y(y1) + 4]].map(([value, at]) => svg("text", { x: left - 5, y: at, class: "tick end" }, format(value))),
-      [[x0, "start"], [x1, "end"]].map(([value, anchor]) =>
-        svg("text", { x: x(value), y: height - 4, class: `tick ${anchor}` }, `step ${count(value)}`)),
-      mark !== null && svg("line", { x1: x(mark), x2: x(mark), y1: top, y2: y(y0), class: "mark" }) || null,
+      [
+        [y0, y(y0)],
+        [y1, y(y1) + 4],
+      ].map(([value, at]) => svg("text", { x: left - 5, y: at, class: "tick end" }, format(value))),
+      [
+        [x0, "start"],
+        [x1, "end"],
+      ].map(([value, anchor]) =>
+        svg("text", { x: x(value), y: height - 4, class: `tick ${anchor}` }, `step ${count(value)}`),
+      ),
+      (mark !== null && svg("line", { x1: x(mark), x2: x(mark), y1: top, y2: y(y0), class: "mark" })) || null,
       lines.map((line) => svg("polyline", { points: path(line), class: `line ${line.class ?? ""}` })),
-      lines.filter((line) => line.dots).flatMap((line) =>
-        line.points.map(([a, b]) => svg("circle", { cx: x(a), cy: y(b), r: 3, class: `dot ${line.class ?? ""}` }))),
+      lines
+        .filter((line) => line.dots)
+        .flatMap((line) =>
+          line.points.map(([a, b]) => svg("circle", { cx: x(a), cy: y(b), r: 3, class: `dot ${line.class ?? ""}` })),
+        ),
     ),
-    el("p", { class: "legend" }, named.map((line) => el("span", { class: `key ${line.class ?? ""}` }, `${line.name}: ${last(line)}`))),
+    el(
+      "p",
+      { class: "legend" },
+      named.map((line) => el("span", { class: `key ${line.class ?? ""}` }, `${line.name}: ${last(line)}`)),
+    ),
   );
 }

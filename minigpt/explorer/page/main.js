@@ -2,10 +2,11 @@
 
 import { ask } from "./api.js";
 import { $, el } from "./dom.js";
-import { context, run, step, tokens, place, reading } from "./context.js";
+import { context, place, reading, readingKey, run, tokens } from "./context.js";
 import { showCompare } from "./compare.js";
 import { guidePanels, showGuide } from "./guide.js";
-import { COLUMNS, PANELS, interestingHead } from "./panels.js";
+import { interestingHead } from "./head_panels.js";
+import { COLUMNS, PANELS } from "./panels.js";
 import { setUpReader, showHeadsOff, showSlider, showStrip, showTokenFacts } from "./reader.js";
 import { SCREENS, change, onChange, readAddress, state } from "./state.js";
 import { showTime } from "./time.js";
@@ -21,23 +22,50 @@ async function start() {
   if (state.run >= context.runs.length) state.run = 0;
   if (state.step !== null && !run().steps.includes(state.step)) state.step = null;
   clampHeads();
-  if (!state.text) Object.assign(state, run().examples[0] ?? { text: "The quick brown fox jumps over the lazy dog. The quick brown" });
+  if (!state.text)
+    Object.assign(state, run().examples[0] ?? { text: "The quick brown fox jumps over the lazy dog. The quick brown" });
   const { name, description, tokenizer, vocab_size: size } = run();
   document.title = `${name}: Mini-GPT explorer`;
   $("run-name").textContent = name;
   $("run-facts").textContent = `${description}; ${size.toLocaleString("en-US")} tokens (${tokenizer})`;
   for (const screen of SCREENS) {
-    $("screens").append(el("button", { type: "button", data: { screen }, onclick: () => change({ screen }, { replace: false }) }, TITLES[screen]));
+    $("screens").append(
+      el(
+        "button",
+        { type: "button", data: { screen }, onclick: () => change({ screen }, { replace: false }) },
+        TITLES[screen],
+      ),
+    );
   }
   for (const panel of PANELS) {
     panel.body = el("div", { class: "body" });
-    panel.element = el("section", { class: "panel", id: `panel-${panel.name}`, "aria-labelledby": `title-${panel.name}` }, el("h3", { id: `title-${panel.name}` }, panel.title), panel.body);
+    panel.element = el(
+      "section",
+      { class: "panel", id: `panel-${panel.name}`, "aria-labelledby": `title-${panel.name}` },
+      el("h3", { id: `title-${panel.name}` }, panel.title),
+      panel.body,
+    );
   }
-  $("panels").append(...COLUMNS.map((column) => el("div", { class: "column" }, column.map((panel) => panel.element))));
+  $("panels").append(
+    ...COLUMNS.map((column) =>
+      el(
+        "div",
+        { class: "column" },
+        column.map((panel) => panel.element),
+      ),
+    ),
+  );
   setUpReader();
   onChange(refresh);
-  addEventListener("hashchange", () => { readAddress(); clampHeads(); refresh(); });
-  $("skip-link").addEventListener("click", (event) => { event.preventDefault(); $("screen-title").focus(); });
+  addEventListener("hashchange", () => {
+    readAddress();
+    clampHeads();
+    refresh();
+  });
+  $("skip-link").addEventListener("click", (event) => {
+    event.preventDefault();
+    $("screen-title").focus();
+  });
   change({});
   setInterval(follow, FOLLOW_EVERY);
 }
@@ -68,7 +96,7 @@ async function refresh() {
   main.setAttribute("aria-busy", "true");
   showFrame();
   try {
-    await update("text", [state.run, step(), state.text, state.off.join(" "), state.off.length && state.by], async () => {
+    await update("text", readingKey(), async () => {
       context.text = await ask("text", reading(), signal);
     });
     const last = tokens().length - 1;
@@ -79,7 +107,8 @@ async function refresh() {
     keepFocus(showStrip);
     if (last >= 0 && state.layer === null) await chooseHead(signal);
     const panels = visiblePanels();
-    for (const column of $("panels").children) column.hidden = ![...column.children].some((element) => panels.some((panel) => panel.element === element));
+    for (const column of $("panels").children)
+      column.hidden = ![...column.children].some((element) => panels.some((panel) => panel.element === element));
     for (const panel of PANELS) panel.element.hidden = !panels.includes(panel);
     if (last >= 0) {
       for (const panel of panels) await updatePanel(panel, signal);
@@ -98,7 +127,9 @@ async function refresh() {
 /** Starts with a head that has something to show. */
 async function chooseHead(signal) {
   const panel = PANELS.find(({ name }) => name === "heads");
-  await update(panel.name, panel.depends(), async () => { context.answers.heads = await panel.load(signal); });
+  await update(panel.name, panel.depends(), async () => {
+    context.answers.heads = await panel.load(signal);
+  });
   Object.assign(state, interestingHead(context.answers.heads[0], state.position));
 }
 
@@ -111,7 +142,10 @@ function showFrame() {
     if (button.dataset.screen === state.screen) button.setAttribute("aria-current", "page");
     else button.removeAttribute("aria-current");
   }
-  keepFocus(() => { showHeadsOff(); showSlider(); });
+  keepFocus(() => {
+    showHeadsOff();
+    showSlider();
+  });
 }
 
 function visiblePanels() {
@@ -131,7 +165,9 @@ async function updatePanel(panel, signal) {
   const key = panel.depends();
   panel.element.classList.add("busy");
   try {
-    await update(panel.name, key, async () => { context.answers[panel.name] = await panel.load(signal); });
+    await update(panel.name, key, async () => {
+      context.answers[panel.name] = await panel.load(signal);
+    });
     render(panel);
   } catch (error) {
     if (error.name === "AbortError") throw error;
@@ -143,8 +179,11 @@ async function updatePanel(panel, signal) {
 
 function render(panel) {
   const open = new Set([...panel.body.querySelectorAll("details[open]")].map((details) => details.dataset.keep));
-  keepFocus(() => panel.body.replaceChildren(...[panel.show(context.answers[panel.name])].flat(Infinity).filter(Boolean)));
-  for (const details of panel.body.querySelectorAll("details[data-keep]")) details.open = open.has(details.dataset.keep);
+  keepFocus(() =>
+    panel.body.replaceChildren(...[panel.show(context.answers[panel.name])].flat(Infinity).filter(Boolean)),
+  );
+  for (const details of panel.body.querySelectorAll("details[data-keep]"))
+    details.open = open.has(details.dataset.keep);
 }
 
 /** The bigram model's figures come last: counting takes longest. */
@@ -174,7 +213,7 @@ function keepFocus(draw) {
   const name = focused?.dataset?.focus;
   const cursor = focused?.selectionStart;
   draw();
-  if (!name || document.activeElement === focused && focused.isConnected) return;
+  if (!name || (document.activeElement === focused && focused.isConnected)) return;
   const again = document.querySelector(`[data-focus="${CSS.escape(name)}"]`);
   again?.focus({ preventScroll: true });
   if (again?.type === "text") again.setSelectionRange(cursor, cursor);

@@ -17,9 +17,15 @@ export function matrix(pattern, pieces, chosen, choose, title) {
   const at = { ...chosen };
   const readout = el("p", { class: "readout", "aria-live": "polite" });
   const canvas = el("canvas", {
-    tabindex: 0, role: "application", "aria-roledescription": "matrix", data: { focus: "matrix" },
+    tabindex: 0,
+    role: "application",
+    "aria-roledescription": "matrix",
+    data: { focus: "matrix" },
     "aria-label": `${title}. Arrow keys move, Enter opens the cell, T shows a table.`,
-    onkeydown: key, onmousemove: hover, onmouseleave: () => move(chosen.query, chosen.key), onclick: open,
+    onkeydown: key,
+    onmousemove: hover,
+    onmouseleave: () => move(chosen.query, chosen.key),
+    onclick: open,
   });
   const tableBox = el("div", { hidden: true });
   const value = (query, key) => pattern.numbers[query * size + key];
@@ -46,12 +52,17 @@ export function matrix(pattern, pieces, chosen, choose, title) {
   function hover(event) {
     const { cell, left, top } = layout();
     const box = canvas.getBoundingClientRect();
-    const [row, column] = [event.clientY - box.top - top, event.clientX - box.left - left].map((d) => Math.floor(d / cell));
+    const [row, column] = [event.clientY - box.top - top, event.clientX - box.left - left].map((d) =>
+      Math.floor(d / cell),
+    );
     if (row >= 0 && row < size && column >= 0 && column <= row) move(row, column);
   }
   function showTable() {
     tableBox.hidden = !tableBox.hidden;
-    const row = [...Array(at.query + 1).keys()].map((k) => [`${k}: ${visible(pieces[k])}`, percent(value(at.query, k))]);
+    const row = [...Array(at.query + 1).keys()].map((k) => [
+      `${k}: ${visible(pieces[k])}`,
+      percent(value(at.query, k)),
+    ]);
     tableBox.replaceChildren(table(`Row “${visible(pieces[at.query])}”`, ["token", "#weight"], row));
   }
   function layout() {
@@ -65,7 +76,9 @@ export function matrix(pattern, pieces, chosen, choose, title) {
   function draw() {
     const { labels, left, top, cell, side } = layout();
     const style = getComputedStyle(canvas);
-    const [ink, size_, grid, mark] = ["--ink", "--size", "--grid", "--minus"].map((name) => style.getPropertyValue(name).trim());
+    const [ink, size_, grid, mark] = ["--ink", "--size", "--grid", "--minus"].map((name) =>
+      style.getPropertyValue(name).trim(),
+    );
     const ratio = window.devicePixelRatio || 1;
     canvas.width = canvas.height = Math.round(side * ratio);
     canvas.style.width = canvas.style.height = `${side}px`;

@@ -3,8 +3,21 @@
 export const SCREENS = ["guide", "bench", "time", "compare"];
 
 const START = {
-  screen: "guide", guide: 0, text: "", run: 0, step: null, position: null, token: null, off: [], by: "zero",
-  layer: null, head: null, query: null, key: null, otherRun: null, otherStep: null,
+  screen: "guide",
+  guide: 0,
+  text: "",
+  run: 0,
+  step: null,
+  position: null,
+  token: null,
+  off: [],
+  by: "zero",
+  layer: null,
+  head: null,
+  query: null,
+  key: null,
+  otherRun: null,
+  otherStep: null,
 };
 export const state = { ...START };
 const listeners = [];
@@ -15,7 +28,8 @@ export const onChange = (listener) => listeners.push(listener);
 /** Changes the state. A new text, checkpoint or position forgets what was chosen in the old one. */
 export function change(changes, { replace = true } = {}) {
   const next = { ...state, ...changes };
-  if (changes.text !== undefined && changes.text !== state.text) Object.assign(next, { position: null, token: null }, changes);
+  if (changes.text !== undefined && changes.text !== state.text)
+    Object.assign(next, { position: null, token: null }, changes);
   if (next.text !== state.text || next.position !== state.position) {
     if (changes.token === undefined) next.token = null;
     if (changes.query === undefined) next.query = next.key = null;
@@ -34,9 +48,24 @@ export function readAddress() {
     screen: SCREENS.includes(given.get("screen")) ? given.get("screen") : START.screen,
     text: (given.get("text") ?? "").slice(0, 20000),
     by: given.get("by") === "mean" ? "mean" : "zero",
-    off: (given.get("off") ?? "").split(",").filter((head) => /^\d{1,3}\.\d{1,3}$/.test(head)).map((head) => head.split(".").map(Number)),
+    off: (given.get("off") ?? "")
+      .split(",")
+      .filter((head) => /^\d{1,3}\.\d{1,3}$/.test(head))
+      .map((head) => head.split(".").map(Number)),
   });
-  for (const name of ["guide", "run", "step", "position", "token", "layer", "head", "query", "key", "otherRun", "otherStep"]) {
+  for (const name of [
+    "guide",
+    "run",
+    "step",
+    "position",
+    "token",
+    "layer",
+    "head",
+    "query",
+    "key",
+    "otherRun",
+    "otherStep",
+  ]) {
     state[name] = number(name);
   }
 }

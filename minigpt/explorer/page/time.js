@@ -33,12 +33,31 @@ function content(found) {
   if (run().steps.length < 2) return [tooFew()];
   const next = tokens()[state.position + 1];
   return [
-    el("p", {}, `The same text at ${plural(found.length, "checkpoint")}. The marked token: `, piece(here().piece), ", followed by ", next ? piece(next.piece) : "the best guess", "."),
-    el("div", { class: "charts" },
-      lineChart("Loss of this text, nats a token", [{ name: "loss", points: points(found, (m) => m.mean_loss), dots: true }], { mark: step() }),
-      lineChart("Probability of the token that follows", [{ name: "probability", points: points(found, (m) => m.probability), dots: true }], { mark: step(), format: percent, from: 0 }),
+    el(
+      "p",
+      {},
+      `The same text at ${plural(found.length, "checkpoint")}. The marked token: `,
+      piece(here().piece),
+      ", followed by ",
+      next ? piece(next.piece) : "the best guess",
+      ".",
+    ),
+    el(
+      "div",
+      { class: "charts" },
+      lineChart(
+        "Loss of this text, nats a token",
+        [{ name: "loss", points: points(found, (m) => m.mean_loss), dots: true }],
+        { mark: step() },
+      ),
+      lineChart(
+        "Probability of the token that follows",
+        [{ name: "probability", points: points(found, (m) => m.probability), dots: true }],
+        { mark: step(), format: percent, from: 0 },
+      ),
       inductionChart(found),
-      headChart(found, "Previous-token score of each head on this text", (m) => m.previous)),
+      headChart(found, "Previous-token score of each head on this text", (m) => m.previous),
+    ),
     drift(found),
   ];
 }
@@ -51,21 +70,40 @@ function headChart(found, title, scores, extra = []) {
   const all = last.flatMap((layer, l) => layer.map((value, h) => ({ l, h, value }))).sort((a, b) => a.value - b.value);
   const best = all.at(-1);
   const lines = all.map(({ l, h }) => ({
-    name: l === best.l && h === best.h ? `head ${l}.${h}` : "", class: l === best.l && h === best.h ? "" : "faint",
-    points: points(found, (m) => scores(m)[l][h]), dots: l === best.l && h === best.h,
+    name: l === best.l && h === best.h ? `head ${l}.${h}` : "",
+    class: l === best.l && h === best.h ? "" : "faint",
+    points: points(found, (m) => scores(m)[l][h]),
+    dots: l === best.l && h === best.h,
   }));
   return lineChart(title, [...lines, ...extra], { mark: step(), from: 0, format: score });
 }
 
 export function inductionChart(found) {
   const chance = { name: "chance", class: "val", points: found.map((m) => [m.step, run().induction_chance]) };
-  return headChart(found, "Induction score of each head: attention to what followed last time, on random tokens", (m) => m.induction, [chance]);
+  return headChart(
+    found,
+    "Induction score of each head: attention to what followed last time, on random tokens",
+    (m) => m.induction,
+    [chance],
+  );
 }
 
 /** Shows how the neighbours of the marked token changed. */
 function drift(found) {
-  const rows = found.map((m) => [m.step, m.neighbours.flatMap((near, i) => [i ? ", " : "", piece(near.piece), ` ${nats(near.similarity)}`])]);
-  return table("The nearest embeddings of the marked token", ["#step", "neighbours, with their cosine"], rows, { class: "drift" });
+  const rows = found.map((m) => [
+    m.step,
+    m.neighbours.flatMap((near, i) => [i ? ", " : "", piece(near.piece), ` ${nats(near.similarity)}`]),
+  ]);
+  return table("The nearest embeddings of the marked token", ["#step", "neighbours, with their cosine"], rows, {
+    class: "drift",
+  });
 }
 
-export const tooFew = () => el("p", {}, `This run kept ${plural(run().steps.length, "checkpoint")}, too few to look back through. Train with `, el("code", {}, "--train.save-every 50 --train.keep-checkpoints 12"), " to keep more.");
+export const tooFew = () =>
+  el(
+    "p",
+    {},
+    `This run kept ${plural(run().steps.length, "checkpoint")}, too few to look back through. Train with `,
+    el("code", {}, "--train.save-every 50 --train.keep-checkpoints 12"),
+    " to keep more.",
+  );
