@@ -196,7 +196,7 @@ export function showSlider() {
       { class: "note" },
       `Checkpoint: step ${count(step())}${step() === run().best ? " (best)" : ""}${val ? `, validation loss ${nats(val[1])}` : ""}. `,
       losses.length
-        ? `The curve is the training loss, from ${nats(curve.train[0]?.[1] ?? null)} to ${nats(curve.train.at(-1)?.[1] ?? null)}; its marks are the ${plural(steps.length, "checkpoint")}. `
+        ? `The curve is the training loss, from ${nats(curve.train[0]?.[1] ?? null)} to ${nats(curve.train.at(-1)?.[1] ?? null)}; its marks are the ${plural(steps.length, "checkpoint")}; the dashed line is the validation loss. `
         : "",
       few,
     ),
