@@ -10,10 +10,7 @@ nobody waits for them any more.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -32,7 +29,6 @@ from minigpt.explorer.protocol import (
     EffectsAnswer,
     Example,
     Guess,
-    Head,
     HeadRequest,
     HeadScores,
     LayersAnswer,
@@ -50,13 +46,10 @@ from minigpt.explorer.protocol import (
     TokenLoss,
     TokenRequest,
 )
+from minigpt.explorer.reading import Reader, Reading, check_token, head_of, max_tokens
 from minigpt.explorer.training_matches import followers, longest_match
-from minigpt.model import GPT
 from minigpt.text_utils import escape_control
 
-PATTERN_BYTES = 2**28
-"""Of the scores and patterns of one text; it limits its length for a model with many heads."""
-CACHE_BYTES = 2**29
 THUMBNAIL = 32
 GUESSES = NEIGHBOURS = 10
 PASSAGES, PASSAGE_TOKENS = 3, 24
@@ -66,24 +59,6 @@ Check = Callable[[], None]
 
 def _go_on() -> None:
     """The check of a caller who waits for the answer in any case."""
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A text as a checkpoint reads it."""
-
-    run: ExploredRun
-    step: int
-    model: GPT
-    ids: Tensor
-    trace: Trace
-    request: TextRequest
-    unread: int
-
-    @property
-    def log_probabilities(self) -> Tensor:
-        """Of each next token, (time, vocab_size)."""
-        return self.trace.logits.log_softmax(-1)
 
 
 class Session:
@@ -100,7 +75,7 @@ class Session:
         for other in runs[1:]:
             runs[0].check_comparable(other)
         self.runs = runs
-        self._traces: OrderedDict[tuple[object, ...], Trace] = OrderedDict()
+        self._reader = Reader(runs)
         self._induction: dict[tuple[int, int], Tensor] = {}
 
     def describe(self, request: Request, check: Check = _go_on) -> list[RunDescription]:
@@ -109,10 +84,10 @@ class Session:
 
     def text(self, request: TextRequest, check: Check = _go_on) -> TextAnswer:
         """Returns the tokens of a text with their losses."""
-        run, step = self._run(request), self._step(request)
+        run, step = self._reader.run(request), self._reader.step(request)
         if not len(run.encode(request.text)):
             return TextAnswer(step, [], 0, None)
-        reading = self._read(request)
+        reading = self._reader.read(request)
         ids, log_p = reading.ids, reading.log_probabilities
         losses = explain.token_losses(reading.trace).tolist()
         ranks = [None, *_ranks(log_p[:-1], ids[1:])]
@@ -124,10 +99,10 @@ class Session:
 
     def next(self, request: PositionRequest, check: Check = _go_on) -> NextAnswer:
         """Returns what the model expects after a position."""
-        reading = self._read(request)
-        place = _place(reading, request.position)
+        reading = self._reader.read(request)
+        place = reading.position(request.position)
         log_p = reading.log_probabilities[place]
-        intact = self._read(request, heads=()).log_probabilities[place] if request.heads_off else log_p
+        intact = self._reader.read(request, heads=()).log_probabilities[place] if request.heads_off else log_p
 
         def guess(token: int) -> Guess:
             rank = _ranks(log_p[None], torch.tensor([token]))[0]
@@ -139,7 +114,7 @@ class Session:
         word = guess(max(firsts, key=lambda token: float(log_p[token]))) if firsts else None
         top = log_p.topk(min(GUESSES, len(log_p))).indices.tolist()
         entropy = float(-(log_p.exp() * log_p.clamp(min=-1e9)).sum())
-        code = _code(reading, f"trace.logits[{place}].softmax(-1).topk({len(top)})")
+        code = reading.code(f"trace.logits[{place}].softmax(-1).topk({len(top)})")
         return NextAnswer([guess(token) for token in top], actual, word, entropy, code)
 
     def bigram(self, request: PositionRequest, check: Check = _go_on) -> BigramAnswer:
@@ -148,8 +123,8 @@ class Session:
         Raises:
             DataError: without the training text.
         """
-        reading = self._read(request)
-        place, run = _place(reading, request.position), reading.run
+        reading = self._reader.read(request)
+        place, run = reading.position(request.position), reading.run
         found = run.bigram(reading.ids.numpy(), place)
         if found is None:
             raise DataError("There are no bigram counts", remedy=run.missing_counts)
@@ -164,8 +139,8 @@ class Session:
 
     def heads(self, request: PositionRequest, check: Check = _go_on) -> list[HeadScores]:
         """Returns what each head does, and where it looks from a position."""
-        reading = self._read(request)
-        place = _place(reading, request.position)
+        reading = self._reader.read(request)
+        place = reading.position(request.position)
         scores = explain.head_scores(reading.model, reading.trace)
         check()
         induction = self._induction_scores(reading)
@@ -187,24 +162,23 @@ class Session:
 
     def thumbnails(self, request: TextRequest, check: Check = _go_on) -> Tensor:
         """Returns small pictures of all attention patterns, (layers, heads, side, side); the largest cell counts."""
-        reading = self._read(request)
+        reading = self._reader.read(request)
         patterns = explain.attention_patterns(reading.model, reading.trace)
         return F.adaptive_max_pool2d(patterns, min(THUMBNAIL, len(reading.ids)))
 
     def pattern(self, request: HeadRequest, check: Check = _go_on) -> Tensor:
         """Returns the attention pattern of a head, (queries, keys)."""
-        reading = self._read(request)
-        layer, head = _head(reading, request)
+        reading = self._reader.read(request)
+        layer, head = head_of(reading, request)
         return reading.trace[f"h.{layer}.attn.pattern"][head]
 
     def effects(self, request: PositionRequest, check: Check = _go_on) -> EffectsAnswer:
         """Returns how much each head matters for a token: the change of its log-probability without it."""
-        reading = self._read(request)
-        place = _place(reading, request.position)
-        token = _target(reading, request)
+        reading = self._reader.read(request)
+        place = reading.position(request.position)
+        token = reading.target(request)
         before = float(reading.log_probabilities[place, token])
-        code = _code(
-            reading,
+        code = reading.code(
             f"without = explain.ablate_each_head(model, ids[:{place + 1}], keep=1)[:, :, 0].log_softmax(-1)",
             f"without[:, :, {token}] - trace.logits[{place}].log_softmax(-1)[{token}]",
         )
@@ -220,14 +194,14 @@ class Session:
             return found
 
         mean = reading.run.mean_outputs(reading.step)  # of the model with all heads on
-        with self._heads_off(reading.model, request):
+        with self._reader.heads_off(reading.model, request, request.heads_off):
             effects = changes(None), None if mean is None else changes(mean)
         return EffectsAnswer(token, reading.run.piece(token), before, *effects, code)
 
     def layers(self, request: PositionRequest, check: Check = _go_on) -> LayersAnswer:
         """Returns a token's way through the layers: the logit lens, and the contributions that sum to its logit."""
-        reading = self._read(request)
-        place, token = _place(reading, request.position), _target(reading, request)
+        reading = self._reader.read(request)
+        place, token = reading.position(request.position), reading.target(request)
         streams = {name: stream[place : place + 1] for name, stream in reading.trace.residual_stream.items()}
         rows = []
         for name, logits in explain.logit_lens(reading.model, Trace(reading.ids[place : place + 1], streams)).items():
@@ -238,7 +212,7 @@ class Session:
             rows.append(LensRow(_state_name(name), reading.run.piece(best), *chances, rank))
         check()
         parts = explain.logit_attribution(reading.model, reading.trace, place, token)
-        code = _code(reading, f"explain.logit_attribution(model, trace, position={place}, token={token})")
+        code = reading.code(f"explain.logit_attribution(model, trace, position={place}, token={token})")
         logit = float(reading.trace.logits[place, token])
         return LayersAnswer(token, reading.run.piece(token), rows, list(parts.items()), logit, code)
 
@@ -248,9 +222,9 @@ class Session:
         Raises:
             ConfigError: if the key comes after the query, where attention is masked.
         """
-        reading = self._read(request)
-        layer, head = _head(reading, request)
-        query, key = _place(reading, request.query), _place(reading, request.key)
+        reading = self._reader.read(request)
+        layer, head = head_of(reading, request)
+        query, key = reading.position(request.query), reading.position(request.key)
         if key > query:
             raise ConfigError("A token attends to itself and earlier tokens only", remedy="Choose an earlier key.")
         name, config = f"h.{layer}.attn", reading.model.config
@@ -258,8 +232,7 @@ class Session:
         q, k = reading.trace[f"{name}.q"][head, query], reading.trace[f"{name}.k"][kv_head, key]
         scores = reading.trace[f"{name}.scores"][head, query, : query + 1]
         weights = reading.trace[f"{name}.pattern"][head, query, : query + 1]
-        code = _code(
-            reading,
+        code = reading.code(
             f'q, k = trace["{name}.q"][{head}, {query}], trace["{name}.k"][{kv_head}, {key}]  # ({config.head_dim})',
             f'scores = trace["{name}.scores"][{head}, {query}, :{query + 1}]  # scores[{key}]: q @ k / sqrt(head_dim)',
             f"q @ k / {config.head_dim} ** 0.5, scores.softmax(-1)[{key}]",
@@ -269,15 +242,15 @@ class Session:
 
     def neighbours(self, request: TokenRequest, check: Check = _go_on) -> list[Neighbour]:
         """Returns the tokens whose embeddings are most like a token's."""
-        run, model = self._run(request), self._model(request)
-        _check_token(model, request.token)
+        run, model = self._reader.run(request), self._reader.model(request)
+        check_token(model, request.token)
         found = explain.nearest_tokens(model, request.token, NEIGHBOURS)
         return [Neighbour(token, run.piece(token), similarity) for token, similarity in found]
 
     def moment(self, request: PositionRequest, check: Check = _go_on) -> MomentAnswer:
         """Returns one checkpoint's part of the screen that follows a text over time."""
-        reading = self._read(request)
-        place, token = _place(reading, request.position), _target(reading, request)
+        reading = self._reader.read(request)
+        place, token = reading.position(request.position), reading.target(request)
         check()
         log_p, losses = reading.log_probabilities[place], explain.token_losses(reading.trace)
         here = int(reading.ids[place])
@@ -298,7 +271,7 @@ class Session:
         Raises:
             DataError: without the training text.
         """
-        run = self._run(request)
+        run = self._reader.run(request)
         training, ids = run.training_tokens, run.encode(request.text)[: request.position + 1]
         if training is None:
             raise DataError("The training text is not there", remedy=run.missing_data)
@@ -314,63 +287,12 @@ class Session:
         after = [(run.piece(token), count) for token, count in followers(training, ends, 5)]
         return PassagesAnswer(length, len(ends), escape_control(run.decode(ids[len(ids) - length :])), after, passages)
 
-    def _run(self, request: Request) -> ExploredRun:
-        if request.run >= len(self.runs):
-            raise ConfigError("There is no such run on this page", got=request.run, remedy="Load the page again.")
-        return self.runs[request.run]
-
-    def _step(self, request: Request) -> int:
-        return self._run(request).best if request.step is None else request.step
-
-    def _model(self, request: Request) -> GPT:
-        return self._run(request).model(self._step(request))
-
-    def _read(self, request: TextRequest, heads: tuple[Head, ...] | None = None) -> Reading:
-        """Returns the text as the checkpoint reads it; `heads` replaces the request's list of those that are off."""
-        run, step, model = self._run(request), self._step(request), self._model(request)
-        every = torch.from_numpy(run.encode(request.text))
-        ids = every[: max_tokens(run)]
-        if not len(ids):
-            raise ConfigError("The text is empty", remedy="Type some words.")
-        heads = request.heads_off if heads is None else heads
-        replacement = request.replacement if heads else ""
-        key = (request.run, step, tuple(ids.tolist()), tuple(sorted(set(heads))), replacement)
-        if key not in self._traces:
-            with self._heads_off(model, request, heads):
-                self._traces[key] = explain.record_trace(model, ids)
-            while len(self._traces) > 1 and sum(map(_size, self._traces.values())) > CACHE_BYTES:
-                self._traces.popitem(last=False)
-        self._traces.move_to_end(key)
-        return Reading(run, step, model, ids, self._traces[key], request, len(every) - len(ids))
-
-    @contextmanager
-    def _heads_off(self, model: GPT, request: TextRequest, heads: tuple[Head, ...] | None = None) -> Iterator[None]:
-        """Switches off the heads of a request until the block ends."""
-        heads = request.heads_off if heads is None else heads
-        for layer, head in heads:
-            if layer >= model.config.n_layer or head >= model.config.n_head:
-                raise ConfigError("The model has no such head", got=f"{layer}.{head}", remedy="Load the page again.")
-        replacement = None
-        if heads and request.replacement == "mean":
-            run = self._run(request)
-            replacement = run.mean_outputs(self._step(request))
-            if replacement is None:
-                raise DataError("The mean of a head needs validation text", remedy=run.missing_data)
-        with explain.heads_replaced(model, heads, replacement):
-            yield
-
     def _induction_scores(self, reading: Reading) -> Tensor:
         """Returns the induction scores of a checkpoint, with no head off."""
         key = (self.runs.index(reading.run), reading.step)
         if key not in self._induction:
             self._induction[key] = explain.induction_scores(reading.model)
         return self._induction[key]
-
-
-def max_tokens(run: ExploredRun) -> int:
-    """Returns the length of the longest text that is read: the model's context, or what memory allows."""
-    config = run.config
-    return min(config.block_size, math.isqrt(PATTERN_BYTES // (8 * config.n_layer * config.n_head)))
 
 
 def _describe(run: ExploredRun) -> RunDescription:
@@ -397,34 +319,6 @@ def _describe(run: ExploredRun) -> RunDescription:
     )
 
 
-def _place(reading: Reading, position: int) -> int:
-    if position >= len(reading.ids):
-        raise ConfigError("The text has fewer tokens", got=position, remedy=f"Its last is {len(reading.ids) - 1}.")
-    return position
-
-
-def _head(reading: Reading, request: HeadRequest) -> Head:
-    config = reading.model.config
-    if request.layer >= config.n_layer or request.head >= config.n_head:
-        raise ConfigError("The model has no such head", got=f"{request.layer}.{request.head}", remedy="Load it again.")
-    return request.layer, request.head
-
-
-def _check_token(model: GPT, token: int) -> int:
-    if token >= model.config.vocab_size:
-        raise ConfigError("The vocabulary has no such token", got=token, remedy="Choose one from the page.")
-    return token
-
-
-def _target(reading: Reading, request: PositionRequest) -> int:
-    """Returns the token to explain: the one asked for, else the one that follows in the text, else the best guess."""
-    if request.token is not None:
-        return _check_token(reading.model, request.token)
-    if request.position + 1 < len(reading.ids):
-        return int(reading.ids[request.position + 1])
-    return int(reading.trace.logits[request.position].argmax())
-
-
 def _ranks(log_p: Tensor, tokens: Tensor) -> list[int]:
     """Returns the rank of a token in each row, from 1: (rows, vocab_size) and (rows)."""
     return (1 + (log_p > log_p.gather(1, tokens[:, None])).sum(1)).tolist()
@@ -434,34 +328,9 @@ def _exp(value: Tensor) -> tuple[float]:
     return (float(value.exp()),)
 
 
-def _size(trace: Trace) -> int:
-    return sum(tensor.nbytes for tensor in trace.tensors.values())
-
-
 def _state_name(name: str) -> str:
     """Returns what a state of the residual stream is called on the page."""
     if name == "embed":
         return "embedding"
     _, layer, point = name.split(".")
     return f"after {'attention' if point == 'resid_mid' else 'feed-forward'} {layer}"
-
-
-def _code(reading: Reading, *lines: str) -> str:
-    """Returns Python code that makes the reading's trace, followed by some lines of what is done with it."""
-    request, length = reading.request, len(reading.ids)
-    code = [
-        "import minigpt, torch",
-        "from minigpt import explain",
-        "",
-        f"model, tokenizer = minigpt.load({str(reading.run.path)!r}, {str(reading.step)!r})",
-        f'ids = torch.from_numpy(tokenizer.encode({request.text!r}).astype("int64"))[:{length}]',
-    ]
-    record = "trace = explain.record_trace(model, ids)"
-    if not request.heads_off:
-        return "\n".join([*code, record, *lines])
-    off, replacement = list(request.heads_off), "None"
-    if request.replacement == "mean":
-        code += ["from minigpt.explorer.explored_run import ExploredRun"]
-        replacement = f"ExploredRun({str(reading.run.path)!r}).mean_outputs({reading.step})"
-    code += [f"with explain.heads_replaced(model, {off}, {replacement}):"]
-    return "\n".join([*code, *(f"    {line}" for line in (record, *lines))])

@@ -45,7 +45,7 @@ def test_the_last_layers_lens_is_the_models_logits(config, dtype):
     model = made(config, dtype)
     trace = explain.record_trace(model, IDS)
     lens = explain.logit_lens(model, trace)
-    assert list(lens)[0] == "embed"
+    assert next(iter(lens)) == "embed"
     torch.testing.assert_close(lens[f"h.{config.n_layer - 1}.resid_post"], trace.logits, **TOLERANCE[dtype])
 
 
@@ -208,7 +208,7 @@ def test_tokens():
     trace = explain.record_trace(model, IDS)
     losses = explain.token_losses(trace)
     assert losses.shape == (11,)
-    assert float(losses.sum()) == pytest.approx(float(model(IDS[None, :-1], IDS[None, 1:])), rel=1e-4)
+    assert float(losses.sum()) == pytest.approx(model(IDS[None, :-1], IDS[None, 1:]).item(), rel=1e-4)
     rising = torch.arange(512.0).expand(3, -1)
     assert explain.in_context_score(rising) == 450
     assert explain.in_context_score(rising[:, :128]) == pytest.approx(113, abs=1)
