@@ -49,7 +49,7 @@ class ExploredRun:
 
     Raises:
         RunError: if there is no such run, or a file of it cannot be read.
-        CheckpointError: if it has no checkpoint.
+        CheckpointError: if its best checkpoint cannot be read, or there is none.
         DataError: if a data set was given, and cannot be used.
     """
 
@@ -58,7 +58,6 @@ class ExploredRun:
         self.path, self.name = Path(path), self.folder.name
         self.config = self.folder.config().model
         self.tokenizer = self.folder.tokenizer()
-        _ = self.best  # without a checkpoint there is nothing to explore
         if self.config.vocab_size < self.tokenizer.vocab_size:
             raise CheckpointError(
                 "The model knows fewer tokens than the tokenizer",
@@ -75,6 +74,7 @@ class ExploredRun:
             self.missing_data = f"{error.what}. {error.remedy}"
         self._models: OrderedDict[int, GPT] = OrderedDict()
         self._means: dict[int, Tensor] = {}
+        self.model(self.best)  # what cannot be read is reported before the page opens
 
     @property
     def best(self) -> int:

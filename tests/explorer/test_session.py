@@ -321,6 +321,10 @@ def test_a_run_in_training_is_followed(explored_folder, tmp_path):
     (run,) = session.describe(Request())
     assert len(run.steps) == 4
     assert run.best in run.steps
+    state = folder / "checkpoints" / f"step-{run.best:09d}" / "model.safetensors"
+    state.write_bytes(state.read_bytes()[:-4])
+    with pytest.raises(MiniGPTError, match="damaged"):
+        ExploredRun(folder)
     shutil.rmtree(folder / "checkpoints")
     with pytest.raises(MiniGPTError, match="none yet"):
         ExploredRun(folder)
