@@ -26,7 +26,8 @@ def serve(session: Session, port: int, on_start: Callable[[str], None]) -> None:
         ConfigError: if the port is in use or not allowed.
     """
     app = make_app(session)
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+    # asyncio sends without delay only if the protocol is named; otherwise each answer waits 40 ms for an ACK
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((HOST, port))

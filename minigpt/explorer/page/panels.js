@@ -15,4 +15,4 @@ export const COLUMNS = [
 ];
 
 /** All panels, in the order in which their answers are asked for. */
-export const PANELS = [next, heads, attention, cell, effects, layers, neighbours, passages];
+export const PANELS = [next, heads, attention, cell, layers, neighbours, passages, effects];
