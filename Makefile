@@ -25,6 +25,7 @@ demo: .venv/.installed
 	@echo "  $(BIN)/minigpt generate runs/demo --prompt \"If the file\" --temperature 0.5"
 	@echo "  $(BIN)/minigpt report runs/demo                    # one page about it, to open in a browser"
 	@echo "  $(BIN)/minigpt doctor runs/demo"
+	@echo "  $(BIN)/minigpt explore runs/demo                   # see inside the model, in a browser"
 	@echo "  $(BIN)/minigpt resume runs/demo --epochs 12        # train it further"
 	@echo "  $(BIN)/minigpt prepare MY_TEXTS/ --out data/mine --tokenizer bpe:4096"
 	@echo "  $(BIN)/minigpt train --data data/mine --run runs/mine --preset laptop"
