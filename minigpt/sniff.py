@@ -141,6 +141,9 @@ def advice(found: str, file: str = "") -> str:
         return f"Unpack it: `gunzip -k {_quoted(str(path))}`. {advice(found, str(path.with_suffix('')))}"
     suffixes = {"utf8": f".utf8{path.suffix or '.txt'}", **{each: f".{each}" for each in ("txt", "jsonl", "csv")}}
     names = {each: str(path.with_suffix(suffix)) if file else "OUT" for each, suffix in suffixes.items()}
+    names = {
+        each: f"{name}{suffixes[each]}" if name == file else name for each, name in names.items()
+    }  # not onto itself
     return FORMATS[found].advice.format(**{each: _quoted(name) for each, name in {"file": str(path), **names}.items()})
 
 

@@ -194,3 +194,8 @@ def test_advice_never_writes_over_the_file():
 def test_advice_for_what_has_no_name_to_give_a_suffix(file):
     for found in FORMATS:
         assert "{" not in advice(found, file)
+
+
+def test_the_converted_file_is_never_the_file_itself():
+    assert advice("pdf", "a.txt") == "Convert it: `pdftotext a.txt a.txt.txt`."
+    assert advice("pdf", "a.pdf") == "Convert it: `pdftotext a.pdf a.txt`."

@@ -59,7 +59,7 @@ def _run(arguments: list[str] | None) -> int:
     if before is signal.default_int_handler:  # otherwise interrupts are ignored, or handled by others
         signal.signal(signal.SIGINT, _exit_at_once)
 
-    from cyclopts import CycloptsError, UnusedCliTokensError
+    from cyclopts import CycloptsError, MissingArgumentError, UnusedCliTokensError
 
     from minigpt.cli.commands import app, explain_unused
     from minigpt.errors import MiniGPTError
@@ -80,6 +80,8 @@ def _run(arguments: list[str] | None) -> int:
     except CycloptsError as error:
         command = " ".join(error.command_chain or ())
         remedy = f"See: {' '.join(filter(None, ('minigpt', command, '--help')))}"
+        if isinstance(error, MissingArgumentError) and error.argument:
+            return _missing(error.argument.name, arguments, remedy)
         if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
             words, advice = explain_unused(command, error.unused_tokens)
             return _failed(f"Unexpected argument\n  got: {words}", advice or remedy)
@@ -119,6 +121,13 @@ def _system_error(error: OSError) -> int:
 def _may_read(path: str | bytes) -> bool:
     """Whether this user may read a file, or search the folder that is to contain it."""
     return os.access(path, os.R_OK) if os.path.exists(path) else os.access(os.path.dirname(path) or ".", os.X_OK)
+
+
+def _missing(name: str, arguments: list[str] | None, remedy: str) -> int:
+    """Reports an argument that is required, or an option that needs a value."""
+    if name not in (sys.argv[1:] if arguments is None else arguments):
+        return _failed(f"{name} is missing", remedy)
+    return _failed(f"{name} needs a value", f'If the value begins with a dash: {name}="-like this". {remedy}')
 
 
 def _failed(what: str, remedy: str) -> int:

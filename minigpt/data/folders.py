@@ -132,7 +132,7 @@ def no_files(listing: FolderListing, options: SourceOptions) -> DataError:
     """The error for a folder without any file to read."""
     skipped = ", ".join(listing.skipped())
     got = f"nothing that matches {' or '.join(options.pattern) or 'a text suffix'}" + f", but {skipped}" * bool(skipped)
-    remedy = "Choose its files: --pattern '*.py'."
+    remedy = "Give a folder with text files, or choose its files by their names: --pattern '*.EXTENSION'."
     if bare := [pattern for pattern in options.pattern if not set(pattern) & set("*?[.")]:
         remedy = f"A pattern matches whole names: --pattern {shell_word(f'*.{bare[0]}')}"
     elif any(kind.startswith("excluded") for kind in listing.others):

@@ -167,7 +167,7 @@ def _assign_tail(corpus: Corpus, val_fraction: float, reason: str) -> SplitAssig
     cut = int(ends[-1]) - max(1, round(val_fraction * int(ends[-1])))
     document = int(np.searchsorted(ends, cut, side="right"))  # the first that extends beyond the cut
     cut_byte = cut - (int(ends[document - 1]) if document else 0)
-    note = f"{reason}, so validation is the last {val_fraction:.0%} of the text."
+    note = f"{reason}, so validation is the end of the text (about {val_fraction:.0%})."
     return SplitAssignment("tail", _splits(corpus, document), document if cut_byte else -1, cut_byte, note)
 
 

@@ -202,9 +202,7 @@ class GPT(nn.Module):
             x = x + self.wpe(positions)
         x = self.drop(self.embed(x))
         for block in self.h:
-            if (
-                self.gradient_checkpointing and self.training
-            ):  # recompute activations instead of keeping them (Chen 2016)
+            if self.gradient_checkpointing and self.training:  # recompute activations later (Chen 2016)
                 x = checkpoint(block, x, positions, cache, use_reentrant=False)
             else:
                 x = block(x, positions, cache)

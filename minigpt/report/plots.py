@@ -39,7 +39,7 @@ def _loss(runs: Sequence[RunFacts], by: XAxis) -> Plot:
     same = comparable(runs)
     hint = "Lower is better."
     if len(runs) > 1 and same and any(_has(run.steps, "loss") for run in runs):
-        hint += " Faint: training, each step."
+        hint += " Faint: training, means of a few steps."
     if len(runs) == 1 and runs[0].evaluation:
         hint += " Dotted: simple baselines on the same text."
     curves = [

@@ -78,9 +78,13 @@ def start(
     folder = RunFolder(run)
     folder.check_absent()
     dataset = Dataset.open(data)
+    parent = None if init_from is None else RunFolder.open(init_from)
+    if parent is not None:
+        parent.check_tokenizer(dataset.tokenizer)
     config = with_vocabulary(config, dataset.tokenizer.vocab_size)
     machine = runtime.detect_runtime(config.machine.device, config.machine.precision, config.machine.threads)
-    parent = _checked_parent(init_from, config, dataset) if init_from is not None else None
+    if parent is not None:
+        _check_same_model(parent, config)
     BatchLoader(dataset.train, config.model.block_size, batch_size=1).batch(0)  # raises if the split is too short
     estimate = estimate_training(config, machine, dataset.card)
     if not estimate.fits:
@@ -104,15 +108,11 @@ def start(
     return trainer
 
 
-def _checked_parent(init_from: Path | str, config: Config, dataset: Dataset) -> RunFolder:
-    """Returns the run whose weights to start from, after making sure that model and tokenizer are the same.
+def _check_same_model(parent: RunFolder, config: Config) -> None:
+    """Raises ConfigError naming each setting of the model that differs from that of the run to start from.
 
-    Raises:
-        ConfigError: naming each setting of the model that differs, except dropout, which has no weights.
-        TokenizerError: if the data set was made with another tokenizer.
+    Dropout may differ: it has no weights.
     """
-    parent = RunFolder.open(init_from)
-    parent.check_tokenizer(dataset.tokenizer)
     own, other = asdict(config.model), asdict(parent.config().model)
     differing = [
         f"model.{name} {own[name]!r}, in {parent.name} {value!r}"
@@ -125,7 +125,6 @@ def _checked_parent(init_from: Path | str, config: Config, dataset: Dataset) -> 
             got="; ".join(differing),
             remedy="Omit these settings; in Python: minigpt.resolve(..., model=minigpt.load(RUN)[0].config).",
         )
-    return parent
 
 
 def resume(

@@ -32,7 +32,7 @@ MAX_LOSS = 50.0
 LONG_SECONDS = 7_200
 """A longer run is drawn in hours, not minutes."""
 
-STEP_LABEL, MEAN_LABEL = "training, each step", "training, mean since the last validation"
+STEP_LABEL, MEAN_LABEL = "training, mean of a few steps", "training, mean since the last validation"
 
 SECONDS_BETWEEN_PLOTS = 10.0
 """A plot takes half a second; it is drawn no more often than this, and at the end."""

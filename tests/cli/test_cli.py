@@ -118,7 +118,8 @@ def test_settings_have_the_short_names_of_other_commands(call, data_folder, tmp_
     ("arguments", "words"),
     [
         (["trian"], ["Did you mean", "train"]),
-        (["train"], ["--run"]),
+        (["train"], ["--run is missing", "minigpt train --help"]),
+        (["generate", "RUN", "--prompt", "- dash"], ["--prompt needs a value", '--prompt="-like this"']),
         (["train", "--data", "DATA", "--run", "RUN", "--model.n-lay", "4"], ["--model.n-layer"]),
         (["train", "--data", "DATA", "--run", "RUN", "--model.n-layer", "six"], ["six", "whole number"]),
         (["train", "--data", "DATA", "--run", "RUN", "--model.n-head", "3"], ["128", "divisible", "3"]),

@@ -114,7 +114,7 @@ def test_patterns_choose_by_name_and_by_path_whatever_the_case(tmp_path: Path):
     [
         ({"pattern": ("txt",)}, r"nothing that matches txt, but 1 \.txt.*whole names: --pattern '\*\.txt'"),
         ({"exclude": ("*",)}, r"1 excluded file.*Exclude less than --exclude '\*'"),
-        ({"pattern": ("*.py",)}, r"nothing that matches \*\.py.*Choose its files"),
+        ({"pattern": ("*.py",)}, r"nothing that matches \*\.py.*choose its files"),
     ],
 )
 def test_a_folder_without_any_file_to_read_says_what_to_change(tmp_path: Path, options, words: str):
