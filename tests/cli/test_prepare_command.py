@@ -40,7 +40,10 @@ def test_it_prepares_reports_and_says_what_comes_next(text: Path, tmp_path: Path
     assert run(text, "--out", out, "--tokenizer", "char", "--block-size", "64", "--val-fraction", "0.2") == 0
     captured = capsys.readouterr()
     assert f"minigpt train --data '{out}' --run 'runs/my data'" in captured.out
-    assert "Note: There are fewer than 10 documents, so validation is the end of the text (about 20%)" in captured.out.replace("\n", " ")
+    assert (
+        "Note: There are fewer than 10 documents, so validation is the end of the text (about 20%)"
+        in captured.out.replace("\n", " ")
+    )
     for phase in ("reading", "learning", "encoding", "comparing"):
         assert f"{phase}: " in captured.err
     report = Dataset.open(out).card
