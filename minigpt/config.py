@@ -396,6 +396,11 @@ def with_model(config: Config, **changes: Any) -> Config:
     return replace(config, model=replace(config.model, **changes))
 
 
+def vocabulary_fits(vocab_size: int, tokenizer_size: int) -> bool:
+    """Whether a model's vocabulary fits a tokenizer: as large, or larger by a padding of up to MAX_PADDING."""
+    return 0 <= vocab_size - tokenizer_size <= MAX_PADDING
+
+
 def with_vocabulary(config: Config, tokenizer_size: int) -> Config:
     """Returns the configuration for a tokenizer of so many ids; a larger vocabulary, as padding, is kept.
 
@@ -403,7 +408,7 @@ def with_vocabulary(config: Config, tokenizer_size: int) -> Config:
         ConfigError: if the model's vocabulary is smaller than the tokenizer's, or larger by more than MAX_PADDING.
     """
     size = config.model.vocab_size or tokenizer_size
-    if not 0 <= size - tokenizer_size <= MAX_PADDING:
+    if not vocabulary_fits(size, tokenizer_size):
         raise ConfigError(
             "The model's vocabulary does not fit the tokenizer",
             got=f"model.vocab_size {size:,}, the tokenizer has {tokenizer_size:,} ids",

@@ -37,7 +37,6 @@ class Addition(NamedTuple):
 
 def additions() -> list[Addition]:
     found = []
-    assert SECTION.findall(f"{DOCUMENT}\n##")
     for title, body in SECTION.findall(f"{DOCUMENT}\n##"):
         tries: list[tuple[str, list[str]]] = []
         for line in "".join(match["lines"] for match in TRY.finditer(body)).splitlines():

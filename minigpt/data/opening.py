@@ -25,7 +25,7 @@ from minigpt.text_utils import shell_word
 BLOCK_BYTES = 2**18
 GZIP = b"\x1f\x8b"
 
-MAX_PADDING = 2**20
+MAX_TRAILING_ZEROS = 2**20
 """Zero bytes that may follow compressed data."""
 
 KINDS = {
@@ -92,8 +92,8 @@ class _Compressed:
     def read(self, size: int) -> bytes:
         data = self._file.read(size)
         self._zeros = self._zeros + 1 if data == b"\0" else 0
-        if self._zeros > MAX_PADDING:
-            raise gzip.BadGzipFile(f"more than {MAX_PADDING:,} zeros follow its end")
+        if self._zeros > MAX_TRAILING_ZEROS:
+            raise gzip.BadGzipFile(f"more than {MAX_TRAILING_ZEROS:,} zeros follow its end")
         return data
 
     def __getattr__(self, name: str) -> Any:

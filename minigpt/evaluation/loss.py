@@ -16,6 +16,7 @@ from minigpt.config import IGNORE_INDEX
 from minigpt.data import BatchLoader, TokenFile
 from minigpt.errors import DataError
 from minigpt.model import GPT
+from minigpt.model.eval_mode import eval_mode
 from minigpt.runtime import Runtime
 
 
@@ -67,17 +68,14 @@ def split_loss(
         on_progress: called with sequences done and in all.
     """
     batches = BatchLoader(split, model.config.block_size, batch_size)
-    was_training = model.training
-    model.eval()
     total, count, done = 0.0, 0, 0
-    with torch.no_grad(), runtime.autocast():
+    with eval_mode(model), runtime.autocast():
         for batch in batches.in_order():
             ids, targets = (torch.from_numpy(part).to(runtime.device) for part in (batch.x, batch.y))
             total += model(ids, targets).item()
             count += int((batch.y != IGNORE_INDEX).sum())
             done += len(batch.x)
             on_progress(min(done, batches.n_sequences), batches.n_sequences)
-    model.train(was_training)
     if not count:
         raise DataError("The split contains nothing to predict", got=split.path, remedy="Prepare more text.")
     return SplitLoss(total / count, count, split.n_bytes / split.n_tokens)

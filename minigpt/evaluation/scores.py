@@ -19,6 +19,7 @@ from minigpt.errors import ConfigError, DeviceError
 from minigpt.evaluation.eval_text import EvalText, Ints
 from minigpt.evaluation.windows import Windows
 from minigpt.model import GPT
+from minigpt.model.eval_mode import eval_mode
 from minigpt.model.hooks import hooked
 from minigpt.model.kernels.matmul import matmul
 from minigpt.runtime import Runtime
@@ -74,18 +75,13 @@ def score(
     if batch_size < 1:
         raise ConfigError("The batch size must be positive", got=batch_size, remedy="Give 1 or more.")
     windows = Windows(text, model.config.block_size, model.config.block_size if stride is None else stride)
-    was_training = model.training
-    model.eval()
     parts = []
-    try:
-        with torch.inference_mode():
-            scorer = TokenScorer(model.lm_head.weight, runtime.dtype)
-            for first in range(0, len(windows), batch_size):
-                stop = min(first + batch_size, len(windows))
-                parts.append(_score_rows(model, scorer, runtime, *windows.rows(first, stop)))
-                on_progress(stop, len(windows))
-    finally:
-        model.train(was_training)
+    with eval_mode(model), torch.inference_mode():
+        scorer = TokenScorer(model.lm_head.weight, runtime.dtype)
+        for first in range(0, len(windows), batch_size):
+            stop = min(first + batch_size, len(windows))
+            parts.append(_score_rows(model, scorer, runtime, *windows.rows(first, stop)))
+            on_progress(stop, len(windows))
     scores = Scores(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
     if not np.isfinite(scores.nll).all():
         raise DeviceError(

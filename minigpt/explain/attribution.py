@@ -11,11 +11,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from minigpt.explain.trace import Trace, inference
+from minigpt.explain.trace import Trace
 from minigpt.model import GPT
-from minigpt.model.layers import LayerNorm, Linear
-
-EPSILON = 1e-5  # as in both norms
+from minigpt.model.eval_mode import eval_mode
+from minigpt.model.layers import EPSILON, LayerNorm, Linear
 
 
 def logit_lens(model: GPT, trace: Trace) -> dict[str, Tensor]:
@@ -24,7 +23,7 @@ def logit_lens(model: GPT, trace: Trace) -> dict[str, Tensor]:
     Each state passes through the last norm, with statistics of its own, and the vocabulary head. The last are those of
     the model.
     """
-    with inference(model):
+    with eval_mode(model):
         return {name: model.lm_head(model.ln_f(stream)) for name, stream in trace.residual_stream.items()}
 
 
@@ -34,7 +33,7 @@ def components(model: GPT, trace: Trace) -> dict[str, Tensor]:
     Names are "token embedding", "position embedding" (if there is one), "head 0.3" (layer 0, head 3),
     "attention bias 0" (if there are biases) and "feed-forward 0".
     """
-    with inference(model):
+    with eval_mode(model):
         parts = {"token embedding": model.wte(trace.ids)}
         if (embed := model.wpe) is not None:
             parts["position embedding"] = embed(torch.arange(len(trace.ids), device=trace.ids.device))

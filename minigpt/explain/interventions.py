@@ -18,8 +18,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from minigpt.explain.trace import Trace, inference
+from minigpt.explain.trace import Trace
 from minigpt.model import GPT
+from minigpt.model.eval_mode import eval_mode
 from minigpt.model.hooks import hooked
 
 Head = tuple[int, int]
@@ -38,7 +39,7 @@ def ablate(
         replacement: as in `heads_replaced`.
         keep: the number of last positions to compute logits for; None for all.
     """
-    with inference(model), heads_replaced(model, heads, replacement):
+    with eval_mode(model), heads_replaced(model, heads, replacement):
         logits: Tensor = model(ids[None], logits_to_keep=keep)
     return logits[0]
 
@@ -50,7 +51,7 @@ def ablate_each_head(model: GPT, ids: Tensor, replacement: Tensor | None = None,
     """
     layers, heads = model.config.n_layer, model.config.n_head
     masks = torch.eye(layers * heads, dtype=torch.bool, device=ids.device).view(-1, layers, heads)
-    with inference(model), _masks_replaced(model, masks, replacement):
+    with eval_mode(model), _masks_replaced(model, masks, replacement):
         logits: Tensor = model(ids.expand(len(masks), -1), logits_to_keep=keep)
     return logits.unflatten(0, (layers, heads))
 
@@ -74,7 +75,7 @@ def ablate_heads_of_layer(
     masks[:, layer] = torch.eye(heads, dtype=torch.bool)
     x = trace[f"h.{layer}.resid_pre"][: position + 1].expand(heads, -1, -1)
     positions = torch.arange(position + 1, device=trace.ids.device)
-    with inference(model), _masks_replaced(model, masks, replacement):
+    with eval_mode(model), _masks_replaced(model, masks, replacement):
         for block in model.h[layer:]:
             x = block(x, positions)
         logits: Tensor = model.lm_head(model.ln_f(x[:, -1]))
@@ -145,7 +146,7 @@ def patch(
     def replace(other: Tensor) -> Callable[[Tensor], Tensor]:
         return lambda tensor: torch.where(chosen, other[None], tensor)
 
-    with inference(model), hooked(model, {name: replace(other) for name, other in replacements.items()}):
+    with eval_mode(model), hooked(model, {name: replace(other) for name, other in replacements.items()}):
         logits: Tensor = model(ids[None])
     return logits[0]
 

@@ -10,14 +10,13 @@ some of their tensors replaced.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from minigpt.model import GPT
+from minigpt.model.eval_mode import eval_mode
 from minigpt.model.hooks import hooked, points
 
 
@@ -67,18 +66,6 @@ def record_trace(model: GPT, ids: Tensor) -> Trace:
 
         return watch
 
-    with inference(model), hooked(model, {name: store(name) for name in points(model)}):
+    with eval_mode(model), hooked(model, {name: store(name) for name in points(model)}):
         model(ids[None])
     return Trace(ids, tensors)
-
-
-@contextmanager
-def inference(model: GPT) -> Iterator[None]:
-    """Switches dropout and gradients off until the block ends."""
-    was_training = model.training
-    try:
-        with torch.no_grad():
-            model.eval()
-            yield
-    finally:
-        model.train(was_training)

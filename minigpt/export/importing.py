@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from minigpt import runtime
-from minigpt.config import MAX_PADDING, Config, GPTConfig
+from minigpt.config import Config, GPTConfig, vocabulary_fits
 from minigpt.errors import CheckpointError, RunError, TokenizerError, did_you_mean_folder
 from minigpt.export.gpt2_names import (
     DEFAULTS,
@@ -126,7 +126,7 @@ def _tokenizer(folder: Path, named: str | None, vocab_size: int) -> tuple[Tokeni
             remedy="Give gpt2, byte, or the folder of a run or data set.",
         )
     tokenizer, notes = read_tokenizer(folder, vocab_size) if named is None else (make_tokenizer(named), [])
-    if not 0 <= vocab_size - tokenizer.vocab_size <= MAX_PADDING:
+    if not vocabulary_fits(vocab_size, tokenizer.vocab_size):
         raise TokenizerError(
             "The tokenizer does not belong to the model",
             got=f"{tokenizer.spec} has {tokenizer.vocab_size:,} ids, the model {vocab_size:,}",

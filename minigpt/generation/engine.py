@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from minigpt.config import MAX_PADDING
+from minigpt.config import vocabulary_fits
 from minigpt.errors import MiniGPTError, TokenizerError
 from minigpt.generation.cached_batch import CachedBatch
 from minigpt.generation.detokenize import Detokenizer
@@ -84,7 +84,7 @@ class Engine:
         max_length: int | None = None,
     ) -> None:
         self.vocab_size = model.config.vocab_size if tokenizer is None else tokenizer.vocab_size
-        if not 0 <= model.config.vocab_size - self.vocab_size <= MAX_PADDING:
+        if not vocabulary_fits(model.config.vocab_size, self.vocab_size):
             raise TokenizerError(
                 "The tokenizer does not belong to the model",
                 got=f"{self.vocab_size} tokens, the model has {model.config.vocab_size}",

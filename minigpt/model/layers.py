@@ -20,6 +20,10 @@ Kind: TypeAlias = Literal["matrix", "embedding", "gain", "bias"]
 """A matrix between two layers, a table of vectors (or the head that mirrors it), a scale, or a shift."""
 
 
+EPSILON = 1e-5
+"""What both norms add before they divide, as in GPT-2 and Llama."""
+
+
 class Linear(nn.Linear):
     """`nn.Linear`, with the kinds of its parameters."""
 
@@ -60,7 +64,7 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns x (..., width) normalized over its last dimension."""
-        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, eps=1e-5)
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, eps=EPSILON)
 
 
 class RMSNorm(nn.Module):
@@ -74,7 +78,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns x (..., width) normalized over its last dimension."""
-        return F.rms_norm(x, self.weight.shape, self.weight, eps=1e-5)
+        return F.rms_norm(x, self.weight.shape, self.weight, eps=EPSILON)
 
 
 NORMS = {

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from minigpt.config import IGNORE_INDEX
 from minigpt.data import Batch, BatchLoader
 from minigpt.model import GPT
+from minigpt.model.eval_mode import eval_mode
 from minigpt.model.hooks import Watcher, hooked
 from minigpt.runtime import Runtime
 
@@ -140,12 +141,8 @@ def _probe(model: GPT, probe: np.ndarray[Any, Any], machine: Runtime) -> tuple[d
     for layer in range(model.config.n_layer):
         attention, mlp = f"h.{layer}.attn", f"h.{layer}.mlp"
         watchers |= {f"{attention}.pattern": watch_heads(attention), f"{mlp}.hidden": watch_units(mlp)}
-    was_training = model.training
-    try:
-        with torch.no_grad(), machine.autocast(), hooked(model, watchers):
-            model.eval()(ids, logits_to_keep=0)
-    finally:
-        model.train(was_training)
+    with eval_mode(model), machine.autocast(), hooked(model, watchers):
+        model(ids, logits_to_keep=0)
     return dead, saturated
 
 

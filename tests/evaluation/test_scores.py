@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from minigpt.config import GPTConfig
 from minigpt.data import Dataset
@@ -19,7 +18,7 @@ from minigpt.evaluation.eval_text import EvalText, text_of_sources, text_of_spli
 from minigpt.evaluation.scores import Scores, TokenScorer, score
 from minigpt.model import GPT
 from minigpt.runtime import detect_runtime
-from tests.model.test_against_transformers import named_as_theirs
+from tests.model.test_against_transformers import as_gpt2
 
 CPU = detect_runtime("cpu", "float32")
 SHAPE = GPTConfig(vocab_size=257, block_size=16, n_layer=2, n_head=2, n_embd=16, n_inner=32, dropout=0.1)
@@ -97,29 +96,10 @@ def test_the_mean_is_the_loss_of_training(model, text, dataset):
     assert scores.nll.mean(dtype=np.float64) == pytest.approx(reference.loss, rel=1e-6)
 
 
-def theirs(model: GPT) -> GPT2LMHeadModel:
-    """The same weights in transformers' GPT-2."""
-    config = GPT2Config(
-        vocab_size=SHAPE.vocab_size,
-        n_positions=SHAPE.block_size,
-        n_layer=SHAPE.n_layer,
-        n_head=SHAPE.n_head,
-        n_embd=SHAPE.n_embd,
-        n_inner=SHAPE.n_inner,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    other = GPT2LMHeadModel(config).eval()
-    with torch.no_grad():
-        for name, parameter in other.named_parameters():
-            parameter.copy_(named_as_theirs(model)[name])
-    return other
-
-
 @pytest.mark.parametrize("stride", [16, 5, 1])
 def test_equal_to_transformers(model, text, stride):
     """Its own loss of each window, with the labels that an earlier window has counted left out."""
-    other, ids = theirs(model), torch.from_numpy(text.tokens.astype(np.int64))
+    other, ids = as_gpt2(model), torch.from_numpy(text.tokens.astype(np.int64))
     total, done, start = 0.0, 1, 0
     with torch.no_grad():
         while done < len(ids):
@@ -138,7 +118,7 @@ def test_equal_to_transformers(model, text, stride):
 def test_transformers_agrees_on_first_guesses_and_their_confidence(model, text):
     ids = torch.from_numpy(text.tokens[:17].astype(np.int64))
     with torch.no_grad():
-        logits = theirs(model)(ids[None, :-1]).logits[0]
+        logits = as_gpt2(model)(ids[None, :-1]).logits[0]
     scores = score(model, text, CPU)
     np.testing.assert_array_equal(scores.rank[:16] == 0, (logits.argmax(1) == ids[1:]).numpy())
     in_five = (logits.topk(5).indices == ids[1:, None]).any(1)

@@ -6,13 +6,14 @@ import math
 
 import pytest
 import torch
-from transformers import ArceeConfig, ArceeForCausalLM, GPT2Config, GPT2LMHeadModel
+from transformers import ArceeConfig, ArceeForCausalLM
 
 from minigpt import explain
 from minigpt.config import GPTConfig
 from minigpt.errors import ConfigError
 from minigpt.explain.head_scores import induction_of
 from minigpt.model import GPT
+from tests.model.test_against_transformers import as_gpt2
 from tests.model.test_gpt import VARIANTS, make, name
 
 IDS = torch.randint(50, (12,), generator=torch.Generator().manual_seed(5))
@@ -223,15 +224,9 @@ def test_preset_seed_is_gpt2_inside_too():
     """Hidden states and attention patterns, as transformers computes them without fused kernels."""
     config = GPTConfig(vocab_size=211, block_size=48, n_layer=2, n_head=4, n_embd=32, n_inner=96, dropout=0.0)
     model = make(config)
-    theirs = GPT2LMHeadModel(
-        GPT2Config(vocab_size=211, n_positions=48, n_layer=2, n_head=4, n_embd=32, n_inner=96, attn_pdrop=0.0,
-                   embd_pdrop=0.0, resid_pdrop=0.0, bos_token_id=0, eos_token_id=0, attn_implementation="eager")
-    )  # fmt: skip
+    theirs = as_gpt2(model, attn_implementation="eager")
     with torch.no_grad():
-        for key, value in theirs.named_parameters():
-            own = model.get_parameter(key.removeprefix("transformer."))
-            value.copy_(own.T if ".c_" in key and key.endswith("weight") else own)
-        found = theirs.eval()(IDS[None], output_attentions=True, output_hidden_states=True)
+        found = theirs(IDS[None], output_attentions=True, output_hidden_states=True)
     compare(explain.record_trace(model, IDS), found, config)
 
 
@@ -276,11 +271,8 @@ def compare(trace, found, config: GPTConfig) -> None:
 def test_ablation_equals_a_hook_on_transformers_projection():
     config = GPTConfig(vocab_size=211, block_size=48, n_layer=2, n_head=4, n_embd=32, n_inner=96, dropout=0.0)
     model = make(config)
-    theirs = GPT2LMHeadModel(GPT2Config(vocab_size=211, n_positions=48, n_layer=2, n_head=4, n_embd=32, n_inner=96))
+    theirs = as_gpt2(model)
     with torch.no_grad():
-        for key, value in theirs.named_parameters():
-            own = model.get_parameter(key.removeprefix("transformer."))
-            value.copy_(own.T if ".c_" in key and key.endswith("weight") else own)
 
         def without_head_2(module, inputs):
             (x,) = inputs
@@ -289,7 +281,7 @@ def test_ablation_equals_a_hook_on_transformers_projection():
             return (x,)
 
         theirs.transformer.h[1].attn.c_proj.register_forward_pre_hook(without_head_2)
-        expected = theirs.eval()(IDS[None]).logits[0]
+        expected = theirs(IDS[None]).logits[0]
     torch.testing.assert_close(explain.ablate(model, IDS, [(1, 2)]), expected, rtol=1e-4, atol=1e-4)
 
 

@@ -10,7 +10,6 @@ from typing import get_args
 import pytest
 import torch
 from test_inference_weights import make
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from minigpt.config import MLP, GPTConfig, Norm, Position
 from minigpt.errors import ConfigError, TokenizerError
@@ -21,6 +20,7 @@ from minigpt.generation.samplers import NO_TOKEN
 from minigpt.generation.search import beam_search
 from minigpt.model import GPT
 from minigpt.tokenizers import make_tokenizer
+from tests.model.test_against_transformers import as_gpt2
 
 SMALL = {"vocab_size": 50, "block_size": 12, "n_layer": 2, "n_embd": 16, "n_head": 2, "n_inner": 24}
 VARIANTS = [
@@ -95,13 +95,7 @@ def test_the_smallest_contexts(block_size):
 
 def test_greedy_tokens_are_those_of_transformers():
     ours = make(GPTConfig(**{**SMALL, "block_size": 64}))
-    shape = {"n_layer": 2, "n_head": 2, "n_embd": 16, "n_inner": 24, "n_positions": 64, "vocab_size": 50}
-    theirs = GPT2LMHeadModel(GPT2Config(**shape, bos_token_id=0, eos_token_id=None)).eval()
-    with torch.no_grad():
-        named = dict(ours.named_parameters())
-        for name, parameter in theirs.named_parameters():
-            value = named[name.removeprefix("transformer.")]
-            parameter.copy_(value.T if ".c_" in name and name.endswith("weight") else value)
+    theirs = as_gpt2(ours, eos_token_id=None)
     for prompt, found in zip(PROMPTS, tokens(ours), strict=True):
         ids = torch.tensor([prompt])
         answer = theirs.generate(

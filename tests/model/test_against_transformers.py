@@ -19,25 +19,19 @@ def pair() -> tuple[GPT, GPT2LMHeadModel]:
     with torch.no_grad():  # larger weights than at the start, so that a mistake in any part shows
         for parameter in ours.parameters():
             parameter.normal_(std=0.2)
-    theirs = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=CONFIG.vocab_size,
-            n_positions=CONFIG.block_size,
-            n_layer=CONFIG.n_layer,
-            n_head=CONFIG.n_head,
-            n_embd=CONFIG.n_embd,
-            n_inner=CONFIG.n_inner,
-            resid_pdrop=0.0,
-            embd_pdrop=0.0,
-            attn_pdrop=0.0,
-            bos_token_id=0,
-            eos_token_id=0,
-        )
-    )
+    return ours, as_gpt2(ours)
+
+
+def as_gpt2(model: GPT, **settings: object) -> GPT2LMHeadModel:
+    """transformers' GPT-2 with our weights and without dropout, in evaluation mode; `settings` are GPT2Config's."""
+    own = model.config
+    shape = {name: getattr(own, name) for name in ("vocab_size", "n_layer", "n_head", "n_embd", "n_inner")}
+    shape |= {"n_positions": own.block_size, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    theirs = GPT2LMHeadModel(GPT2Config(**{**shape, "bos_token_id": 0, "eos_token_id": 0, **settings}))
     with torch.no_grad():
         for name, parameter in theirs.named_parameters():
-            parameter.copy_(named_as_theirs(ours)[name])
-    return ours, theirs
+            parameter.copy_(named_as_theirs(model)[name])
+    return theirs.eval()
 
 
 def named_as_theirs(model: GPT, gradients: bool = False) -> dict[str, torch.Tensor]:
